@@ -1,0 +1,43 @@
+/* Python arguments to checked views. */
+#ifndef QSTORE_ARGUMENTS_H
+#define QSTORE_ARGUMENTS_H
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "kernels.h"
+
+/* Buffers of one call, the first `count` acquired. */
+enum { MAX_BUFFERS = 6 };
+typedef struct {
+    Py_buffer buffers[MAX_BUFFERS];
+    int count;
+} held_buffers;
+
+void release_buffers(held_buffers *held);
+
+/* The types an argument may have, and how a message calls them. */
+typedef struct {
+    const char *names;
+    int count;
+    element_type types[3];
+} accepted_types;
+
+extern const accepted_types ANY_FLOAT, WIDE_FLOAT, CODES, SCALES, NUMBERS;
+
+/* 0, or -1 with TypeError or ValueError set, which call the argument `name`. `rows`, `dim` or `length` of -1
+ * mean any. `found` is the type, and may be NULL. */
+int matrix_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
+                    int writable, Py_ssize_t rows, Py_ssize_t dim, matrix *result, element_type *found);
+int vector_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
+                    int writable, Py_ssize_t length, vector *result, element_type *found);
+
+/* Type of this name, in `result` as the only one accepted. */
+int element_type_argument(PyObject *object, accepted_types *result);
+
+int count_arguments(const char *function, Py_ssize_t expected, Py_ssize_t found);
+
+#endif

@@ -1,0 +1,269 @@
+/* Codes of one row to float32, float64 and float16, at every dispatch level; and the loop over rows.
+ *
+ * Why float32 lanes give the float64 product rounded to float32, bit for bit
+ * ---------------------------------------------------------------------------
+ * Let c = code - 128, |c| <= 128, and s the scale, 2^-80 <= s <= 2^80; the specification is fl32(fl64(c * s)).
+ * Cut s = high + rest, where high is its first 17 bits, so that 0 <= rest < 2^-16 s, and take
+ *
+ *   below = fl32(rest - 2^-39 s), above = fl32(rest + 2^-39 s).
+ *
+ * Rounding moves them by at most 2^-24 * 1.01 * 2^-16 s < 2^-39.9 s, so high + below < s(1 - 2^-41) and
+ * high + above > s(1 + 2^-41). c * high has 17 + 7 bits (or high's 17, for c = -128): exact in float32. So
+ *
+ *   fl32(c * high + c * below) and fl32(c * high + c * above),
+ *
+ * a fused multiply-add each, are numbers on either side of c * s, and of fl64(c * s), which is within 2^-53 of it,
+ * rounded once. Rounding is monotonic: where the two are equal, fl32(fl64(c * s)) is the same number. Where they
+ * are not, which is one value in some 20,000, the float64 way is taken. No result overflows or is subnormal, what
+ * might underflow in `below` is far smaller than the margin, and c = 0 gives +0 in all three. Half as many registers as in float64, and no conversions: a row of 768 in the cache
+ * takes half of the time.
+ *
+ * A scale that is a float32 itself, as other libraries store them, would often lead to ties. But then c * s is
+ * exact in float64 and fl32(c * s) is asked for: high = s and below = above = 0 give it.
+ *
+ * All in float32 without the check would be wrong: in the last bit often, at the edges by 100 %.
+ */
+#include "half.h"
+#include "shifted.h"
+
+static ALWAYS_INLINE double value_of(uint8_t code, double scale)
+{
+    return (double)((int32_t)code - 128) * scale;
+}
+
+static ALWAYS_INLINE void float32_body(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    for (size_t j = 0; j < dim; j++) {
+        float value = (float)value_of(codes[j], scale);
+        memcpy(out + 4 * j, &value, sizeof value);
+    }
+}
+
+static ALWAYS_INLINE void float64_body(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    for (size_t j = 0; j < dim; j++) {
+        double value = value_of(codes[j], scale);
+        memcpy(out + 8 * j, &value, sizeof value);
+    }
+}
+
+static ALWAYS_INLINE void float16_body(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    for (size_t j = 0; j < dim; j++) {
+        uint16_t value = half_from_float64(value_of(codes[j], scale));
+        memcpy(out + 2 * j, &value, sizeof value);
+    }
+}
+
+void dequantize_float32_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float32_body(codes, dim, scale, out);
+}
+
+void dequantize_float64_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float64_body(codes, dim, scale, out);
+}
+
+void dequantize_float16_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float16_body(codes, dim, scale, out);
+}
+
+#if QSTORE_X86
+
+/* Eight at a time. The last eight of a row overlap the ones before them, which then are written twice, the same. */
+#define BY_EIGHTS(name, type, size, level, target)                                                                \
+    static target void name(const uint8_t *codes, size_t dim, double scale, char *out)                            \
+    {                                                                                                             \
+        if (dim < 8) {                                                                                            \
+            type##_body(codes, dim, scale, out);                                                                  \
+            return;                                                                                               \
+        }                                                                                                         \
+        for (size_t j = 0; j + 8 <= dim; j += 8)                                                                  \
+            eight_##type##_##level(codes + j, scale, out + size * j);                                             \
+        eight_##type##_##level(codes + dim - 8, scale, out + size * (dim - 8));                                   \
+    }
+
+#define COMPILE_FOR(level, target)                                                                                \
+    target void dequantize_float64_##level(const uint8_t *codes, size_t dim, double scale, char *out)             \
+    {                                                                                                             \
+        by_eights_float64_##level(codes, dim, scale, out);                                                        \
+    }                                                                                                             \
+    target void dequantize_float16_##level(const uint8_t *codes, size_t dim, double scale, char *out)             \
+    {                                                                                                             \
+        by_eights_float16_##level(codes, dim, scale, out);                                                        \
+    }                                                                                                             \
+    target void dequantize_float32_##level(const uint8_t *codes, size_t dim, double scale, char *out)             \
+    {                                                                                                             \
+        /* not for short rows: cutting the scale takes as long as 32 values */                                    \
+        if (dim < 64 || !(scale >= 0x1p-80 && scale <= 0x1p80)) {                                                 \
+            by_eights_float32_##level(codes, dim, scale, out);                                                    \
+            return;                                                                                               \
+        }                                                                                                         \
+        const cut_scale cut = cut_up(scale);                                                                      \
+        for (size_t j = 0; j + 64 <= dim; j += 64)                                                                \
+            sixty_four_##level(codes + j, scale, cut, out + 4 * j);                                               \
+        if (dim % 64 != 0)                                                                                        \
+            sixty_four_##level(codes + dim - 64, scale, cut, out + 4 * (dim - 64));                               \
+    }
+
+/* The scale as in the proof above. */
+typedef struct {
+    float high, below, above;
+} cut_scale;
+
+static ALWAYS_INLINE cut_scale cut_up(double scale)
+{
+    uint64_t bits;
+    double high;
+    if ((double)(float)scale == scale)
+        return (cut_scale){(float)scale, 0.0f, 0.0f};
+    memcpy(&bits, &scale, sizeof bits);
+    bits &= ~((1ULL << 36) - 1);
+    memcpy(&high, &bits, sizeof high);
+    double rest = scale - high, margin = 0x1p-39 * scale;
+    return (cut_scale){(float)high, (float)(rest - margin), (float)(rest + margin)};
+}
+
+static ALWAYS_INLINE TARGET_AVX512 __m512d eight_values_avx512(const uint8_t *codes, double scale)
+{
+    __m512d shifted = shifted_codes_avx512((const char *)codes);
+    return _mm512_mul_pd(_mm512_sub_pd(shifted, _mm512_set1_pd(SHIFTED_ZERO_POINT)), _mm512_set1_pd(scale));
+}
+
+static ALWAYS_INLINE TARGET_AVX512 void eight_float64_avx512(const uint8_t *codes, double scale, char *out)
+{
+    _mm512_storeu_pd(out, eight_values_avx512(codes, scale));
+}
+
+static ALWAYS_INLINE TARGET_AVX512 void eight_float32_avx512(const uint8_t *codes, double scale, char *out)
+{
+    _mm256_storeu_ps((float *)out, _mm512_cvtpd_ps(eight_values_avx512(codes, scale)));
+}
+
+/* As half_from_float64: round to odd on the way. Truncation never overflows, and its last bit is free to say
+ * that something was cut off. */
+static ALWAYS_INLINE TARGET_AVX512 void eight_float16_avx512(const uint8_t *codes, double scale, char *out)
+{
+    __m512d value = eight_values_avx512(codes, scale);
+    __m256 truncated = _mm512_cvt_roundpd_ps(value, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    __mmask8 inexact = _mm512_cmp_pd_mask(_mm512_cvtps_pd(truncated), value, _CMP_NEQ_UQ);
+    __m256i bits = _mm256_castps_si256(truncated);
+    bits = _mm256_mask_or_epi32(bits, inexact, bits, _mm256_set1_epi32(1));
+    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT));
+}
+
+typedef struct {
+    __m256d low, high;
+} eight_float64;
+
+static ALWAYS_INLINE TARGET_AVX2 eight_float64 eight_values_avx2(const uint8_t *codes, double scale)
+{
+    __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)codes), _mm_set1_epi8((char)0x80));
+    __m256i words = _mm256_cvtepi8_epi32(centred);
+    __m256d factor = _mm256_set1_pd(scale);
+    return (eight_float64){_mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(words)), factor),
+                           _mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(words, 1)), factor)};
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void eight_float64_avx2(const uint8_t *codes, double scale, char *out)
+{
+    eight_float64 values = eight_values_avx2(codes, scale);
+    _mm256_storeu_pd((double *)out, values.low);
+    _mm256_storeu_pd((double *)(out + 32), values.high);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void eight_float32_avx2(const uint8_t *codes, double scale, char *out)
+{
+    eight_float64 values = eight_values_avx2(codes, scale);
+    _mm_storeu_ps((float *)out, _mm256_cvtpd_ps(values.low));
+    _mm_storeu_ps((float *)(out + 16), _mm256_cvtpd_ps(values.high));
+}
+
+/* As odd_float32_bits, four at a time. */
+static ALWAYS_INLINE TARGET_AVX2 __m128i odd_float32_avx2(__m256d value)
+{
+    const __m256d sign = _mm256_set1_pd(-0.0);
+    __m128 nearest = _mm256_cvtpd_ps(value);
+    __m256d back = _mm256_cvtps_pd(nearest);
+    __m256d too_far = _mm256_cmp_pd(_mm256_andnot_pd(sign, back), _mm256_andnot_pd(sign, value), _CMP_GT_OQ);
+    __m256d inexact = _mm256_cmp_pd(back, value, _CMP_NEQ_UQ);
+    /* the lower half of each 64-bit mask: -1 where true */
+    const __m256i even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    __m128i less = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_castpd_si256(too_far), even));
+    __m128i sticky = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_castpd_si256(inexact), even));
+    __m128i bits = _mm_add_epi32(_mm_castps_si128(nearest), less);
+    return _mm_or_si128(bits, _mm_srli_epi32(sticky, 31));
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void eight_float16_avx2(const uint8_t *codes, double scale, char *out)
+{
+    eight_float64 values = eight_values_avx2(codes, scale);
+    __m256i bits = _mm256_set_m128i(odd_float32_avx2(values.high), odd_float32_avx2(values.low));
+    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT));
+}
+
+BY_EIGHTS(by_eights_float32_avx2, float32, 4, avx2, TARGET_AVX2)
+BY_EIGHTS(by_eights_float64_avx2, float64, 8, avx2, TARGET_AVX2)
+BY_EIGHTS(by_eights_float16_avx2, float16, 2, avx2, TARGET_AVX2)
+BY_EIGHTS(by_eights_float32_avx512, float32, 4, avx512, TARGET_AVX512)
+BY_EIGHTS(by_eights_float64_avx512, float64, 8, avx512, TARGET_AVX512)
+BY_EIGHTS(by_eights_float16_avx512, float16, 2, avx512, TARGET_AVX512)
+
+/* Sixteen values; returns the mask of those that are not certain. The codes become 32768 + code by the same
+ * shuffle as in shifted.h: in float32 that is 0x4700 in the upper two bytes, and byte 1 counts ones. */
+static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_t *codes, cut_scale cut, char *out)
+{
+    const __m512i base = _mm512_castps_si512(_mm512_set1_ps(32768.0f));
+    const __m512i places = _mm512_set_epi32(15 << 8, 14 << 8, 13 << 8, 12 << 8, 11 << 8, 10 << 8, 9 << 8, 8 << 8,
+                                            7 << 8, 6 << 8, 5 << 8, 4 << 8, 3 << 8, 2 << 8, 1 << 8, 0);
+    __m512i sixteen = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)codes));
+    __m512i spread = _mm512_mask_shuffle_epi8(base, 0x2222222222222222u, sixteen, places);
+    __m512 centred = _mm512_sub_ps(_mm512_castsi512_ps(spread), _mm512_set1_ps(32768.0f + 128.0f));
+    __m512 coarse = _mm512_mul_ps(centred, _mm512_set1_ps(cut.high));
+    __m512 one = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.below), coarse);
+    __m512 other = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.above), coarse);
+    _mm512_storeu_ps(out, one);
+    return _mm512_cmp_ps_mask(one, other, _CMP_NEQ_OQ);
+}
+
+static ALWAYS_INLINE TARGET_AVX512 void sixty_four_avx512(const uint8_t *codes, double scale, cut_scale cut, char *out)
+{
+    uint32_t uncertain = 0;
+    for (size_t j = 0; j < 64; j += 16)
+        uncertain |= sixteen_float32_avx512(codes + j, cut, out + 4 * j);
+    if (uncertain != 0)
+        by_eights_float32_avx512(codes, 64, scale, out);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 __m256 eight_in_lanes_avx2(const uint8_t *codes, cut_scale cut, char *out)
+{
+    __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)codes), _mm_set1_epi8((char)0x80));
+    __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
+    __m256 coarse = _mm256_mul_ps(values, _mm256_set1_ps(cut.high));
+    __m256 one = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.below), coarse);
+    __m256 other = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.above), coarse);
+    _mm256_storeu_ps((float *)out, one);
+    return _mm256_cmp_ps(one, other, _CMP_NEQ_OQ);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void sixty_four_avx2(const uint8_t *codes, double scale, cut_scale cut, char *out)
+{
+    __m256 uncertain = _mm256_setzero_ps();
+    for (size_t j = 0; j < 64; j += 8)
+        uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + j, cut, out + 4 * j));
+    if (_mm256_movemask_ps(uncertain))
+        by_eights_float32_avx2(codes, 64, scale, out);
+}
+
+COMPILE_FOR(avx2, TARGET_AVX2)
+COMPILE_FOR(avx512, TARGET_AVX512)
+#endif
+
+void dequantize_rows(matrix codes, vector scales, matrix out, output_type type)
+{
+    dequantize_row *dequantize = active_kernels->dequantize[type];
+    for (size_t i = 0; i < codes.rows; i++)
+        dequantize((const uint8_t *)row_of(&codes, i), codes.dim, float64_of(&scales, i), row_of(&out, i));
+}

@@ -1,0 +1,23 @@
+/* The functions of every dispatch level, as levels.c puts them into tables. */
+#ifndef QSTORE_LEVELS_H
+#define QSTORE_LEVELS_H
+
+#include "kernels.h"
+
+#define DECLARE_LEVEL(level)                                                                                      \
+    uint32_t largest_float32_##level(const char *x, size_t n);                                                    \
+    uint64_t largest_float64_##level(const char *x, size_t n);                                                    \
+    void codes_float32_##level(const char *x, size_t n, double scale, uint8_t *codes);                            \
+    void codes_float64_##level(const char *x, size_t n, double scale, uint8_t *codes);                            \
+    void widen_float16_##level(const char *x, size_t n, float *out);                                              \
+    void widen_bfloat16_##level(const char *x, size_t n, float *out);                                             \
+    dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
+    pool_bag pool_##level;
+
+DECLARE_LEVEL(baseline)
+#if QSTORE_X86
+DECLARE_LEVEL(avx2)
+DECLARE_LEVEL(avx512)
+#endif
+
+#endif

@@ -1,0 +1,257 @@
+/* The extension module qstore._native: bindings. */
+#include "arguments.h"
+
+/* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
+ * asking for single rows every release is a hand-over. */
+#define SMALL_WORK 16384
+
+static PyThreadState *leave_python(size_t rows, size_t dim)
+{
+    return dim > 0 && rows > SMALL_WORK / dim ? PyEval_SaveThread() : NULL;
+}
+
+static void return_to_python(PyThreadState *state)
+{
+    if (state != NULL)
+        PyEval_RestoreThread(state);
+}
+
+static output_type output_of(element_type type)
+{
+    return type == FLOAT32 ? OUT_FLOAT32 : type == FLOAT64 ? OUT_FLOAT64 : OUT_FLOAT16;
+}
+
+static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
+{
+    if (matrix_argument(held, args[0], "codes", &CODES, 0, -1, -1, codes, NULL) < 0)
+        return -1;
+    return vector_argument(held, args[1], "scales", &SCALES, 0, (Py_ssize_t)codes->rows, scales, NULL);
+}
+
+static PyObject *quantize(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    accepted_types accepted;
+    if (count_arguments("quantize", 5, nargs) < 0 || element_type_argument(args[1], &accepted) < 0)
+        return NULL;
+    int zero_nonfinite = PyObject_IsTrue(args[4]);
+    if (zero_nonfinite < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix values, codes;
+    vector scales;
+    PyObject *result = NULL;
+    if (matrix_argument(&held, args[0], "values", &accepted, 0, -1, -1, &values, NULL) == 0 &&
+        matrix_argument(&held, args[2], "codes", &CODES, 1, (Py_ssize_t)values.rows, (Py_ssize_t)values.dim, &codes,
+                        NULL) == 0 &&
+        vector_argument(&held, args[3], "scales", &SCALES, 1, (Py_ssize_t)values.rows, &scales, NULL) == 0) {
+        PyThreadState *state = leave_python(values.rows, values.dim);
+        ptrdiff_t bad = quantize_rows(values, accepted.types[0], codes, scales, zero_nonfinite);
+        return_to_python(state);
+        result = bad == OUT_OF_MEMORY ? PyErr_NoMemory() : PyLong_FromSsize_t(bad);
+    }
+    release_buffers(&held);
+    return result;
+}
+
+static PyObject *dequantize(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (count_arguments("dequantize", 3, nargs) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix codes, out;
+    vector scales;
+    element_type type;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &codes, &scales) == 0 &&
+        matrix_argument(&held, args[2], "out", &ANY_FLOAT, 1, (Py_ssize_t)codes.rows, (Py_ssize_t)codes.dim, &out,
+                        &type) == 0) {
+        PyThreadState *state = leave_python(codes.rows, codes.dim);
+        dequantize_rows(codes, scales, out, output_of(type));
+        return_to_python(state);
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    release_buffers(&held);
+    return result;
+}
+
+static PyObject *gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (count_arguments("gather", 4, nargs) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix codes, out;
+    vector scales, rows;
+    element_type type;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &codes, &scales) == 0 &&
+        vector_argument(&held, args[2], "rows", &NUMBERS, 0, -1, &rows, NULL) == 0 &&
+        matrix_argument(&held, args[3], "out", &ANY_FLOAT, 1, (Py_ssize_t)rows.length, (Py_ssize_t)codes.dim, &out,
+                        &type) == 0) {
+        PyThreadState *state = leave_python(rows.length, codes.dim);
+        ptrdiff_t bad = find_bad_row(rows, codes.rows);
+        if (bad == ALL_GOOD)
+            gather_rows(codes, scales, rows, out, output_of(type));
+        return_to_python(state);
+        result = PyLong_FromSsize_t(bad);
+    }
+    release_buffers(&held);
+    return result;
+}
+
+/* One row, with the least there can be around it. */
+static PyObject *gather_row(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (count_arguments("gather_row", 4, nargs) < 0)
+        return NULL;
+    Py_ssize_t number = PyLong_AsSsize_t(args[2]);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix codes;
+    vector scales, out, rows = {(char *)&(int64_t){number}, sizeof(int64_t), 1};
+    element_type type;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &codes, &scales) == 0 &&
+        vector_argument(&held, args[3], "out", &ANY_FLOAT, 1, (Py_ssize_t)codes.dim, &out, &type) == 0) {
+        if (codes.dim > 1 && out.stride != (ptrdiff_t)element_size(type)) {
+            PyErr_Format(PyExc_ValueError, "out must be contiguous, got a stride of %zd bytes", (Py_ssize_t)out.stride);
+        } else {
+            ptrdiff_t bad = find_bad_row(rows, codes.rows);
+            if (bad == ALL_GOOD)
+                gather_rows(codes, scales, rows, (matrix){out.data, 0, 1, codes.dim}, output_of(type));
+            result = PyLong_FromSsize_t(bad);
+        }
+    }
+    release_buffers(&held);
+    return result;
+}
+
+static int mode_argument(PyObject *object, int *mean)
+{
+    const char *mode = PyUnicode_AsUTF8AndSize(object, NULL);
+    if (mode == NULL)
+        return -1;
+    *mean = strcmp(mode, "mean") == 0;
+    if (*mean || strcmp(mode, "sum") == 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "mode must be 'sum' or 'mean', got '%s'", mode);
+    return -1;
+}
+
+static int weights_argument(held_buffers *held, PyObject *object, Py_ssize_t length, pool_job *job)
+{
+    element_type type;
+    if (object == Py_None)
+        return 0;
+    if (vector_argument(held, object, "weights", &WIDE_FLOAT, 0, length, &job->weights, &type) < 0)
+        return -1;
+    job->weights_are_float64 = type == FLOAT64;
+    return 0;
+}
+
+/* -1, or the place of the first row out of range; -2 with an error set. */
+static ptrdiff_t checked_pool(const pool_job *job, vector offsets, matrix out)
+{
+    PyThreadState *state = leave_python(job->rows.length, job->codes.dim);
+    ptrdiff_t bad_offset = find_bad_offset(offsets, job->rows.length);
+    ptrdiff_t bad_row = find_bad_row(job->rows, job->codes.rows);
+    if (bad_offset == ALL_GOOD && bad_row == ALL_GOOD)
+        pool_rows(job, offsets, out);
+    return_to_python(state);
+    if (bad_offset == ALL_GOOD)
+        return bad_row;
+    PyErr_Format(PyExc_ValueError,
+                 "offsets must start with 0, never fall, and not pass the %zd rows: offset number %zd does not",
+                 (Py_ssize_t)job->rows.length, (Py_ssize_t)bad_offset);
+    return -2;
+}
+
+static PyObject *pool(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    pool_job job = {0};
+    if (count_arguments("pool", 7, nargs) < 0 || mode_argument(args[5], &job.mean) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix out;
+    vector offsets;
+    element_type type;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &job.codes, &job.scales) == 0 &&
+        vector_argument(&held, args[2], "rows", &NUMBERS, 0, -1, &job.rows, NULL) == 0 &&
+        vector_argument(&held, args[3], "offsets", &NUMBERS, 0, -1, &offsets, NULL) == 0 &&
+        weights_argument(&held, args[4], (Py_ssize_t)job.rows.length, &job) == 0 &&
+        matrix_argument(&held, args[6], "out", &WIDE_FLOAT, 1, (Py_ssize_t)offsets.length,
+                        (Py_ssize_t)job.codes.dim, &out, &type) == 0) {
+        job.type = output_of(type);
+        ptrdiff_t bad = checked_pool(&job, offsets, out);
+        result = bad == -2 ? NULL : PyLong_FromSsize_t(bad);
+    }
+    release_buffers(&held);
+    return result;
+}
+
+static PyObject *level(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    return PyUnicode_FromString(active_kernels->name);
+}
+
+static PyObject *set_level(PyObject *module, PyObject *name)
+{
+    (void)module;
+    const char *wanted = PyUnicode_AsUTF8AndSize(name, NULL);
+    if (wanted == NULL)
+        return NULL;
+    const kernels *found = find_level(wanted);
+    if (found == NULL)
+        return PyErr_Format(PyExc_ValueError, "this machine has no level '%s'", wanted);
+    active_kernels = found;
+    Py_RETURN_NONE;
+}
+
+#define FAST(name, text) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, text}
+
+static PyMethodDef METHODS[] = {
+    FAST(quantize, "quantize(values, element_type, codes, scales, zero_nonfinite, /)\n--\n\n"
+                   "As qstore.quantization.quantize; the element type is named, and bfloat16 and float8 values "
+                   "come as the unsigned integers that hold them."),
+    FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.quantization.dequantize."),
+    FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
+    FAST(gather_row, "gather_row(codes, scales, row, out, /)\n--\n\nAs qstore.quantization.gather_row."),
+    FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
+    {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
+    {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
+                                     "For tests: not while another thread computes."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int start(PyObject *module)
+{
+    (void)module;
+    make_float8_tables();
+    choose_best_level();
+    return 0;
+}
+
+static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};
+
+static PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT, "qstore._native", "The kernels in C; the specification is qstore.quantization.", 0,
+    METHODS, SLOTS, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&MODULE);
+}

@@ -1,0 +1,97 @@
+"""The exceptions qstore raises. Every one is a :class:`QStoreError`."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BusyError",
+    "ClosedError",
+    "ExistsError",
+    "FormatError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "OutputError",
+    "QStoreError",
+    "ResumeError",
+    "SourceError",
+    "TensorError",
+    "VersionError",
+]
+
+
+class QStoreError(Exception):
+    """Base of all errors that qstore raises on purpose."""
+
+
+class FormatError(QStoreError, ValueError):
+    """A file is not a valid store: the message says what was expected and what was found."""
+
+
+class VersionError(FormatError):
+    """A store was written in a newer major version of the format: upgrade qstore."""
+
+
+class SourceError(QStoreError, ValueError):
+    """The data to build from cannot be read or does not have the shape or type it must have."""
+
+
+class TensorError(SourceError):
+    """The source holds several matrices, or none of the asked name.
+
+    Attributes
+    ----------
+    candidates : tuple of str
+        Names that would have worked, the closest ones first.
+    """
+
+    def __init__(self, message: str, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.candidates = candidates
+
+
+class NonFiniteError(SourceError):
+    """A value to quantize is NaN or infinite.
+
+    Attributes
+    ----------
+    row, column : int
+        Where it stands in the whole matrix.
+    """
+
+    def __init__(self, value: float, row: int, column: int) -> None:
+        super().__init__(
+            f"row {row}, column {column} is {value}: only finite values can be quantized; "
+            f'mend the source, or pass nonfinite="zero" (--nonfinite zero) to store 0 instead'
+        )
+        self.value = value
+        self.row = row
+        self.column = column
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[float, int, int]]:
+        return type(self), (self.value, self.row, self.column)
+
+
+class OutputError(QStoreError, OSError):
+    """The output cannot be written: ``errno`` and ``filename`` say why and where."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class ExistsError(OutputError, FileExistsError):
+    """The output exists and overwriting was not asked for."""
+
+
+class BusyError(OutputError):
+    """Another writer is building the same output right now."""
+
+
+class ResumeError(QStoreError, ValueError):
+    """An interrupted build cannot go on with this source or these parameters."""
+
+
+class ClosedError(QStoreError, ValueError):
+    """The store or the writer has been closed."""
+
+
+class MissingExtraError(QStoreError, ImportError):
+    """An optional library is needed for this: the message says what to install."""
