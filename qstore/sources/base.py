@@ -1,0 +1,95 @@
+"""What a source is: one matrix, its shape and type known before any data is read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Fingerprint", "RowSource", "Source", "TensorInfo"]
+
+Fingerprint = dict[str, Any]
+"""JSON-able identity of a source: equal fingerprints mean "surely the same matrix"."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a source file, as `qstore ls` prints it.
+
+    Attributes
+    ----------
+    name : str
+        Empty where the format has no names.
+    shape : tuple of int
+    dtype : str
+        Element type in NumPy's words ("float32", "bfloat16", …).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Source(ABC):
+    """A matrix to build a store from, read once from front to back.
+
+    Attributes
+    ----------
+    name : str
+        Name of the tensor; empty where there is none.
+    dtype : str
+        Element type in NumPy's words; one of ``quantization.ELEMENT_TYPES``.
+    rows : int or None
+        Number of rows; None while unknown.
+    dim : int
+        Number of columns, at least 1.
+    """
+
+    name: str = ""
+    dtype: str
+    rows: int | None
+    dim: int
+
+    @abstractmethod
+    def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the rows from `start` on, as arrays of shape (n, dim) with any n ≥ 0."""
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - arrays and iterables hold nothing to release
+        """Release files and maps. May be called twice."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RowSource(Source):
+    """A source that gives any range of rows, from any thread, without reading the rest."""
+
+    rows: int
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` (0 ≤ start ≤ stop ≤ rows) as an array of shape (stop - start, dim).
+
+        The array may share memory with the source: read it, do not change it. Raises `SourceError`
+        where the data ends early.
+        """
+
+    def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the rows from `start` on in pieces of about 4 MiB."""
+        step = max(1, (4 << 20) // (self.dim * np.dtype(np.float32).itemsize))
+        for first in range(start, self.rows, step):
+            yield self.read(first, min(first + step, self.rows))

@@ -1,0 +1,130 @@
+"""Regular files read at given positions: no map, no shared position, nothing else opened."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+
+__all__ = ["RawFile"]
+
+# Linux moves at most 0x7ffff000 bytes in one call.
+_MOST_BYTES_A_CALL = 1 << 30
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO that nobody writes to never returns.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+class RawFile:
+    """A regular file opened for reading at positions.
+
+    Memory maps are left alone on purpose: a file that is cut short while mapped kills the process
+    (SIGBUS), and here it must be an error. Reads may run in any number of threads; `close` may not run
+    beside them.
+
+    Parameters
+    ----------
+    path : str
+
+    Attributes
+    ----------
+    path : str
+    size, mtime_ns : int
+        Taken from the open file, once.
+
+    Raises
+    ------
+    SourceError
+        The file is missing, unreadable, or not a regular file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._file = io.FileIO(path, "r", opener=_open_without_waiting)
+        except FileNotFoundError as error:
+            raise SourceError(f"{path} does not exist: expected a file to read") from error
+        except IsADirectoryError as error:
+            raise SourceError(f"{path} is a directory: expected a regular file") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SourceError(f"{path} cannot be opened: {reason}") from error
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise SourceError(
+                f"{path} is a pipe, socket or device: expected a regular file; save it to one first"
+            )
+        self.size = status.st_size
+        self.mtime_ns = status.st_mtime_ns
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` (bytes) from position `offset` on.
+
+        Raises
+        ------
+        SourceError
+            The file ends before the buffer is full, cannot be read, or is closed.
+        """
+        done = 0
+        while done < len(buffer):
+            position, piece = offset + done, buffer[done : done + _MOST_BYTES_A_CALL]
+            try:
+                got = os.preadv(self._file.fileno(), [piece], position)
+            except OSError as error:
+                raise SourceError(
+                    f"{self.path} cannot be read at byte {position}: {error.strerror}"
+                ) from error
+            except ValueError as error:
+                raise SourceError(f"{self.path} is closed: open the source again") from error
+            if got == 0:
+                raise self._ends_early(offset + len(buffer), position)
+            done += got
+
+    def read_array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Fresh array of `shape` and `dtype` (C order) with the bytes from `offset` on.
+
+        Raises
+        ------
+        SourceError
+            As :meth:`read_into`; checked before any memory is taken.
+        """
+        count = dtype.itemsize
+        for length in shape:
+            count *= length
+        if offset + count > self.size:
+            raise self._ends_early(offset + count, self.size)
+        raw = np.empty(count, np.uint8)
+        self.read_into(raw.data, offset)
+        return raw.view(dtype).reshape(shape)
+
+    def read_bytes(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset` on; errors as :meth:`read_array`."""
+        return self.read_array(offset, (count,), np.dtype(np.uint8)).tobytes()
+
+    def _ends_early(self, expected: int, found: int) -> SourceError:
+        return SourceError(
+            f"{self.path} ends early: expected at least {expected} bytes, found {found}; "
+            f"it was cut short while being saved or copied: get it again"
+        )
+
+    def close(self) -> None:
+        """Give the file back. May be called twice."""
+        self._file.close()
+
+    def __enter__(self) -> RawFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
