@@ -1,0 +1,91 @@
+"""What users hand in, as arrays that the kernels can take: checked once, here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import SourceError
+from .quantization import ELEMENT_TYPES, element_type
+
+__all__ = ["as_matrix", "as_quantized", "check_nonfinite", "check_out", "lies_well"]
+
+
+def lies_well(array: NDArray[Any]) -> bool:
+    """True if rows are contiguous and in native byte order."""
+    return array.dtype.isnative and (array.shape[1] <= 1 or array.strides[1] == array.itemsize)
+
+
+def check_nonfinite(nonfinite: str) -> bool:
+    """True for "zero", False for "error"."""
+    if nonfinite not in ("error", "zero"):
+        raise ValueError(f'nonfinite is {nonfinite!r}, expected "error" or "zero"')
+    return nonfinite == "zero"
+
+
+def as_matrix(x: ArrayLike) -> NDArray[Any]:
+    """`x` as a 2-D array that can be quantized, without a copy where it is one already.
+
+    Raises
+    ------
+    SourceError
+        Wrong rank, no columns, or an element type that cannot be quantized.
+    """
+    try:
+        values = np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"expected a matrix of numbers, found what NumPy cannot read as an array: {error}"
+        ) from None
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise SourceError(
+            f"expected shape (rows, columns) with at least 1 column, found {values.shape}; "
+            f"x.reshape(len(x), -1) makes a matrix of anything that has rows"
+        )
+    if element_type(values.dtype) is None:
+        raise SourceError(
+            f"expected one of the element types {', '.join(ELEMENT_TYPES)}, found {values.dtype}; "
+            f'convert with x.astype("float32") or another of these'
+        )
+    return values
+
+
+def as_quantized(
+    codes: ArrayLike, scales: ArrayLike, dim: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Codes and scales that fit together, as arrays of uint8 and float64.
+
+    Raises
+    ------
+    SourceError
+        Wrong shape or type, a code outside 0…255, a scale that is negative or not finite.
+    """
+    given, factors = np.asarray(codes), np.asarray(scales)
+    if given.ndim != 2 or given.shape[1] == 0 or (dim is not None and given.shape[1] != dim):
+        raise SourceError(f"codes have shape {given.shape}, expected (n, {'D' if dim is None else dim})")
+    if given.dtype != np.uint8:
+        if given.dtype.kind not in "iu" or (given.size and (given.min() < 0 or given.max() > 255)):
+            raise SourceError(f"codes have dtype {given.dtype}, expected uint8 or integers from 0 to 255")
+        given = given.astype(np.uint8)
+    if factors.shape != given.shape[:1] or factors.dtype.kind not in "fiu" or factors.dtype.itemsize > 8:
+        raise SourceError(
+            f"scales have shape {factors.shape} and dtype {factors.dtype}, "
+            f"expected {given.shape[:1]} and float64"
+        )
+    factors = factors.astype(np.float64, copy=False)
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        raise SourceError("scales must be finite and not negative; quantize the values again to make them so")
+    return given, factors
+
+
+def check_out(out: NDArray[Any], name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+    """ValueError unless `out` can be filled."""
+    if not isinstance(out, np.ndarray) or out.shape != shape or str(out.dtype) not in dtypes:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"{name} must be an array of {' or '.join(dtypes)}, shape {shape}; found {found}")
+    if not out.flags.writeable or (out.ndim == 2 and not lies_well(out)):
+        raise ValueError(
+            f"{name} must be writable, with contiguous rows: numpy.empty{shape} makes such a one"
+        )

@@ -1,0 +1,256 @@
+"""From a source to a store: the main job, end to end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from . import kernels, layout
+from .errors import SourceError
+from .progress import Progress, rows_progress
+from .quantization import item_size
+from .sources import RowSource, Source, open_source
+from .writer import Writer, check_output
+
+__all__ = ["BuildPlan", "BuildReport", "build", "limited", "plan", "row_range"]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do, as `qstore build --dry-run` prints it.
+
+    Attributes
+    ----------
+    path : str
+        The store to make.
+    tensor, source_dtype : str
+        Name and element type of the source matrix.
+    rows : int or None
+        None where only reading to the end can tell.
+    dim : int
+    source_bytes, file_bytes : int or None
+        Size of the matrix in its source's type, and of the store.
+    """
+
+    path: str
+    tensor: str
+    source_dtype: str
+    rows: int | None
+    dim: int
+    source_bytes: int | None
+    file_bytes: int | None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes
+    ----------
+    path : str
+        The published store.
+    tensor, source_dtype : str
+        Name and element type of the source matrix.
+    rows, dim : int
+        Shape of the matrix.
+    rows_resumed : int
+        Rows an interrupted build had done before.
+    source_bytes, file_bytes : int
+        Size of the matrix in its source's type, and of the store.
+    seconds : float
+        Wall-clock time.
+    engine : str
+        Name of the kernel engine that was used.
+    """
+
+    path: str
+    tensor: str
+    source_dtype: str
+    rows: int
+    dim: int
+    rows_resumed: int
+    source_bytes: int
+    file_bytes: int
+    seconds: float
+    engine: str
+
+
+def build(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    tensor: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
+) -> BuildReport:
+    """Build a store from any source, in flat memory.
+
+    Parameters
+    ----------
+    source : path-like, array-like or iterable
+        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); anything with
+        ``.shape`` and row slices (ndarray, memmap, h5py dataset, zarr array …); or an iterable of
+        2-D chunks.
+    path : path-like
+        The store to make.
+    tensor : str, optional
+        Which tensor of the source; needed where it holds several 2-D ones.
+    rows : slice or (start, stop), optional
+        Only these rows.
+    threads : int, optional
+        By default the number of processors.
+    progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all or None).
+    overwrite : bool
+        Replace an existing file once the new one is complete.
+    resume : bool
+        Go on where an interrupted build of the same source and parameters stopped (not for iterables:
+        they start again); False begins again. Rows done before are compared with the source unless
+        that is an unchanged file.
+    nonfinite : {"error", "zero"}
+        What to do about NaN and infinities: stop, or store 0.
+
+    Returns
+    -------
+    BuildReport
+
+    Raises
+    ------
+    SourceError, TensorError, NonFiniteError
+        The source cannot be read, names are ambiguous or unknown, or values are not finite.
+    ExistsError, BusyError, OutputError
+        The output exists, is being written, or cannot be written.
+    ResumeError
+        An interrupted build of the same name had another source or other parameters.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+    >>> report = qstore.build(np.eye(3, dtype=np.float32), path)
+    >>> report.rows, report.dim, report.source_dtype
+    (3, 3, 'float32')
+    """
+    begun = time.perf_counter()
+    _check_places(source, _absolute(path), overwrite)
+    with open_source(source, tensor) as matrix:
+        first, last = row_range(rows, matrix.rows)
+        identity = matrix.fingerprint()
+        stamp = None if identity is None else identity.pop("mtime_ns", None)
+        with Writer(
+            path,
+            matrix.dim,
+            None if last is None else last - first,
+            overwrite=overwrite,
+            # A stream has to be read from its beginning anyway, and nothing tells whether it is the same.
+            resume=resume and isinstance(matrix, RowSource),
+            keep=isinstance(matrix, RowSource),
+            nonfinite=nonfinite,
+            threads=threads,
+            tensor=matrix.name,
+            source_dtype=matrix.dtype,
+            parameters={"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite},
+            stamp=stamp,
+        ) as writer:
+            resumed = writer.rows
+            if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
+                writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
+            with rows_progress(progress, None if last is None else last - first, resumed) as on_rows:
+                _fill(writer, matrix, first, last, on_rows)
+        return BuildReport(
+            path=str(writer.path),
+            tensor=matrix.name,
+            source_dtype=matrix.dtype,
+            rows=writer.rows,
+            dim=matrix.dim,
+            rows_resumed=resumed,
+            source_bytes=writer.rows * matrix.dim * item_size(matrix.dtype),
+            file_bytes=os.stat(writer.path).st_size,
+            seconds=time.perf_counter() - begun,
+            engine=kernels.engine_name(),
+        )
+
+
+def plan(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    tensor: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> BuildPlan:
+    """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
+    _check_places(source, _absolute(path), overwrite)
+    with open_source(source, tensor) as matrix:
+        first, last = row_range(rows, matrix.rows)
+        count = None if last is None else last - first
+        return BuildPlan(
+            path=str(_absolute(path)),
+            tensor=matrix.name,
+            source_dtype=matrix.dtype,
+            rows=count,
+            dim=matrix.dim,
+            source_bytes=None if count is None else count * matrix.dim * item_size(matrix.dtype),
+            file_bytes=None
+            if count is None
+            else layout.compose(count, matrix.dim, {"content_id": "0" * 32}).size,
+        )
+
+
+def _check_places(source: Any, path: Path, overwrite: bool) -> None:
+    is_file = isinstance(source, (str, os.PathLike)) and path.exists() and os.path.exists(source)
+    if is_file and os.path.samefile(source, path):
+        raise SourceError(f"{path} is both the source and the output; choose another output")
+    check_output(path, overwrite)
+
+
+def _fill(
+    writer: Writer, matrix: Source, first: int, last: int | None, on_rows: Callable[[int], object]
+) -> None:
+    if isinstance(matrix, RowSource):
+        writer.append_rows(matrix.read, first + writer.rows, matrix.rows if last is None else last, on_rows)
+        return
+    for chunk in limited(matrix.chunks(first), None if last is None else last - first):
+        writer.append(chunk)
+        on_rows(len(chunk))
+
+
+def limited(chunks: Iterator[NDArray[Any]], rows: int | None) -> Iterator[NDArray[Any]]:
+    """The first `rows` rows of a stream of chunks."""
+    for chunk in chunks:
+        if rows is not None:
+            chunk = chunk[:rows]
+            rows -= len(chunk)
+        yield chunk
+        if rows == 0:
+            return
+
+
+def row_range(rows: slice | tuple[int, int] | None, total: int | None) -> tuple[int, int | None]:
+    """First row, and the row behind the last (None: to the end of a stream)."""
+    wanted = rows if isinstance(rows, slice) else slice(*(rows or (None, None)))
+    if wanted.step not in (None, 1):
+        raise SourceError(f"rows has step {wanted.step}, expected consecutive rows A:B")
+    if total is not None:
+        first, last, _ = wanted.indices(total)
+        if wanted.stop is not None and wanted.stop > total:
+            raise SourceError(f"rows ends at {wanted.stop}, but the source has {total} rows")
+        return first, max(first, last)
+    first, last = wanted.start or 0, wanted.stop
+    if first < 0 or (last is not None and last < first):
+        raise SourceError(f"rows {first}:{last} cannot be taken from a source of unknown length")
+    return first, last
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(path))

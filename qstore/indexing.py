@@ -1,0 +1,85 @@
+"""A NumPy key for an (N, D) matrix → rows and columns, for the keys that need no more than that."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Selection", "select"]
+
+ALL = slice(None)
+
+
+class Selection(NamedTuple):
+    """What a key picks.
+
+    Attributes
+    ----------
+    rows : int, slice or ndarray of int64
+        As given: numbers may be negative or out of range.
+    columns : slice
+        With step 1; ``slice(None)`` for all columns.
+    """
+
+    rows: int | slice | NDArray[np.int64]
+    columns: slice
+
+
+def select(key: Any, rows: int, dim: int) -> Selection | None:
+    """Rows and columns that `key` picks from a matrix of shape (rows, dim).
+
+    None for every key that is not of a common form, faulty ones among them: the caller then lets NumPy
+    itself index the arrays, which gives NumPy's values, shapes and exceptions.
+    """
+    columns = ALL
+    if type(key) is tuple:
+        if not 1 <= len(key) <= 2 or (key[0] is Ellipsis and key[-1] is Ellipsis and len(key) == 2):
+            return None
+        picked = _columns(key[1], dim) if len(key) == 2 else ALL
+        if picked is None:
+            return None
+        columns, key = picked, key[0]
+    found = _rows(key, rows)
+    return None if found is None else Selection(found, columns)
+
+
+def _columns(key: Any, dim: int) -> slice | None:
+    if key is Ellipsis:
+        return ALL
+    if type(key) is not slice or key.step not in (None, 1) or not _plain(key.start) or not _plain(key.stop):
+        return None
+    start, stop, _ = key.indices(dim)
+    return slice(start, max(start, stop))
+
+
+def _rows(key: Any, rows: int) -> int | slice | NDArray[np.int64] | None:
+    if type(key) is int or isinstance(key, np.integer):
+        return int(key)
+    if key is Ellipsis:
+        return ALL
+    if type(key) is slice:
+        return key if _plain(key.start) and _plain(key.stop) and _plain(key.step) and key.step != 0 else None
+    if type(key) is list:
+        key = _array_of(key)
+    if type(key) is not np.ndarray:
+        return None
+    if key.dtype == np.bool_ and key.shape == (rows,):
+        return key.nonzero()[0].astype(np.int64, copy=False)
+    if key.dtype.kind in "iu" and key.ndim > 0 and key.dtype != np.uint64:
+        return key.astype(np.int64, copy=False)
+    return None
+
+
+def _plain(bound: Any) -> bool:
+    return bound is None or type(bound) is int or isinstance(bound, np.integer)
+
+
+def _array_of(key: list[Any]) -> NDArray[Any] | None:
+    if not key:
+        return np.empty(0, np.int64)
+    try:
+        return np.asarray(key)
+    except ValueError:  # ragged
+        return None

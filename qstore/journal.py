@@ -1,0 +1,136 @@
+"""Progress of one build: its parameters, then one record a block with the block's checksums and scales.
+
+The journal lies beside the unfinished file and is removed once that is published. It serves twice:
+as the place where scales wait until the number of rows is known (so that memory stays flat), and as
+the list of blocks an interrupted build need not do again.
+
+Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A frame is 24 bytes
+(tag, two checksums, count, checksum of these) followed by its payload. Nothing after the first frame
+that fails its checksums counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .durable import read_exactly, sync_data, write_all
+
+__all__ = ["BlockRecord", "Journal", "crc32"]
+
+_FRAME = struct.Struct("<4sIIQI")
+_HEADER, _BLOCK = b"qsJ1", b"blk1"
+_HEADER_LIMIT = 1 << 24
+
+
+def crc32(array: NDArray[Any]) -> int:
+    """CRC-32 (zlib's) of the bytes of a C-contiguous array."""
+    return zlib.crc32(array.data.cast("B")) if array.size else 0
+
+
+class BlockRecord(NamedTuple):
+    """One block of rows: what its place in the file must hold, and its scales."""
+
+    rows: int
+    codes_crc: int
+    scales_crc: int
+    scales: NDArray[np.float64]
+
+
+class Journal:
+    """The journal file of one build. One thread uses it at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Opened read-write, created if missing. The lock on the unfinished file covers it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._first = 0
+        self._end = 0
+
+    def start(self, parameters: dict[str, Any]) -> None:
+        """Forget everything and begin with these parameters."""
+        os.ftruncate(self.fd, 0)
+        text = json.dumps(parameters, sort_keys=True).encode()
+        self._end = 0
+        self._append(_HEADER, zlib.crc32(text), 0, len(text), text)
+        self._first = self._end
+
+    def append(self, record: BlockRecord) -> None:
+        """Add the next block."""
+        scales = record.scales.astype("<f8", copy=False).tobytes()
+        self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
+
+    def _append(self, tag: bytes, first_crc: int, second_crc: int, count: int, payload: bytes) -> None:
+        head = _FRAME.pack(tag, first_crc, second_crc, count, 0)[:-4]
+        frame = head + struct.pack("<I", zlib.crc32(head)) + payload
+        write_all(self.fd, frame, self._end)
+        self._end += len(frame)
+
+    def _frame(self, offset: int) -> tuple[bytes, int, int, int] | None:
+        raw = read_exactly(self.fd, _FRAME.size, offset)
+        if len(raw) < _FRAME.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+            return None
+        tag, first_crc, second_crc, count, _ = _FRAME.unpack(raw)
+        return tag, first_crc, second_crc, count
+
+    def parameters(self) -> dict[str, Any] | None:
+        """Parameters the journal was started with; None where it is empty or damaged."""
+        frame = self._frame(0)
+        if frame is None or frame[0] != _HEADER or frame[3] > _HEADER_LIMIT:
+            return None
+        text = read_exactly(self.fd, frame[3], _FRAME.size)
+        if len(text) != frame[3] or zlib.crc32(text) != frame[1]:
+            return None
+        self._first = self._end = _FRAME.size + len(text)
+        parameters: dict[str, Any] = json.loads(text)
+        return parameters
+
+    def records(self, block_rows: int) -> Iterator[BlockRecord]:
+        """Yield the intact records from the first on; all but the last have `block_rows` rows.
+
+        After each, the journal's end is behind that record: stopping the iteration early and calling
+        :meth:`cut` drops the rest.
+        """
+        self._end = self._first
+        while (frame := self._frame(self._end)) is not None:
+            tag, codes_crc, scales_crc, rows = frame
+            if tag != _BLOCK or not 0 < rows <= block_rows:
+                return
+            payload = read_exactly(self.fd, 8 * rows, self._end + _FRAME.size)
+            if len(payload) != 8 * rows or zlib.crc32(payload) != scales_crc:
+                return
+            self._end += _FRAME.size + len(payload)
+            yield BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"))
+            if rows < block_rows:
+                return
+
+    def back(self, record: BlockRecord) -> None:
+        """Move the end in front of `record`, the one read last."""
+        self._end -= _FRAME.size + 8 * record.rows
+
+    def cut(self) -> None:
+        """Drop everything behind the current end."""
+        os.ftruncate(self.fd, self._end)
+
+    def sync(self) -> None:
+        """Make the records durable."""
+        sync_data(self.fd)
+
+    def close(self) -> None:
+        """Close the file and keep it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
