@@ -1,0 +1,119 @@
+"""Arguments that several commands take, and how their text is read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Command",
+    "add_json",
+    "add_quiet",
+    "add_rows",
+    "add_tensor",
+    "any_slice",
+    "at_least",
+    "consecutive",
+    "row_key",
+    "shield_slices",
+]
+
+_NEGATIVE_SLICE = re.compile(r"-\d+:[-+\d:]*")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a module of this package gives the parser.
+
+    Attributes
+    ----------
+    name, summary : str
+    description, examples : str
+        Shown above and below the arguments in the help.
+    add_arguments : callable
+        Adds the command's arguments to its parser.
+    run : callable
+        Does it, and returns the exit status.
+    """
+
+    name: str
+    summary: str
+    description: str
+    examples: str
+    add_arguments: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], int]
+
+
+def shield_slices(words: Sequence[str]) -> list[str]:
+    """Put a space before slices such as ``-5:``, or argparse takes them for options (up to Python 3.13)."""
+    return [f" {word}" if _NEGATIVE_SLICE.fullmatch(word) else word for word in words]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Reader of whole numbers from `least` on."""
+
+    def whole_number(text: str) -> int:
+        number = int(text) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text) else least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return number
+
+    return whole_number
+
+
+def row_key(text: str) -> int | slice:
+    """A row number, or a slice as :func:`any_slice` reads it.
+
+    Examples
+    --------
+    >>> row_key("-1"), row_key("2:10:3"), row_key("-5:")
+    (-1, slice(2, 10, 3), slice(-5, None, None))
+    """
+    return any_slice(text) if ":" in text else _whole(text, text, "a row number, or rows A:B")
+
+
+def any_slice(text: str) -> slice:
+    """``A:B`` or ``A:B:STEP``, each part optional and possibly negative, as in Python."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not a slice A:B or A:B:STEP")
+    bounds = [_whole(part, text, "a slice A:B or A:B:STEP") if part.strip() else None for part in parts]
+    if bounds[2:] == [0]:
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} has step 0")
+    return slice(*bounds)
+
+
+def consecutive(text: str) -> slice:
+    """A slice without a step."""
+    found = any_slice(text)
+    if found.step not in (None, 1):
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} has a step: only consecutive rows can be taken")
+    return found
+
+
+def _whole(part: str, text: str, expected: str) -> int:
+    if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", part):
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not {expected}")
+    return int(part)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON value instead of text")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """``-q``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def add_tensor(parser: argparse.ArgumentParser) -> None:
+    """``--tensor``."""
+    parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """``--rows``."""
+    parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of SRC")

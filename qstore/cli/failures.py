@@ -1,0 +1,92 @@
+"""How a command ends: exceptions become one line on stderr and an exit status, never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from ..errors import OutputError, QStoreError, TensorError
+from .printing import printable
+
+__all__ = ["UsageError", "exit_status"]
+
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+class UsageError(Exception):
+    """Arguments that are fine one by one, but not together."""
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Run `command`; return its exit status, or that of the exception it ended with."""
+    try:
+        with _short_warnings():
+            status = command()
+            _flush()
+            return status
+    except KeyboardInterrupt as interrupt:
+        _complain(": ".join(["interrupted", *map(str, interrupt.args)]))
+        return INTERRUPTED
+    except BrokenPipeError:
+        _give_up_stdout()
+        return BROKEN_PIPE
+    except (UsageError, TensorError) as error:
+        _complain(f"error: {error}")
+        return USAGE
+    except (QStoreError, OSError) as error:
+        _complain(f"error: {_in_words(error)}")
+    except MemoryError:
+        _complain("error: there is not enough memory for this")
+    _give_up_stdout()
+    return FAILED
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OutputError):
+        return str(error.strerror)  # names the file already
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(OSError):
+        print("qstore:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Show warnings without the line of code they come from."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        _complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # None where the shell closed it: >&-
+        sys.stdout.flush()
+
+
+def _give_up_stdout() -> None:
+    """Where stdout can take no more, drop what is left, or Python complains about it on leaving."""
+    try:
+        _flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

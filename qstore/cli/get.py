@@ -1,0 +1,131 @@
+"""``qstore get``: rows of a store, for people and for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import QStoreError
+from ..store import Store
+from ..store import open as open_store
+from .arguments import Command, any_slice, row_key
+from .failures import UsageError
+from .formats import FORMATS
+from .output import open_output
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+Read rows, by number or by slice, with Python's rules: from 0, negative from the end, A:B or A:B:STEP.
+Several ROWs come one after the other. Numbers are the shortest that read back as the same value.
+An infinity (possible where values were near the largest float) is 1e999 in JSON, a NaN is null."""
+
+_EXAMPLES = """\
+  qstore get words.h5 7
+  qstore get words.h5 -1 --format json
+  qstore get words.h5 0:1000:10 --columns :8 --format csv -o sample.csv
+  qstore get words.h5 : --format npy --dtype float16 -o all.npy"""
+
+# Rows are read and formatted in pieces of about this many values: text takes 50 bytes a value on its way.
+_PIECE_VALUES = 1 << 16
+
+Key = int | slice
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="+", help="row number or slice")
+    parser.add_argument(
+        "--columns", metavar="A:B", type=any_slice, default=slice(None), help="only these columns"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64", "float16"),
+        default="float32",
+        help="type of the values (default: float32); float64 is exact, the others are it rounded once",
+    )
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        default="text",
+        help="text: a row a line (default); json: an array a row; csv: without a header; npy: binary",
+    )
+    parser.add_argument(
+        "-o", dest="output", metavar="OUT", help="a file, made whole or not at all; else stdout"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _check_output(arguments)
+    with open_store(arguments.file) as store:
+        values = store.astype(arguments.dtype)
+        keys = [_checked(key, values) for key in arguments.rows]
+        single = len(keys) == 1 and isinstance(keys[0], int)
+        shape = (sum(len(_numbers(key, len(values))) for key in keys), _width(values, arguments.columns))
+        make = FORMATS[arguments.format]
+        with open_output(arguments.output) as write:
+            for piece in make(_blocks(values, keys, arguments.columns), shape, values.dtype, single):
+                write(piece)
+    return 0
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    if arguments.output is None:
+        if arguments.format == "npy" and sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError("npy is binary and stdout is a terminal: give -o FILE, or pipe it somewhere")
+    elif _same_file(arguments.output, arguments.file):
+        raise UsageError(f"-o {arguments.output} would replace the store itself: choose another name")
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def _checked(key: Key, store: Store) -> Key:
+    """Out of range must be known before the first row is written."""
+    try:
+        if isinstance(key, int):
+            store.scales[key]
+    except IndexError as error:
+        raise QStoreError(str(error)) from None
+    return key
+
+
+def _width(store: Store, columns: slice) -> int:
+    return len(range(store.shape[1])[columns])
+
+
+def _numbers(key: Key, total: int) -> range:
+    if isinstance(key, slice):
+        return range(total)[key]
+    row = range(total)[key]
+    return range(row, row + 1)
+
+
+def _blocks(store: Store, keys: list[Key], columns: slice) -> Iterator[NDArray[Any]]:
+    """The rows of all keys in order, a few at a time."""
+    step = max(1, _PIECE_VALUES // store.shape[1])
+    for key in keys:
+        numbers = _numbers(key, len(store))
+        for first in range(0, len(numbers), step):
+            yield store[_slice_of(numbers[first : first + step]), columns]
+
+
+def _slice_of(numbers: range) -> slice:
+    # A range down to row 0 stops at -1, which a slice takes for the last row.
+    return slice(numbers.start, numbers.stop if numbers.stop >= 0 else None, numbers.step)
+
+
+COMMAND = Command(
+    name="get",
+    summary="read rows of a store",
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

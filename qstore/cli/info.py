@@ -1,0 +1,116 @@
+"""``qstore info``: what a store says about itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict, dataclass
+
+from .. import durable, layout
+from .arguments import Command, add_json
+from .printing import byte_size, print_facts, print_json
+
+__all__ = ["COMMAND", "StoreInfo"]
+
+_DESCRIPTION = """\
+Show shape, origin, sizes and data places of a store. The structure of the file is checked, the data is not
+read: that is "qstore verify"."""
+
+_EXAMPLES = """\
+  qstore info words.h5
+  qstore info words.h5 --json"""
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """Facts about a store.
+
+    Attributes
+    ----------
+    path : str
+    rows, dim : int
+    tensor, source_dtype : str
+        What it was built from; empty if unknown.
+    format_version : str
+    content_id : str
+        32 hexadecimal digits that tell this content from any other.
+    file_bytes, float32_bytes : int
+        Size of the file, and of the matrix as float32.
+    ratio : float
+        The second by the first.
+    datasets : dict
+        Where the data of each dataset lies: offset and bytes.
+    """
+
+    path: str
+    rows: int
+    dim: int
+    tensor: str
+    source_dtype: str
+    format_version: str
+    content_id: str
+    file_bytes: int
+    float32_bytes: int
+    ratio: float
+    datasets: dict[str, dict[str, int]]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a store")
+    add_json(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    found = _inspect(os.path.abspath(arguments.file))
+    if arguments.json:
+        print_json(asdict(found))
+    else:
+        print_facts(_facts(found))
+    return 0
+
+
+def _inspect(path: str) -> StoreInfo:
+    fd = durable.open_regular(path)
+    try:
+        about = layout.inspect(fd, path)
+        file_bytes = os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+    float32_bytes = about.rows * about.dim * 4
+    return StoreInfo(
+        path=path,
+        rows=about.rows,
+        dim=about.dim,
+        tensor=about.tensor,
+        source_dtype=about.source_dtype,
+        format_version=".".join(map(str, about.version)),
+        content_id=about.content_id,
+        file_bytes=file_bytes,
+        float32_bytes=float32_bytes,
+        ratio=float32_bytes / file_bytes,
+        datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()},
+    )
+
+
+def _facts(found: StoreInfo) -> list[tuple[str, object]]:
+    return [
+        ("store", found.path),
+        ("shape", f"{found.rows:,} × {found.dim:,}"),
+        ("tensor", found.tensor or "(no name)"),
+        ("built from", found.source_dtype or "(unknown)"),
+        ("format", f"qstore {found.format_version}"),
+        ("content id", found.content_id),
+        ("file", f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"),
+        ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
+        *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
+    ]
+
+
+COMMAND = Command(
+    name="info",
+    summary="show what a store holds",
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

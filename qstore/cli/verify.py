@@ -1,0 +1,106 @@
+"""``qstore verify``: does a store hold what was written, and what its source holds?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from ..against import AgainstReport, verify_against
+from ..store import Store
+from ..store import open as open_store
+from ..verify import VerifyReport
+from .arguments import Command, add_json, add_quiet, add_rows, add_tensor
+from .failures import UsageError
+from .printing import print_facts, print_json, show_progress
+
+__all__ = ["COMMAND", "Verified"]
+
+_DESCRIPTION = """\
+Check the structure of a store and all its checksums, and name each broken block.
+With --against, quantize SRC again too and compare every code and every scale.
+The exit status is 1 if anything differs."""
+
+_EXAMPLES = """\
+  qstore verify words.h5
+  qstore verify words.h5 --against model.safetensors --tensor embeddings.word_embeddings.weight
+  qstore verify words.h5 -q && echo good"""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found.
+
+    Attributes
+    ----------
+    path : str
+    ok : bool
+        Nothing differs.
+    store : VerifyReport
+        The file against its own checksums.
+    against : AgainstReport or None
+        The file against SRC, if one was given.
+    """
+
+    path: str
+    ok: bool
+    store: VerifyReport
+    against: AgainstReport | None
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("--against", metavar="SRC", help="what the store was built from")
+    add_tensor(parser)
+    add_rows(parser)
+    add_quiet(parser)
+    add_json(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
+        raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    with open_store(arguments.file) as store:
+        found = _verify(store, arguments)
+    if arguments.json:
+        print_json(asdict(found))
+    else:
+        print_facts(_facts(found, arguments))
+    return 0 if found.ok else 1
+
+
+def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
+    progress = show_progress(arguments.quiet)
+    held = store.verify(progress)
+    against = None
+    if arguments.against is not None:
+        against = verify_against(
+            store, arguments.against, tensor=arguments.tensor, rows=arguments.rows, progress=progress
+        )
+    ok = held.ok and (against is None or against.ok)
+    return Verified(os.path.abspath(arguments.file), ok, held, against)
+
+
+def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [("broken", problem) for problem in found.store.problems]
+    facts.extend(("differs", problem) for problem in (found.against.problems if found.against else ()))
+    return facts if arguments.quiet else [*facts, *_agreements(found, arguments.against)]
+
+
+def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
+    if found.store.ok:
+        rows, blocks = found.store.rows, found.store.blocks
+        yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums"
+    if found.against is not None and found.against.ok:
+        yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
+
+
+COMMAND = Command(
+    name="verify",
+    summary="check a store against its checksums, and its source",
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)
