@@ -163,6 +163,8 @@ class Store:
     # Reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        if type(key) is int:
+            return self._row(key)
         codes, scales = self._view("codes"), self._view("scales")
         selection = indexing.select(key, *self._shape)
         if selection is None:
@@ -175,10 +177,23 @@ class Store:
             out = np.empty(codes.shape, self._dtype)
             kernels.dequantize_into(codes, scales, out)
             return out
-        numbers = np.array([rows]) if isinstance(rows, int) else rows
-        out = np.empty((numbers.size, codes.shape[1]), self._dtype)
-        kernels.gather(codes, scales, numbers.reshape(-1), out)
-        return out[0] if isinstance(rows, int) else out.reshape(*rows.shape, codes.shape[1])
+        if isinstance(rows, int):
+            out = np.empty(codes.shape[1], self._dtype)
+            kernels.gather_row(codes, scales, rows, out)
+            return out
+        out = np.empty((rows.size, codes.shape[1]), self._dtype)
+        kernels.gather(codes, scales, rows.reshape(-1), out)
+        return out.reshape(*rows.shape, codes.shape[1])
+
+    def _row(self, number: int) -> NDArray[Any]:
+        """One row with the least Python in the way."""
+        out = np.empty(self._shape[1], self._dtype)
+        try:
+            kernels.gather_row(self._mapping.codes, self._mapping.scales, number, out)
+        except AttributeError:
+            self._view("codes")
+            raise
+        return out
 
     def _elementwise(self, key: Any) -> NDArray[Any]:
         """Let NumPy index codes and scales alike: its rules and exceptions, whatever the key."""

@@ -385,10 +385,11 @@ def test_one_row(engine: str, dtype: str) -> None:
             kernels.gather_row(codes, scales, row, out)
 
 
-def test_threads_must_be_positive(engine: str) -> None:
-    codes, scales = np.zeros((600, 600), np.uint8), np.ones(600)
+def test_threads_must_be_positive(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_from(monkeypatch, 1)
+    codes, scales = np.zeros((6, 6), np.uint8), np.ones(6)
     with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
-        kernels.gather(codes, scales, np.arange(600), np.empty((600, 600)), threads=0)
+        kernels.gather(codes, scales, np.arange(6), np.empty((6, 6)), threads=0)
 
 
 def test_scattered_columns_are_read(engine: str) -> None:
@@ -723,11 +724,11 @@ def test_import_is_cheap() -> None:
 
 
 def large_gather() -> Callable[[], NDArray[np.float32]]:
-    codes, scales = np.full((1000, 1024), 129, np.uint8), np.ones(1000)
-    rows = np.arange(1000)
+    codes, scales = np.full((3000, 1024), 129, np.uint8), np.ones(3000)
+    rows = np.arange(3000)
 
     def read() -> NDArray[np.float32]:
-        out = np.zeros((1000, 1024), np.float32)
+        out = np.zeros((3000, 1024), np.float32)
         kernels.gather(codes, scales, rows, out, threads=2)
         return out
 
@@ -740,9 +741,9 @@ def test_a_forked_child_makes_threads_of_its_own() -> None:
     assert threads._executor is not None
     code = (
         "import os, numpy as np; from qstore import kernels, threads\n"
-        "codes, scales, rows = np.full((1000, 1024), 129, np.uint8), np.ones(1000), np.arange(1000)\n"
+        "codes, scales, rows = np.full((3000, 1024), 129, np.uint8), np.ones(3000), np.arange(3000)\n"
         "def read():\n"
-        "    out = np.zeros((1000, 1024), np.float32)\n"
+        "    out = np.zeros((3000, 1024), np.float32)\n"
         "    kernels.gather(codes, scales, rows, out, threads=2)\n"
         "    return bool((out == 1).all())\n"
         "assert read()\n"

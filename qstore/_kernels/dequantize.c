@@ -15,8 +15,8 @@
  * a fused multiply-add each, are numbers on either side of c * s, and of fl64(c * s), which is within 2^-53 of it,
  * rounded once. Rounding is monotonic: where the two are equal, fl32(fl64(c * s)) is the same number. Where they
  * are not, which is one value in some 20,000, the float64 way is taken. No result overflows or is subnormal, what
- * might underflow in `below` is far smaller than the margin, and c = 0 gives +0 in all three. Half as many registers as in float64, and no conversions: a row of 768 in the cache
- * takes half of the time.
+ * might underflow in `below` is far smaller than the margin, and c = 0 gives +0 in all three. Half as many
+ * registers as in float64, and no conversions: a row of 768 in the cache takes half of the time.
  *
  * A scale that is a float32 itself, as other libraries store them, would often lead to ties. But then c * s is
  * exact in float64 and fl32(c * s) is asked for: high = s and below = above = 0 give it.

@@ -16,7 +16,10 @@ TABLE_OF(avx512);
 const kernels *active_kernels = &baseline_kernels;
 
 #if QSTORE_X86
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
 
 static int has_avx512(void)
 {
