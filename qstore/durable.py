@@ -15,7 +15,6 @@ from .errors import BusyError, OutputError
 
 __all__ = [
     "allocate",
-    "available_cpus",
     "free_path",
     "lock_file",
     "open_regular",
@@ -185,8 +184,3 @@ def free_path(path: Path) -> None:
     """Remove a file if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def available_cpus() -> int:
-    """Number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,8 +8,8 @@ import os
 import platform
 from dataclasses import dataclass
 
-from .durable import available_cpus
 from .kernels import engine_name
+from .threads import processors
 
 __all__ = ["Environment", "environment", "headline"]
 
@@ -68,7 +68,7 @@ def environment() -> Environment:
         extension_problem=_extension_problem(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         cpu=_cpu_model(),
-        cores=available_cpus(),
+        cores=processors(),
         platform=platform.platform(),
     )
 

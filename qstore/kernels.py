@@ -26,6 +26,7 @@ from .threads import SPLIT_VALUES, in_parts
 __all__ = [
     "as_matrix",
     "as_quantized",
+    "check_rows",
     "dequantize",
     "dequantize_into",
     "engine_name",
@@ -170,10 +171,16 @@ def gather(
     """
     if out.size < SPLIT_VALUES or threads == 1:
         bad = _gather(codes, scales, rows, out)
-    else:  # without columns, this does nothing but check the row numbers
-        bad = _gather(codes[:, :0], scales, rows, out[:, :0])
-        if bad < 0:
-            in_parts(lambda a, b: _gather(codes, scales, rows[a:b], out[a:b]), rows.size, out.size, threads)
+        if bad >= 0:
+            _raise_out_of_bounds(int(rows[bad]), len(codes))
+    else:
+        check_rows(codes, scales, rows, out)
+        in_parts(lambda a, b: _gather(codes, scales, rows[a:b], out[a:b]), rows.size, out.size, threads)
+
+
+def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Raise the `IndexError` of :func:`gather` without reading or writing anything."""
+    bad = _gather(codes[:, :0], scales, rows, out[:, :0])  # without columns, that is all it does
     if bad >= 0:
         _raise_out_of_bounds(int(rows[bad]), len(codes))
 

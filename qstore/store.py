@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import durable, indexing, kernels, layout
 from .errors import ClosedError, FormatError
+from .paging import MANY_ROWS, Pager
 from .progress import Progress
 from .quantization import OUTPUT_TYPES, ZERO_POINT
 from .verify import VerifyReport, verify_blocks
@@ -25,33 +27,51 @@ _BLOCK_BYTES = 4 << 20
 class _Mapping:
     """The mapped file: shared by every Store that views it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, resident_scales: bool = False) -> None:
         self.path = path
+        self.resident_scales = resident_scales
         fd = durable.open_regular(path)
         try:
             self.description = layout.inspect(fd, path)
             size = os.fstat(fd).st_size
+            # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
+            # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            self._scattered_map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            self._scattered_map.madvise(mmap.MADV_RANDOM)
         finally:
             os.close(fd)
+        places = self.description.extents
+        scales_offset = None if resident_scales else places["scales"].offset
+        self.pager = Pager(self._map, places["codes"].offset, self.description.dim, scales_offset)
         self._make_views()
 
     def _make_views(self) -> None:
         about = self.description
         self.codes = self.view("codes", np.dtype(np.uint8)).reshape(about.rows, about.dim)
         self.scales: NDArray[np.float64] = self.view("scales", np.dtype("<f8"))
+        self.row_codes = self._view_in(self._scattered_map, "codes", self.codes.dtype).reshape(
+            self.codes.shape
+        )
+        self.row_scales = self._view_in(self._scattered_map, "scales", self.scales.dtype)
+        if self.resident_scales:
+            self.scales = self.row_scales = np.array(self.scales)
+            self.scales.flags.writeable = False
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], self.codes.shape)
 
     def view(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
+        return self._view_in(self._map, name, dtype)
+
+    def _view_in(self, mapped: mmap.mmap, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         offset, size = self.description.extents[name]
-        return np.frombuffer(self._map, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
+        return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 
     def close(self) -> None:
         if self._map.closed:
             return
-        del self.codes, self.scales, self.spread
+        del self.codes, self.scales, self.spread, self.row_codes, self.row_scales
         try:
             self._map.close()
         except BufferError:
@@ -60,6 +80,9 @@ class _Mapping:
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
                 "delete them first (rows read from the store are copies and do not matter)"
             ) from None
+        # A read under way in another thread may still hold this one; it goes when that ends.
+        with contextlib.suppress(BufferError):
+            self._scattered_map.close()
 
 
 class Store:
@@ -164,36 +187,64 @@ class Store:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if type(key) is int:
-            return self._row(key)
-        codes, scales = self._view("codes"), self._view("scales")
+            return self._row(key, indexing.ALL)
         selection = indexing.select(key, *self._shape)
         if selection is None:
             return self._elementwise(key)
         rows, columns = selection
+        if isinstance(rows, slice):
+            return self._slice(rows, columns)
+        if isinstance(rows, int):
+            return self._row(rows, columns)
+        codes = self._view("row_codes")
         if columns is not indexing.ALL:
             codes = codes[:, columns]
-        if isinstance(rows, slice):
-            codes, scales = codes[rows], scales[rows]
-            out = np.empty(codes.shape, self._dtype)
-            kernels.dequantize_into(codes, scales, out)
-            return out
-        if isinstance(rows, int):
-            out = np.empty(codes.shape[1], self._dtype)
-            kernels.gather_row(codes, scales, rows, out)
-            return out
-        out = np.empty((rows.size, codes.shape[1]), self._dtype)
-        kernels.gather(codes, scales, rows.reshape(-1), out)
-        return out.reshape(*rows.shape, codes.shape[1])
-
-    def _row(self, number: int) -> NDArray[Any]:
-        """One row with the least Python in the way."""
-        out = np.empty(self._shape[1], self._dtype)
-        try:
-            kernels.gather_row(self._mapping.codes, self._mapping.scales, number, out)
-        except AttributeError:
-            self._view("codes")
-            raise
+        out = np.empty((*rows.shape, codes.shape[1]), self._dtype)
+        self._gather(codes, rows.reshape(-1), out.reshape(rows.size, codes.shape[1]))
         return out
+
+    def _row(self, number: int, columns: slice) -> NDArray[Any]:
+        """One row with the least Python in the way."""
+        try:
+            codes, scales = self._mapping.row_codes, self._mapping.row_scales
+        except AttributeError:
+            codes, scales = self._view("row_codes"), self._view("row_scales")
+        if columns is not indexing.ALL:
+            codes = codes[:, columns]
+        out = np.empty(codes.shape[1], self._dtype)
+        try:
+            kernels.gather_row(codes, scales, number, out)
+        except OverflowError:  # more than 64 bits: NumPy has its own words for that
+            return self._elementwise(number)
+        return out
+
+    def _slice(self, rows: slice, columns: slice) -> NDArray[Any]:
+        codes, scales = self._view("codes")[rows, columns], self._view("scales")[rows]
+        out = np.empty(codes.shape, self._dtype)
+
+        def work(start: int, stop: int) -> None:
+            kernels.dequantize_into(codes[start:stop], scales[start:stop], out[start:stop])
+
+        first, _, step = rows.indices(self._shape[0])
+        if step == 1 and len(codes) >= MANY_ROWS:
+            self._mapping.pager.sequential(first, len(codes), work)
+        else:
+            work(0, len(codes))
+        return out
+
+    def _gather(
+        self, codes: NDArray[np.uint8], rows: NDArray[np.int64], out: NDArray[Any], threads: int | None = None
+    ) -> None:
+        scales, pager = self._view("row_scales"), self._mapping.pager
+        if rows.size < MANY_ROWS and not pager.cold:
+            pager.few(rows.size, lambda: kernels.gather(codes, scales, rows, out, threads))
+            return
+
+        def work(start: int, stop: int) -> None:
+            kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
+
+        kernels.check_rows(codes, scales, rows, out)  # all of them before any is written
+        pager.scattered(rows, self._shape[0], work)
 
     def _elementwise(self, key: Any) -> NDArray[Any]:
         """Let NumPy index codes and scales alike: its rules and exceptions, whatever the key."""
@@ -225,23 +276,73 @@ class Store:
         IndexError
             A row is out of range.
         """
-        codes, scales = self._view("codes"), self._view("scales")
-        numbers = np.asarray(rows)
-        if numbers.size == 0:
-            numbers = numbers.astype(np.int64)
-        if numbers.dtype.kind not in "iu":
-            raise IndexError(f"rows must be integers, found {numbers.dtype}")
+        codes = self._view("row_codes")
+        numbers = _row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
         if out is None:
             out = np.empty(shape, self._dtype)
-        elif out.shape != shape or str(out.dtype) not in OUTPUT_TYPES or not out.flags.c_contiguous:
-            raise ValueError(
-                f"out has shape {out.shape} and dtype {out.dtype}, expected C-contiguous {shape} "
-                f"and one of {', '.join(OUTPUT_TYPES)}"
-            )
-        flat = np.ascontiguousarray(numbers.reshape(-1), dtype=np.int64)
-        kernels.gather(codes, scales, flat, out.reshape(flat.size, self._shape[1]), threads)
+        else:
+            _checked_out(out, shape, OUTPUT_TYPES)
+        self._gather(codes, numbers.reshape(-1), out.reshape(numbers.size, self._shape[1]), threads)
         return out
+
+    def pool(
+        self,
+        rows: ArrayLike,
+        offsets: ArrayLike,
+        weights: ArrayLike | None = None,
+        mode: Literal["sum", "mean"] = "sum",
+        out: NDArray[Any] | None = None,
+        threads: int | None = None,
+    ) -> NDArray[Any]:
+        """Sum or average bags of rows, as an embedding bag, without making the rows.
+
+        Added up in float64 in the order of `rows`: ``(weight * scale) * (code - 128)``, rounded once.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (m,)
+            The rows of all bags, one bag after the other; repeats and negative numbers are fine.
+        offsets : array_like of int, shape (bags,)
+            Where each bag begins in `rows`; begins with 0 and never falls. An empty bag gives 0.
+        weights : array_like of float, shape (m,), optional
+            Factor of each row.
+        mode : {"sum", "mean"}
+            A mean divides by the number of rows of the bag, whatever their weights.
+        out : ndarray of float32 or float64, shape (bags, D), optional
+            C-contiguous: filled and returned.
+        threads : int, optional
+            For large requests; the number of processors by default.
+
+        Returns
+        -------
+        ndarray, shape (bags, D)
+            Of :attr:`dtype`.
+
+        Raises
+        ------
+        IndexError
+            A row is out of range.
+        ValueError
+            Offsets, weights, mode or `out` do not fit.
+        """
+        codes, scales = self._view("row_codes"), self._view("row_scales")
+        numbers, starts = _row_numbers(rows), _row_numbers(offsets)
+        if numbers.ndim != 1 or starts.ndim != 1:
+            raise ValueError(f"rows and offsets have shapes {numbers.shape} and {starts.shape}, expected 1-D")
+        factors = None if weights is None else _weights(weights, numbers.size)
+        shape = (starts.size, self._shape[1])
+        if out is None:
+            sums = np.empty(shape, np.float32 if self._dtype == np.float32 else np.float64)
+        else:
+            sums = _checked_out(out, shape, ("float32", "float64"))
+        if mode not in ("sum", "mean"):
+            raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
+        if starts.size:
+            kernels.pool(codes, scales, numbers, starts, factors, mode, sums, threads)
+        elif numbers.size:
+            raise ValueError(f"there are {numbers.size} rows but no offsets: offsets must begin with 0")
+        return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
         """Walk the whole matrix in order: yields (first row, fresh array of shape (n, D)).
@@ -313,19 +414,47 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.content_id, self._dtype.name)
+        return _reopen, (self.path, self.content_id, self._dtype.name, self._mapping.resident_scales)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return "qstore.Store", self.content_id, self._dtype.name
 
 
-def open(path: str | os.PathLike[str]) -> Store:
+def _row_numbers(given: ArrayLike) -> NDArray[np.int64]:
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+
+
+def _weights(given: ArrayLike, count: int) -> NDArray[Any]:
+    weights = np.asarray(given)
+    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
+        raise ValueError(
+            f"weights have shape {weights.shape} and dtype {weights.dtype}, expected {count} numbers"
+        )
+    return np.ascontiguousarray(weights, np.float32 if weights.dtype == np.float32 else np.float64)
+
+
+def _checked_out(out: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    if out.shape != shape or str(out.dtype) not in dtypes or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out has shape {out.shape} and dtype {out.dtype}, expected C-contiguous {shape} "
+            f"and one of {', '.join(dtypes)}"
+        )
+    return out
+
+
+def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
     path : path-like
         A file that :func:`qstore.build` or :class:`qstore.Writer` made.
+    resident_scales : bool
+        Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
+        one page read instead of two; worth it for scattered reads of a file larger than RAM.
 
     Returns
     -------
@@ -339,11 +468,11 @@ def open(path: str | os.PathLike[str]) -> Store:
     OSError
         The file is not there or cannot be read.
     """
-    return Store(_Mapping(os.path.abspath(os.fsdecode(path))), np.dtype(np.float32))
+    return Store(_Mapping(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
 
 
-def _reopen(path: str, content_id: str, dtype: str) -> Store:
-    store = open(path).astype(dtype)
+def _reopen(path: str, content_id: str, dtype: str, resident_scales: bool) -> Store:
+    store = open(path, resident_scales=resident_scales).astype(dtype)
     if store.content_id != content_id:
         store.close()
         raise FormatError(

@@ -19,6 +19,7 @@ from . import durable, kernels, layout
 from .errors import ClosedError, ExistsError, OutputError, ResumeError, SourceError
 from .journal import BlockRecord, Journal, crc32
 from .quantization import element_type
+from .threads import processors
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,7 +147,7 @@ class Writer:
         self._overwrite = overwrite
         self._keep = resume if keep is None else keep
         self._nonfinite: Literal["error", "zero"] = nonfinite
-        self._threads = threads or durable.available_cpus()
+        self._threads = threads or processors()
         self._tensor = _checked_text("tensor", tensor, layout.NAME_LIMIT)
         self._source_dtype = source_dtype and _checked_text("source_dtype", source_dtype, layout.DTYPE_LIMIT)
         self._sync_bytes = sync_bytes

@@ -142,10 +142,6 @@ def test_publish_replaces(tmp_path: Path) -> None:
     durable.free_path(tmp_path / "old")
 
 
-def test_cpus() -> None:
-    assert durable.available_cpus() == len(os.sched_getaffinity(0))
-
-
 def test_file_size_limit_is_an_output_error(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys, numpy, qstore\n"

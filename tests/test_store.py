@@ -130,6 +130,128 @@ def test_take_needs_a_writable_out(make_store: MakeStore, matrix: NDArray[Any]) 
     assert not out.any()
 
 
+def pooled(store: qstore.Store, rows: Any, offsets: Any, weights: Any, mode: str) -> NDArray[np.float64]:
+    """By the definition, a row at a time."""
+    ends = [*offsets[1:], len(rows)]
+    sums = np.zeros((len(offsets), store.shape[1]))
+    for bag, (start, end) in enumerate(zip(offsets, ends, strict=True)):
+        for at in range(start, end):
+            weight = 1.0 if weights is None else float(weights[at])
+            with np.errstate(over="ignore"):
+                factor = weight * store.scales[rows[at]]
+                sums[bag] += factor * (store.codes[rows[at]].astype(np.float64) - 128)
+        if mode == "mean" and end > start:
+            sums[bag] /= end - start
+    return sums
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("weighted", [None, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_pool(make_store: MakeStore, matrix: NDArray[Any], mode: Any, weighted: Any, dtype: str) -> None:
+    store = make_store(matrix[20:]).astype(dtype)
+    random = np.random.default_rng(0)
+    rows = random.integers(-len(store), len(store), 200)
+    offsets = [0, 0, 3, 50, 50, 199, 200]
+    weights = None if weighted is None else (random.standard_normal(200) * 3).astype(weighted)
+    expected = pooled(store, rows, offsets, weights, mode)
+    found = store.pool(rows, offsets, weights, mode)
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, expected.astype(dtype))
+    out = np.empty((7, 48), np.float64)
+    assert store.pool(rows, offsets, weights, mode, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "offsets", "options", "error", "message"),
+    [
+        ([0, 5000], [0], {}, IndexError, "out of bounds for axis 0 with size 3001"),
+        ([0, 1], [1], {}, ValueError, "offsets must start with 0"),
+        ([0, 1], [0, 2, 1], {}, ValueError, "never fall"),
+        ([0, 1], [0, 3], {}, ValueError, "offsets"),
+        ([0, 1], [], {}, ValueError, "no offsets"),
+        ([[0, 1]], [0], {}, ValueError, "expected 1-D"),
+        ([0.5], [0], {}, IndexError, "integers"),
+        ([0, 1], [0], {"weights": [1.0]}, ValueError, "weights have shape"),
+        ([0, 1], [0], {"weights": ["a", "b"]}, ValueError, "weights have shape"),
+        ([0, 1], [0], {"mode": "max"}, ValueError, "mode is 'max'"),
+        ([0, 1], [0], {"out": np.empty((1, 47))}, ValueError, "expected C-contiguous"),
+        ([0, 1], [0], {"out": np.empty((1, 48), np.float16)}, ValueError, "expected C-contiguous"),
+    ],
+)
+def test_pool_checks_its_arguments(
+    make_store: MakeStore,
+    matrix: NDArray[Any],
+    rows: Any,
+    offsets: Any,
+    options: Any,
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        make_store(matrix).pool(rows, offsets, **options)
+
+
+def test_pool_of_nothing(make_store: MakeStore, matrix: NDArray[Any]) -> None:
+    store = make_store(matrix)
+    assert store.pool([], []).shape == (0, 48)
+    np.testing.assert_array_equal(store.pool([], [0, 0]), np.zeros((2, 48), np.float32))
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_reads_that_wait_for_the_disk(tmp_path: Path, resident: bool, dropped: bool) -> None:
+    """The same rows come, whether pages are asked for ahead or not."""
+    values = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
+    qstore.build(values, tmp_path / "x.h5")
+    if dropped:
+        with (tmp_path / "x.h5").open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with qstore.open(tmp_path / "x.h5", resident_scales=resident) as store:
+        store._mapping.pager.cold = not dropped
+        rows = np.random.default_rng(6).integers(-30_000, 30_000, 5000)
+        for few in (rows[:3], rows[:500]):
+            np.testing.assert_array_equal(store.take(few), reference(store)[few])
+            store._mapping.pager.cold = True
+        np.testing.assert_array_equal(store[rows], reference(store)[rows])
+        store._mapping.pager.cold = True
+        np.testing.assert_array_equal(store[17:29_999], reference(store)[17:29_999])
+        store._mapping.pager.cold = True
+        np.testing.assert_array_equal(store[rows, 3:7], reference(store)[rows, 3:7])
+        store._mapping.pager.cold = True
+        with pytest.raises(IndexError, match="out of bounds"):
+            store.take([0, 30_000])
+        assert not store.scales.flags.writeable
+
+
+def test_warm_reads_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
+    qstore.build(values, tmp_path / "x.h5")
+    with qstore.open(tmp_path / "x.h5") as store:
+        store.verify()
+        pager = store._mapping.pager
+        asked: list[tuple[int, int]] = []
+        monkeypatch.setattr(pager, "ask", lambda *rows: asked.append(rows))
+        monkeypatch.setattr(pager, "_ask_scattered", lambda rows, total: asked.append((len(rows), total)))
+        pager.cold = True
+        store.take(np.arange(0, 30_000, 3))
+        assert len(asked) == 1
+        assert not pager.cold
+        store.take(np.arange(0, 30_000, 2))
+        assert len(asked) == 1
+
+
+def test_pickle_keeps_the_scales_resident(tmp_path: Path, matrix: NDArray[Any]) -> None:
+    qstore.build(matrix, tmp_path / "x.h5")
+    with (
+        qstore.open(tmp_path / "x.h5", resident_scales=True) as store,
+        pickle.loads(pickle.dumps(store)) as copy,
+    ):
+        assert copy._mapping.resident_scales
+        np.testing.assert_array_equal(copy[:], store[:])
+
+
 def test_array_protocol(make_store: MakeStore, matrix: NDArray[Any]) -> None:
     store = make_store(matrix[20:])
     expected = reference(store)
