@@ -167,6 +167,7 @@ def build(
                 writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
             with rows_progress(progress, None if last is None else last - first, resumed) as on_rows:
                 _fill(writer, matrix, first, last, on_rows)
+            matrix.check_unchanged()
         return BuildReport(
             path=str(writer.path),
             tensor=matrix.name,

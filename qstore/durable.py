@@ -21,6 +21,7 @@ __all__ = [
     "output_errors",
     "publish",
     "read_exactly",
+    "same_file",
     "sync_data",
     "sync_directory",
     "write_all",
@@ -72,7 +73,7 @@ def lock_file(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             _lock(fd, path)
-            if _same_file(fd, path):
+            if same_file(fd, path):
                 return fd
         except BaseException:
             os.close(fd)
@@ -99,7 +100,8 @@ def _lock(fd: int, path: Path) -> None:
         )
 
 
-def _same_file(fd: int, path: Path) -> bool:
+def same_file(fd: int, path: Path) -> bool:
+    """Is the open file the one of this name?"""
     try:
         found = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
@@ -143,6 +145,8 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data).cast("B")
     while view.nbytes:
         written = os.pwrite(fd, view, offset)
+        if written == 0:
+            raise OSError(errno.EIO, "the file takes no more bytes")
         view = view[written:]
         offset += written
 

@@ -6,7 +6,9 @@ the list of blocks an interrupted build need not do again.
 
 Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A frame is 24 bytes
 (tag, two checksums, count, checksum of these) followed by its payload. Nothing after the first frame
-that fails its checksums counts.
+that fails its checksums counts. Each frame's checksum begins with that of the header, so that frames of
+another build are none of this one's. ``SYNC`` frames say how many blocks have surely reached the disk,
+a ``MIXED`` frame that sources with different times of change have been read.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .durable import read_exactly, sync_data, write_all
+from .durable import lock_file, read_exactly, sync_data, write_all
 
 __all__ = ["BlockRecord", "Journal", "crc32"]
 
 _FRAME = struct.Struct("<4sIIQI")
-_HEADER, _BLOCK = b"qsJ1", b"blk1"
+_HEADER, _BLOCK, _SYNC, _MIXED = b"qsJ1", b"blk1", b"syn1", b"mix1"
 _HEADER_LIMIT = 1 << 24
 
 
@@ -51,12 +53,23 @@ class Journal:
     Parameters
     ----------
     path : Path
-        Opened read-write, created if missing. The lock on the unfinished file covers it.
+        Opened read-write, created if missing, and locked: once a build has renamed its unfinished file,
+        another one may begin, whose journal the first must not remove.
+
+    Attributes
+    ----------
+    synced : int
+        Blocks that had reached the disk when the frames read so far were written.
+    mixed : bool
+        Rows were read from a source that has another time of change than the parameters say.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self.fd = lock_file(path)
+        self.synced = 0
+        self.mixed = False
+        self._seed = 0
         self._first = 0
         self._end = 0
 
@@ -64,8 +77,10 @@ class Journal:
         """Forget everything and begin with these parameters."""
         os.ftruncate(self.fd, 0)
         text = json.dumps(parameters, sort_keys=True).encode()
-        self._end = 0
+        self._end = self._seed = self.synced = 0
+        self.mixed = False
         self._append(_HEADER, zlib.crc32(text), 0, len(text), text)
+        self._seed = zlib.crc32(text)
         self._first = self._end
 
     def append(self, record: BlockRecord) -> None:
@@ -73,15 +88,23 @@ class Journal:
         scales = record.scales.astype("<f8", copy=False).tobytes()
         self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
 
+    def mark_synced(self, blocks: int) -> None:
+        """Note that so many blocks have reached the disk."""
+        self._append(_SYNC, 0, 0, blocks, b"")
+
+    def mark_mixed(self) -> None:
+        """Note that what follows comes from a source with another time of change."""
+        self._append(_MIXED, 0, 0, 0, b"")
+
     def _append(self, tag: bytes, first_crc: int, second_crc: int, count: int, payload: bytes) -> None:
         head = _FRAME.pack(tag, first_crc, second_crc, count, 0)[:-4]
-        frame = head + struct.pack("<I", zlib.crc32(head)) + payload
+        frame = head + struct.pack("<I", zlib.crc32(head, self._seed)) + payload
         write_all(self.fd, frame, self._end)
         self._end += len(frame)
 
     def _frame(self, offset: int) -> tuple[bytes, int, int, int] | None:
         raw = read_exactly(self.fd, _FRAME.size, offset)
-        if len(raw) < _FRAME.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+        if len(raw) < _FRAME.size or zlib.crc32(raw[:-4], self._seed) != int.from_bytes(raw[-4:], "little"):
             return None
         tag, first_crc, second_crc, count, _ = _FRAME.unpack(raw)
         return tag, first_crc, second_crc, count
@@ -95,27 +118,33 @@ class Journal:
         if len(text) != frame[3] or zlib.crc32(text) != frame[1]:
             return None
         self._first = self._end = _FRAME.size + len(text)
+        self._seed = frame[1]
         parameters: dict[str, Any] = json.loads(text)
         return parameters
 
     def records(self, block_rows: int) -> Iterator[BlockRecord]:
-        """Yield the intact records from the first on; all but the last have `block_rows` rows.
+        """Yield the intact records from the first on; a short one is the last.
 
         After each, the journal's end is behind that record: stopping the iteration early and calling
         :meth:`cut` drops the rest.
         """
         self._end = self._first
+        short = False
         while (frame := self._frame(self._end)) is not None:
             tag, codes_crc, scales_crc, rows = frame
-            if tag != _BLOCK or not 0 < rows <= block_rows:
+            if tag in (_SYNC, _MIXED):
+                self._end += _FRAME.size
+                self.mixed |= tag == _MIXED
+                self.synced = rows if tag == _SYNC else self.synced
+                continue
+            if tag != _BLOCK or not 0 < rows <= block_rows or short:
                 return
             payload = read_exactly(self.fd, 8 * rows, self._end + _FRAME.size)
             if len(payload) != 8 * rows or zlib.crc32(payload) != scales_crc:
                 return
             self._end += _FRAME.size + len(payload)
+            short = rows < block_rows
             yield BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"))
-            if rows < block_rows:
-                return
 
     def back(self, record: BlockRecord) -> None:
         """Move the end in front of `record`, the one read last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from array import array
@@ -158,6 +159,7 @@ class Writer:
         self._pending = 0
         self._unsynced = 0
         self._syncing: Future[None] | None = None
+        self._syncing_blocks = 0
         self._pool: ThreadPoolExecutor | None = None
         check_output(self.path, overwrite)
         with durable.output_errors(self.path):
@@ -177,7 +179,8 @@ class Writer:
     # Beginning and going on -----------------------------------------------------------------------
 
     def _begin(self, resume: bool) -> None:
-        found = self._journal.parameters() if resume else None
+        # A journal beside a file that is new is a stale one: that of a build which has been published.
+        found = self._journal.parameters() if resume and os.fstat(self._fd).st_size else None
         if found is None:
             os.ftruncate(self._fd, 0)
             self._start_journal()
@@ -193,7 +196,8 @@ class Writer:
     def _note_source_dtype(self, name: str) -> None:
         if self._source_dtype is None:
             self._source_dtype = name
-            self._start_journal()
+            with durable.output_errors(self.path):
+                self._start_journal()
 
     def _adopt(self, found: dict[str, Any]) -> None:
         self.stale = found.pop("stamp", None) != self._stamp
@@ -210,8 +214,7 @@ class Writer:
                 + ", ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
                 + "; restore them, or start again (--restart, resume=False)"
             )
-        # A complete superblock must not vouch for rows that are about to be written again.
-        durable.write_all(self._fd, bytes(layout.SUPERBLOCK_SIZE), 0)
+        self._take_superblock()
         for record in self._journal.records(self._block_rows):
             codes = self._stored(self.rows, record.rows)
             if codes is None or crc32(codes) != record.codes_crc:
@@ -220,10 +223,32 @@ class Writer:
             if record.rows < self._block_rows:
                 self._journal.back(record)
                 self._restore_pending(codes, record.scales)
-            else:
-                self._checksums.extend((record.codes_crc, record.scales_crc))
+                self.rows += record.rows
+                break
+            self._checksums.extend((record.codes_crc, record.scales_crc))
             self.rows += record.rows
         self._journal.cut()
+        self.stale |= self._journal.mixed
+        if self.stale and not self._journal.mixed:
+            self._journal.mark_mixed()
+        self._write_again(self._journal.synced)
+
+    def _take_superblock(self) -> None:
+        """A complete superblock must not vouch for rows that are about to be written again."""
+        if any(durable.read_exactly(self._fd, layout.SUPERBLOCK_SIZE, 0)):
+            durable.write_all(self._fd, bytes(layout.SUPERBLOCK_SIZE), 0)
+            durable.sync_data(self._fd)
+
+    def _write_again(self, block: int) -> None:
+        """Write the blocks from this one on once more.
+
+        They can be read, but if a sync of the interrupted build failed, Linux has dropped them without
+        writing them, and no later sync would.
+        """
+        for number in range(block, len(self._checksums) // 2):
+            codes = self._stored(number * self._block_rows, self._block_rows)
+            if codes is not None:
+                durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + number * codes.size)
 
     def _stored(self, first: int, rows: int) -> NDArray[np.uint8] | None:
         raw = durable.read_exactly(self._fd, rows * self.dim, layout.CODES_OFFSET + first * self.dim)
@@ -304,14 +329,13 @@ class Writer:
         self._check_room(len(given_codes))
         self._note_source_dtype("quantized")
         done = 0
-        with durable.output_errors(self.path):
-            while done < len(given_codes):
-                count = min(self._block_rows - self._pending, len(given_codes) - done)
-                held = slice(self._pending, self._pending + count)
-                self._pending_codes[held] = given_codes[done : done + count]
-                self._pending_scales[held] = given_scales[done : done + count]
-                self._took(count)
-                done += count
+        while done < len(given_codes):
+            count = min(self._block_rows - self._pending, len(given_codes) - done)
+            held = slice(self._pending, self._pending + count)
+            self._pending_codes[held] = given_codes[done : done + count]
+            self._pending_scales[held] = given_scales[done : done + count]
+            self._took(count)
+            done += count
 
     def append_rows(
         self, read: ReadRows, first: int, last: int, on_rows: Callable[[int], object] | None = None
@@ -325,13 +349,12 @@ class Writer:
         report = on_rows or (lambda count: None)
         top = min(last, first + (-self._pending) % self._block_rows)
         bottom = max(top, last - (last - top) % self._block_rows)
-        with durable.output_errors(self.path):
-            report(self._fill_pending(read, first, top))
-            for record in self._encode_blocks(read, top, bottom):
-                self._record(record)
-                self.rows += record.rows
-                report(record.rows)
-            report(self._fill_pending(read, bottom, last))
+        report(self._fill_pending(read, first, top))
+        for record in self._encode_blocks(read, top, bottom):
+            self._record(record)
+            self.rows += record.rows
+            report(record.rows)
+        report(self._fill_pending(read, bottom, last))
 
     def _fill_pending(self, read: ReadRows, first: int, last: int) -> int:
         count = last - first
@@ -399,15 +422,17 @@ class Writer:
                 future.exception()
 
     def _store(self, codes: NDArray[np.uint8], scales: NDArray[np.float64], row: int) -> BlockRecord:
-        durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + row * self.dim)
+        with durable.output_errors(self.path):
+            durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + row * self.dim)
         return BlockRecord(len(codes), crc32(codes), crc32(scales), scales)
 
     def _record(self, record: BlockRecord) -> None:
-        self._journal.append(record)
-        self._checksums.extend((record.codes_crc, record.scales_crc))
-        self._unsynced += record.rows * self.dim
-        if self._unsynced >= self._sync_bytes:
-            self._sync_behind()
+        with durable.output_errors(self.path):
+            self._journal.append(record)
+            self._checksums.extend((record.codes_crc, record.scales_crc))
+            self._unsynced += record.rows * self.dim
+            if self._unsynced >= self._sync_bytes:
+                self._sync_behind()
 
     def _workers(self) -> ThreadPoolExecutor:
         if self._pool is None:
@@ -421,9 +446,14 @@ class Writer:
         if self._syncing is not None:
             if not self._syncing.done():
                 return
-            self._syncing.result()
+            self._end_sync(self._syncing)
         self._unsynced = 0
+        self._syncing_blocks = len(self._checksums) // 2
         self._syncing = self._workers().submit(self._sync)
+
+    def _end_sync(self, syncing: Future[None]) -> None:
+        syncing.result()
+        self._journal.mark_synced(self._syncing_blocks)
 
     def _sync(self) -> None:
         durable.sync_data(self._fd)
@@ -453,7 +483,8 @@ class Writer:
         except BaseException:
             self.abort()
             raise
-        self._release(remove=False)
+        with durable.output_errors(self.path):
+            self._release(remove=False)
 
     def _finish(self) -> None:
         if self._pending:
@@ -462,6 +493,7 @@ class Writer:
             self._syncing.result()
         # From here on all rows are safe: whatever fails below, a resumed writer only finishes again.
         self._sync()
+        self._journal.mark_synced(len(self._checksums) // 2)
         checksums = np.array(self._checksums, dtype="<u4").reshape(-1, 2)
         composition = self._compose(self.rows, layout.content_id(self.rows, self.dim, checksums))
         self._write_scales(composition.extents["scales"].offset)
@@ -476,7 +508,8 @@ class Writer:
         os.fsync(self._fd)
         check_output(self.path, self._overwrite)
         durable.publish(partial_path(self.path), self.path)
-        durable.free_path(journal_path(self.path))
+        with contextlib.suppress(OSError):  # the store is there: a journal beside it is ignored
+            durable.free_path(journal_path(self.path))
 
     def _compose(self, rows: int, content_id: str) -> layout.Composition:
         attributes = {
@@ -504,13 +537,19 @@ class Writer:
         self._open = False
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        if remove:
+            with contextlib.suppress(OSError):  # whatever made the build fail is the error to raise
+                self._remove()
         if hasattr(self, "_journal"):
             self._journal.close()
-        if remove:
-            # The lock is still held: no other writer can have begun here.
-            durable.free_path(partial_path(self.path))
-            durable.free_path(journal_path(self.path))
         os.close(self._fd)
+
+    def _remove(self) -> None:
+        # Both locks are still held, and the journal goes first: no other writer can have begun here.
+        if hasattr(self, "_journal"):
+            durable.free_path(journal_path(self.path))
+        if durable.same_file(self._fd, partial_path(self.path)):
+            durable.free_path(partial_path(self.path))
 
     def _check_open(self) -> None:
         if not self._open:

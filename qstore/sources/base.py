@@ -63,6 +63,9 @@ class Source(ABC):
         """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""
         return None
 
+    def check_unchanged(self) -> None:  # noqa: B027 - arrays and iterables cannot tell
+        """Raise `SourceError` where the source has been changed since it was opened."""
+
     def close(self) -> None:  # noqa: B027 - arrays and iterables hold nothing to release
         """Release files and maps. May be called twice."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -117,9 +118,16 @@ class RawFile:
             f"it was cut short while being saved or copied: get it again"
         )
 
+    def check_unchanged(self) -> None:
+        """Raise `SourceError` where size or time of change are others than when the file was opened."""
+        status = os.fstat(self._file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise SourceError(f"{self.path} was changed while it was read; build again")
+
     def close(self) -> None:
         """Give the file back. May be called twice."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # it was only read: nothing can be lost
+            self._file.close()
 
     def __enter__(self) -> RawFile:
         return self
