@@ -13,7 +13,7 @@ __all__ = ["only_matrix", "unknown_tensor"]
 
 _MOST_LISTED = 40
 # difflib takes about 25 µs a name; a hostile file can hold millions, or a few of megabytes.
-_MOST_COMPARED = 5_000
+_MOST_COMPARED = 2_000
 _LONGEST_COMPARED = 256
 
 
