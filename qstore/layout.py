@@ -1,25 +1,22 @@
-"""Format v1: names, places and attributes. Metadata out, checks in; only this module knows the HDF5.
+"""Format v1: names, places and attributes, and the metadata of a store to be written.
 
-``docs/format.md`` is the specification. h5py is used for the metadata alone: to make it, through a
-sparse in-memory file object, and to check it, through positioned reads of one descriptor, so that a
-forged file can make HDF5 open no other file.
+``docs/format.md`` is the specification. h5py makes the metadata, through a sparse in-memory file object.
+What is read is checked in :mod:`.inspection`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import itertools
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, VersionError
+from .errors import FormatError
 
 if TYPE_CHECKING:
     import h5py
@@ -29,16 +26,18 @@ __all__ = [
     "CODES_OFFSET",
     "DTYPE_LIMIT",
     "FORMAT_VERSION",
+    "FORMULA",
+    "ITEM_SIZES",
+    "MOST_COLUMNS",
     "NAME_LIMIT",
     "SIGNATURE",
     "SUPERBLOCK_SIZE",
     "Composition",
-    "Description",
     "Extent",
     "block_rows",
     "compose",
     "content_id",
-    "inspect",
+    "shapes",
 ]
 
 FORMAT_VERSION = (1, 0)
@@ -52,8 +51,11 @@ NAME_LIMIT = 2048
 DTYPE_LIMIT = 64
 """Longest name of an element type in bytes."""
 
+MOST_COLUMNS = 1 << 40
+"""Without rows the file's size bounds nothing, and NumPy refuses shapes it cannot count in bytes."""
+
 _BLOCK_CODES = 1 << 20
-_ITEM_SIZES = {"codes": 1, "scales": 8, "checksums": 4}
+ITEM_SIZES = {"codes": 1, "scales": 8, "checksums": 4}
 
 
 class Extent(NamedTuple):
@@ -94,19 +96,6 @@ class Composition:
         return [Extent(one.stop, after.offset - one.stop) for one, after in pairs if after.offset > one.stop]
 
 
-@dataclass(frozen=True)
-class Description:
-    """What the checked metadata of a store says."""
-
-    rows: int
-    dim: int
-    extents: dict[str, Extent]
-    version: tuple[int, int]
-    content_id: str
-    tensor: str
-    source_dtype: str
-
-
 def block_rows(dim: int) -> int:
     """Rows of one checksum block."""
     return max(1, _BLOCK_CODES // dim)
@@ -117,7 +106,8 @@ def block_count(rows: int, dim: int) -> int:
     return -(-rows // block_rows(dim))
 
 
-def _shapes(rows: int, dim: int) -> dict[str, tuple[int, ...]]:
+def shapes(rows: int, dim: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each dataset, in the order they are made."""
     return {"codes": (rows, dim), "scales": (rows,), "checksums": (block_count(rows, dim), 2)}
 
 
@@ -131,9 +121,6 @@ def content_id(rows: int, dim: int, checksums: NDArray[np.uint32]) -> str:
     digest = hashlib.sha256(b"qstore content 1\n" + struct.pack("<QQ", rows, dim))
     digest.update(np.ascontiguousarray(checksums, dtype="<u4").tobytes())
     return digest.hexdigest()[:32]
-
-
-# Writing ---------------------------------------------------------------------------------------------
 
 
 class _SparseFile(io.RawIOBase):
@@ -182,7 +169,7 @@ def compose(rows: int, dim: int, attributes: Mapping[str, str]) -> Composition:
 
     memory = _SparseFile()
     file_id = h5f.create(b"store", h5f.ACC_TRUNC, _creation_list(), _access_list(memory))
-    extents = {name: _create_dataset(file_id, name, shape) for name, shape in _shapes(rows, dim).items()}
+    extents = {name: _create_dataset(file_id, name, shape) for name, shape in shapes(rows, dim).items()}
     _create_attributes(file_id, attributes)
     file_id.close()
     if rows and extents["codes"].offset != CODES_OFFSET:
@@ -219,7 +206,7 @@ def _create_dataset(file_id: h5py.h5f.FileID, name: str, shape: tuple[int, ...])
     creation.set_fill_time(h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)
     dataset = h5d.create(file_id, name.encode(), _file_type(name), h5s.create_simple(shape), creation)
-    size = _ITEM_SIZES[name]
+    size = ITEM_SIZES[name]
     for length in shape:
         size *= length
     return Extent(dataset.get_offset() or 0, size)
@@ -248,237 +235,3 @@ def _create_attributes(file_id: h5py.h5f.FileID, attributes: Mapping[str, str]) 
     version = h5a.create(file_id, b"version", h5t.STD_U32LE, h5s.create_simple((2,)))
     version.write(np.array(FORMAT_VERSION, dtype=np.uint32))
     h5a.create(file_id, b"zero_point", h5t.STD_U8LE, scalar).write(np.array(128, dtype=np.uint8))
-
-
-# Reading ---------------------------------------------------------------------------------------------
-
-
-class _PositionedFile(io.RawIOBase):
-    """Read-only file object over one descriptor."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-        self._position = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset if whence == os.SEEK_SET else self._size + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        count = os.preadv(self._fd, [buffer], self._position)
-        self._position += count
-        return count
-
-
-def inspect(fd: int, path: str) -> Description:
-    """Check the metadata of the file behind `fd` and return what it says.
-
-    Parameters
-    ----------
-    fd : int
-        Descriptor of a regular file, open for reading.
-    path : str
-        For the messages.
-
-    Raises
-    ------
-    FormatError
-        Where anything is not exactly as format v1 wants it.
-    VersionError
-        Where the file has a newer major version.
-    """
-    size = os.fstat(fd).st_size
-    _check_signature(os.pread(fd, len(SIGNATURE), 0), size, path)
-    try:
-        with _open_metadata(fd, size) as file_id:
-            return _describe(file_id, size)
-    except FormatError as error:
-        raise type(error)(f"{path}: {error}") from None
-    except Exception as error:  # h5py raises nearly every built-in exception on damaged metadata
-        raise FormatError(
-            f"{path}: the HDF5 metadata is damaged or not of a qstore store ({error})"
-        ) from error
-
-
-def _check_signature(found: bytes, size: int, path: str) -> None:
-    if found == SIGNATURE:
-        return
-    if not size:
-        raise FormatError(f"{path}: the file is empty, expected a qstore store")
-    if not any(found):
-        raise FormatError(f"{path}: the build of this store has not been finished; run it again to go on")
-    raise FormatError(f"{path}: not an HDF5 file (it begins with {found!r}), expected a qstore store")
-
-
-@contextlib.contextmanager
-def _open_metadata(fd: int, size: int) -> Iterator[h5py.h5f.FileID]:
-    from h5py import h5f
-
-    file_id = h5f.open(b"store", h5f.ACC_RDONLY, _access_list(_PositionedFile(fd, size)))
-    try:
-        yield file_id
-    finally:
-        file_id.close()
-
-
-def _describe(file_id: h5py.h5f.FileID, size: int) -> Description:
-    if _text(file_id, "format") != "qstore":
-        raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
-    version = _version(file_id)
-    codes = _dataset(file_id, "codes", 2, size)
-    rows, dim = codes.shape
-    if dim < 1:
-        raise FormatError(f"/codes has shape {codes.shape}, expected at least one column")
-    extents = {"codes": codes.extent}
-    for name, shape in _shapes(rows, dim).items():
-        found = _dataset(file_id, name, len(shape), size)
-        if found.shape != shape:
-            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
-        extents[name] = found.extent
-    if rows and codes.extent.offset != CODES_OFFSET:
-        raise FormatError(f"/codes lies at byte {codes.extent.offset}, expected {CODES_OFFSET}")
-    _check_overlaps(extents)
-    _check_constants(file_id)
-    return Description(
-        rows=rows,
-        dim=dim,
-        extents=extents,
-        version=version,
-        content_id=_content_id(file_id),
-        tensor=_text(file_id, "tensor"),
-        source_dtype=_text(file_id, "source_dtype"),
-    )
-
-
-class _Dataset(NamedTuple):
-    shape: tuple[int, ...]
-    extent: Extent
-
-
-def _dataset(file_id: h5py.h5f.FileID, name: str, rank: int, file_size: int) -> _Dataset:
-    """Shape and place of a dataset that is plain in every respect."""
-    from h5py import h5d, h5l, h5o
-
-    raw = name.encode()
-    if not file_id.links.exists(raw):
-        raise FormatError(f"there is no dataset /{name}")
-    if file_id.links.get_info(raw).type != h5l.TYPE_HARD:
-        raise FormatError(f"/{name} is a soft or external link, expected a dataset of this file")
-    dataset = h5o.open(file_id, raw)
-    if not isinstance(dataset, h5d.DatasetID):
-        raise FormatError(f"/{name} is not a dataset")
-    _check_storage(dataset, name)
-    shape = _shape(dataset, name, rank)
-    size = _ITEM_SIZES[name]
-    for length in shape:
-        size *= length
-    offset = dataset.get_offset() if size else 0
-    if offset is None:
-        raise FormatError(f"/{name} has no place in the file")
-    if offset % ALIGNMENT or offset + size > file_size:
-        raise FormatError(
-            f"/{name} should be {size} bytes at a multiple of {ALIGNMENT} inside the file, "
-            f"found at byte {offset} of {file_size}: the file is truncated or damaged"
-        )
-    return _Dataset(shape, Extent(offset, size))
-
-
-def _check_storage(dataset: h5py.h5d.DatasetID, name: str) -> None:
-    from h5py import h5d
-
-    creation = dataset.get_create_plist()
-    if creation.get_layout() != h5d.CONTIGUOUS:
-        raise FormatError(f"/{name} is chunked, compact or virtual, expected contiguous storage")
-    if creation.get_nfilters():
-        raise FormatError(f"/{name} has filters, expected none")
-    if creation.get_external_count():
-        raise FormatError(f"/{name} lies in an external file, expected its data in this file")
-    if not dataset.get_type().equal(_file_type(name)):
-        expected = {"codes": "uint8", "scales": "little-endian float64", "checksums": "little-endian uint32"}
-        raise FormatError(f"/{name} has the wrong type, expected {expected[name]}")
-
-
-def _shape(dataset: h5py.h5d.DatasetID, name: str, rank: int) -> tuple[int, ...]:
-    from h5py import h5s
-
-    space = dataset.get_space()
-    if space.get_simple_extent_type() != h5s.SIMPLE or space.get_simple_extent_ndims() != rank:
-        raise FormatError(f"/{name} has the wrong rank, expected {rank} dimensions")
-    return tuple(int(length) for length in space.get_simple_extent_dims())
-
-
-def _check_overlaps(extents: Mapping[str, Extent]) -> None:
-    placed = sorted((extent, name) for name, extent in extents.items() if extent.size)
-    for (first, one), (second, other) in itertools.pairwise(placed):
-        if first.stop > second.offset:
-            raise FormatError(f"/{one} and /{other} overlap in the file")
-
-
-def _attribute(file_id: h5py.h5f.FileID, name: str) -> h5py.h5a.AttrID | None:
-    from h5py import h5a
-
-    raw = name.encode()
-    return h5a.open(file_id, raw) if h5a.exists(file_id, raw) else None
-
-
-def _text(file_id: h5py.h5f.FileID, name: str) -> str:
-    """A fixed-length string attribute; empty where it is missing."""
-    from h5py import h5s, h5t
-
-    attribute = _attribute(file_id, name)
-    if attribute is None:
-        return ""
-    kind = attribute.get_type()
-    if (
-        not isinstance(kind, h5t.TypeStringID)
-        or kind.is_variable_str()
-        or kind.get_size() > NAME_LIMIT
-        or attribute.get_space().get_simple_extent_type() != h5s.SCALAR
-    ):
-        raise FormatError(f'the root attribute "{name}" is not a short fixed-length string')
-    value = np.empty((), dtype=f"S{kind.get_size()}")
-    attribute.read(value, mtype=kind)
-    return bytes(value[()]).decode("utf-8")
-
-
-def _numbers(file_id: h5py.h5f.FileID, name: str, type_name: str, shape: tuple[int, ...]) -> list[int]:
-    """An integer attribute of exactly this HDF5 type and shape."""
-    from h5py import h5t
-
-    attribute = _attribute(file_id, name)
-    if attribute is None:
-        raise FormatError(f'the root attribute "{name}" is missing')
-    kind = getattr(h5t, type_name)
-    if not attribute.get_type().equal(kind) or attribute.get_space().shape != shape:
-        raise FormatError(f'the root attribute "{name}" has the wrong type or shape')
-    value = np.empty(shape, dtype=kind.dtype)
-    attribute.read(value)
-    return [int(number) for number in value.reshape(-1)]
-
-
-def _version(file_id: h5py.h5f.FileID) -> tuple[int, int]:
-    major, minor = _numbers(file_id, "version", "STD_U32LE", (2,))
-    if major > FORMAT_VERSION[0]:
-        raise VersionError(f"format version {major}.{minor} is newer than this library reads: upgrade qstore")
-    if major < FORMAT_VERSION[0]:
-        raise FormatError(f"format version {major}.{minor} was never published")
-    return major, minor
-
-
-def _check_constants(file_id: h5py.h5f.FileID) -> None:
-    zero_point = _numbers(file_id, "zero_point", "STD_U8LE", ())[0]
-    if zero_point != 128:
-        raise FormatError(f'the root attribute "zero_point" is {zero_point}, expected 128')
-    if _text(file_id, "formula") != FORMULA:
-        raise FormatError(f'the root attribute "formula" is not "{FORMULA}"')
-
-
-def _content_id(file_id: h5py.h5f.FileID) -> str:
-    text = _text(file_id, "content_id")
-    if len(text) != 32 or set(text) - set("0123456789abcdef"):
-        raise FormatError('the root attribute "content_id" is not 32 hexadecimal digits')
-    return text

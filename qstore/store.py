@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import durable, indexing, kernels, layout
+from . import durable, indexing, kernels
 from .errors import ClosedError, FormatError
+from .inspection import inspect
 from .paging import MANY_ROWS, Pager
 from .progress import Progress
 from .quantization import OUTPUT_TYPES, ZERO_POINT
@@ -32,7 +33,7 @@ class _Mapping:
         self.resident_scales = resident_scales
         fd = durable.open_regular(path)
         try:
-            self.description = layout.inspect(fd, path)
+            self.description = inspect(fd, path)
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.

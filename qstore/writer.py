@@ -143,6 +143,8 @@ class Writer:
     ) -> None:
         self.path = Path(os.path.abspath(path))
         self.dim = _positive("dim", dim)
+        if self.dim > layout.MOST_COLUMNS:
+            raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
         self.rows = 0
         self._expected = None if rows is None else _positive("rows", rows, least=0)
         self._overwrite = overwrite

@@ -1273,3 +1273,9 @@ def test_hdf5_reads_through_one_descriptor(h5_path: Path) -> None:
             before = len(os.listdir("/proc/self/fd"))
             stack.enter_context(open_source(h5_path))
             assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
+def test_hdf5_rows_that_are_claimed_to_be_huge(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("m", shape=(1, 1 << 31), dtype="f8", chunks=(1, 1024))[0, 0] = 1
+    refused(tmp_path / "x.h5", "rows of 17179869184 bytes", "contiguous")

@@ -288,7 +288,7 @@ def test_two_writers(tmp_path: Path, matrix: NDArray[Any]) -> None:
     assert len(qstore.open(tmp_path / "x.h5")) == len(matrix)
 
 
-@pytest.mark.parametrize("dim", [0, -1, 1.5, "3", None])
+@pytest.mark.parametrize("dim", [0, -1, 1.5, "3", None, 2**41])
 def test_bad_dim(tmp_path: Path, dim: Any) -> None:
     with pytest.raises(qstore.SourceError, match="dim is"):
         qstore.Writer(tmp_path / "x.h5", dim)

@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import asdict, dataclass
 
-from .. import durable, layout
+from .. import durable, inspection
 from .arguments import Command, add_json
 from .printing import byte_size, print_facts, print_json
 
@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _inspect(path: str) -> StoreInfo:
     fd = durable.open_regular(path)
     try:
-        about = layout.inspect(fd, path)
+        about = inspection.inspect(fd, path)
         file_bytes = os.fstat(fd).st_size
     finally:
         os.close(fd)

@@ -24,6 +24,9 @@ from .tensors import only_matrix, unknown_tensor
 
 __all__ = ["HDF5Format"]
 
+# Through HDF5 a row is read whole: a file of 4 KB can claim one row of 16 GiB.
+_LONGEST_ROW = 1 << 30
+
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _HEADER_BYTES = 2048
 
@@ -90,6 +93,11 @@ class DatasetRows(RowSource):
 
         self.name, self.dtype = name, _type_name(dataset_id)
         self.rows, self.dim = dataset_id.shape
+        if self.dim * dataset_id.dtype.itemsize > _LONGEST_ROW:
+            raise SourceError(
+                f"{file.path}: tensor {name!r} has rows of {self.dim * dataset_id.dtype.itemsize} bytes, "
+                f"expected at most {_LONGEST_ROW}; save it contiguous and uncompressed to read longer ones"
+            )
         self._file, self._h5, self._dataset = file, h5, h5py.Dataset(dataset_id)
         self._header_crc32 = _header_crc32(file, dataset_id)
 

@@ -1,0 +1,218 @@
+"""Checks the metadata of a file: is it a store, exactly as format v1 wants it?
+
+The file is read by ``pread`` from one descriptor and taken apart by :mod:`.headers`; the HDF5 library never
+sees it, so that no file can make it load a filter or open another file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from . import headers
+from .errors import FormatError, VersionError
+from .headers import Root
+from .layout import (
+    ALIGNMENT,
+    CODES_OFFSET,
+    FORMAT_VERSION,
+    FORMULA,
+    ITEM_SIZES,
+    MOST_COLUMNS,
+    NAME_LIMIT,
+    SIGNATURE,
+    Extent,
+    shapes,
+)
+
+__all__ = ["Description", "inspect"]
+
+_SHAPE_OFFSET = 8208
+
+# Datatype messages of STD_U8LE, STD_U32LE and IEEE_F64LE. Equal bytes: no enum, odd precision or named type.
+_U8 = bytes.fromhex("10000000 01000000 00000800")
+_U32 = bytes.fromhex("10000000 04000000 00002000")
+_F64 = bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000")
+_FILE_TYPES = {"codes": _U8, "scales": _F64, "checksums": _U32}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the checked metadata of a store says."""
+
+    rows: int
+    dim: int
+    extents: dict[str, Extent]
+    version: tuple[int, int]
+    content_id: str
+    tensor: str
+    source_dtype: str
+
+
+def inspect(fd: int, path: str) -> Description:
+    """Check the metadata of the file behind `fd` and return what it says.
+
+    Parameters
+    ----------
+    fd : int
+        Descriptor of a regular file, open for reading.
+    path : str
+        For the messages.
+
+    Raises
+    ------
+    FormatError
+        Where anything is not exactly as format v1 wants it.
+    VersionError
+        Where the file has a newer major version.
+    """
+    size = os.fstat(fd).st_size
+    try:
+        _check_signature(os.pread(fd, len(SIGNATURE), 0), size)
+        return _describe(fd, size)
+    except FormatError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _check_signature(found: bytes, size: int) -> None:
+    if found == SIGNATURE:
+        return
+    if not size:
+        raise FormatError("the file is empty, expected a qstore store")
+    if not any(found):
+        raise FormatError("the build of this store has not been finished; run it again to go on")
+    raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
+
+
+def _describe(fd: int, size: int) -> Description:
+    root = headers.read_root(fd, size)
+    if _text(root, "format") != "qstore":
+        raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
+    version = _version(root)
+    codes = _dataset(fd, size, root, "codes", 2)
+    rows, dim = codes.shape
+    if not 1 <= dim <= MOST_COLUMNS:
+        raise FormatError(f"/codes has shape {codes.shape}, expected 1 to {MOST_COLUMNS} columns")
+    extents = {"codes": codes.extent}
+    for name, shape in shapes(rows, dim).items():
+        found = _dataset(fd, size, root, name, len(shape))
+        if found.shape != shape:
+            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
+        extents[name] = found.extent
+    _check_places(rows, dim, extents)
+    if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
+        raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
+    _check_constants(root)
+    return Description(
+        rows=rows,
+        dim=dim,
+        extents=extents,
+        version=version,
+        content_id=_content_id(root),
+        tensor=_text(root, "tensor"),
+        source_dtype=_text(root, "source_dtype"),
+    )
+
+
+class _Dataset(NamedTuple):
+    shape: tuple[int, ...]
+    extent: Extent
+
+
+def _dataset(fd: int, file_size: int, root: Root, name: str, rank: int) -> _Dataset:
+    """Shape and place of a dataset that is plain in every respect."""
+    if name not in root.links:
+        raise FormatError(f"there is no dataset /{name}")
+    address = root.links[name]
+    if address is None:
+        raise FormatError(f"/{name} is a soft or external link, expected a dataset of this file")
+    kind, shape, offset, stored = headers.read_dataset(fd, file_size, address, name)
+    if kind != _FILE_TYPES[name]:
+        expected = {"codes": "uint8", "scales": "little-endian float64", "checksums": "little-endian uint32"}
+        raise FormatError(f"/{name} has the wrong type, expected {expected[name]}")
+    if shape is None or len(shape) != rank:
+        raise FormatError(f"/{name} has the wrong rank, expected {rank} dimensions")
+    size = ITEM_SIZES[name]
+    for length in shape:
+        size *= length
+    if size and offset is None:
+        raise FormatError(f"/{name} has no place in the file")
+    if stored != size:
+        raise FormatError(f"/{name} has {stored} bytes of storage, expected {size}")
+    extent = Extent(offset or 0, size)
+    if size and extent.stop > file_size:
+        raise FormatError(
+            f"/{name} should end at byte {extent.stop}, found {file_size} bytes: the file is truncated"
+        )
+    return _Dataset(shape, extent)
+
+
+def _check_places(rows: int, dim: int, extents: Mapping[str, Extent]) -> None:
+    """Every dataset lies where the format says: none overlap, and all readers see the same bytes."""
+    if not rows:
+        return
+    scales = _aligned(CODES_OFFSET + rows * dim) + ALIGNMENT
+    expected = {"codes": CODES_OFFSET, "scales": scales, "checksums": _aligned(scales + 8 * rows) + ALIGNMENT}
+    for name, place in expected.items():
+        if extents[name].offset != place:
+            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place}")
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def _text(root: Root, name: str) -> str:
+    """A fixed-length string attribute; empty where it is missing."""
+    found = root.attributes.get(name)
+    if found is None:
+        return ""
+    kind, shape, value = found
+    plain = kind[:4] in (b"\x13\x01\0\0", b"\x13\x11\0\0") and kind[4:] == struct.pack("<I", len(value))
+    if not plain or shape != () or len(value) > NAME_LIMIT:
+        raise FormatError(f'the root attribute "{name}" is not a short fixed-length string')
+    try:
+        return value.rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        raise FormatError(f'the root attribute "{name}" is not UTF-8') from None
+
+
+def _numbers(root: Root, name: str, kind: bytes, dtype: str, shape: tuple[int, ...]) -> list[int]:
+    """An integer attribute of exactly this HDF5 type and shape."""
+    found = root.attributes.get(name)
+    if found is None:
+        raise FormatError(f'the root attribute "{name}" is missing')
+    expected = np.dtype(dtype).itemsize * math.prod(shape)
+    if (found.kind, found.shape, len(found.value)) != (kind, shape, expected):
+        raise FormatError(f'the root attribute "{name}" has the wrong type or shape')
+    return [int(number) for number in np.frombuffer(found.value, dtype)]
+
+
+def _version(root: Root) -> tuple[int, int]:
+    major, minor = _numbers(root, "version", _U32, "<u4", (2,))
+    if major > FORMAT_VERSION[0]:
+        raise VersionError(f"format version {major}.{minor} is newer than this library reads: upgrade qstore")
+    if major < FORMAT_VERSION[0]:
+        raise FormatError(f"format version {major}.{minor} was never published")
+    return major, minor
+
+
+def _check_constants(root: Root) -> None:
+    zero_point = _numbers(root, "zero_point", _U8, "u1", ())[0]
+    if zero_point != 128:
+        raise FormatError(f'the root attribute "zero_point" is {zero_point}, expected 128')
+    if _text(root, "formula") != FORMULA:
+        raise FormatError(f'the root attribute "formula" is not "{FORMULA}"')
+
+
+def _content_id(root: Root) -> str:
+    text = _text(root, "content_id")
+    if len(text) != 32 or set(text) - set("0123456789abcdef"):
+        raise FormatError('the root attribute "content_id" is not 32 hexadecimal digits')
+    return text

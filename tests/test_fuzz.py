@@ -1,0 +1,143 @@
+"""The short form of ``tools/fuzz.py``: seconds instead of minutes, the same files each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qstore
+
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
+
+import fuzz
+from fuzz_mutations import Mutator
+from fuzz_targets import (
+    SOURCES,
+    Judge,
+    check_source,
+    mutated_bytes,
+    source_seeds,
+    store_seeds,
+    with_right_length,
+)
+from hdf5_seal import header_parts, lookup3
+
+TOOLS = Path(fuzz.__file__).parent
+SEED = int(os.environ.get("QSTORE_FUZZ_SEED", "20"))
+TOKENS = {
+    "npy": (b"\x93NUMPY", b"'shape': ", b"True", b"'>f8'", b"99999999999999999999", b"(((((", b"'O'", b"\n"),
+    "safetensors": (
+        b'"dtype":"F32",',
+        b'"shape":[1,1],',
+        b"[[[[",
+        b"1e999",
+        b"NaN",
+        b"\\ud800",
+        b"18446744073709551616",
+    ),
+    "index": (b'"weight_map":', b"{}", b"../", b"/etc/passwd", b"\\u0000", b"[[[[", b"null"),
+    "hdf5": (b"OHDR", b"TREE", b"SNOD", b"HEAP", b"\xff" * 8, bytes(8), b"\x10\0\0\0"),
+}
+
+
+def test_mutated_stores(tmp_path: Path) -> None:
+    report = fuzz.mutate(3000, SEED, workers=2, limit=5, found=tmp_path / "found")
+    print(f"seed {SEED}\n{report}")
+    reasons = [path.read_text() for path in tmp_path.glob("found/*.txt")]
+    assert report.ok, (str(report), *reasons)
+    assert report.files == 3000
+    assert report.sealed.total() > 1500
+    # Damage must reach the checks behind the checksums, and some must be harmless.
+    assert report.sealed["refused"] > 1000
+    assert report.sealed["whole"] > 50
+    assert report.sealed["found by verify"] > 5
+
+
+@pytest.mark.parametrize("plant", ["crash", "hang", "wrong", "other error"])
+def test_what_must_never_happen_would_be_seen(plant: str, tmp_path: Path) -> None:
+    report = fuzz.mutate(12, SEED, workers=1, limit=1, found=tmp_path / "found", plant=plant)
+    seen = {
+        "crash": report.crashes,
+        "hang": report.hangs,
+        "wrong": report.sealed["wrong"] + report.unsealed["wrong"],
+        "other error": report.sealed["other error"] + report.unsealed["other error"],
+    }
+    assert {name for name, count in seen.items() if count} == {plant}
+    assert not report.ok
+    assert report.files == 12
+    kept = tmp_path / "found" / f"seed{SEED}-7.h5"
+    assert kept.read_bytes() == Mutator(*store_seeds(), SEED).mutated(7).content
+
+
+def test_a_silently_wrong_store_would_be_seen() -> None:
+    """Content that verifies but is none that was ever made, and a shape that other readers see otherwise."""
+    good, _ = store_seeds()
+    with pytest.raises(AssertionError, match="not a content that was made"):
+        Judge(good[:1]).outcome(good[-1])
+    judge = Judge(good)
+    assert judge.outcome(good[-1]) == "whole"
+    changed = bytearray(good[-1])
+    changed[12288] ^= 1
+    assert judge.outcome(bytes(changed)) == "found by verify"
+
+
+def test_mutations_repeat_and_are_sealed() -> None:
+    mutator = Mutator(*store_seeds(), SEED)
+    made = [mutator.mutated(number) for number in range(200)]
+    assert [mutator.mutated(number) for number in range(200)] == made
+    sealed = [mutated.content for mutated in made if mutated.sealed]
+    assert len(sealed) > 100
+    right = sum(
+        all(
+            lookup3(content[start:end]).to_bytes(4, "little") == content[end : end + 4]
+            for start, end in parts
+        )
+        for content in sealed
+        if (parts := header_parts(content))
+    )
+    assert right > 0.8 * len(sealed)  # the others have headers that overlap
+
+
+@pytest.mark.parametrize("parser", SOURCES)
+def test_mutated_sources(parser: str, tmp_path: Path, no_leaks: None) -> None:
+    """Listing, opening and reading a hostile source: right, or SourceError."""
+    chance = random.Random(f"{SEED}/{parser}")
+    path, seeds = source_seeds(parser, tmp_path)
+    seen = {"read": 0, "refused": 0}
+    for _ in range(700):
+        content = mutated_bytes(chance.choice(seeds), chance, TOKENS[parser])
+        if parser == "safetensors" and chance.random() < 0.75:
+            content = with_right_length(content)
+        path.write_bytes(content)
+        try:
+            seen[check_source(path)] += 1
+        except Exception as error:
+            error.add_note(f"seed {SEED}: {content!r}")
+            raise
+    assert seen["refused"] >= 50, seen
+    assert seen["read"] >= 5, seen
+
+
+@pytest.mark.parametrize("parser", SOURCES)
+def test_seeds_are_good_sources(parser: str, tmp_path: Path) -> None:
+    path, seeds = source_seeds(parser, tmp_path)
+    path.write_bytes(seeds[0])
+    assert qstore.list_tensors(path)
+
+
+def test_without_atheris_the_tool_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text("raise ImportError")
+    run = subprocess.run(
+        [sys.executable, TOOLS / "fuzz.py", "atheris", "--found", tmp_path / "found"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{TOOLS}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "pip install atheris" in run.stderr
