@@ -10,7 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import SourceError
 from .quantization import ELEMENT_TYPES, element_type
 
-__all__ = ["as_matrix", "as_quantized", "check_nonfinite", "check_out", "lies_well"]
+__all__ = [
+    "as_count",
+    "as_matrix",
+    "as_quantized",
+    "as_row_numbers",
+    "as_text",
+    "as_weights",
+    "check_nonfinite",
+    "check_out",
+    "check_whole_out",
+    "lies_well",
+]
 
 
 def lies_well(array: NDArray[Any]) -> bool:
@@ -89,3 +100,50 @@ def check_out(out: NDArray[Any], name: str, shape: tuple[int, ...], dtypes: tupl
         raise ValueError(
             f"{name} must be writable, with contiguous rows: numpy.empty{shape} makes such a one"
         )
+
+
+def check_whole_out(out: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+    """ValueError unless `out` is one contiguous array that can be filled."""
+    if out.shape != shape or str(out.dtype) not in dtypes or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out has shape {out.shape} and dtype {out.dtype}, expected C-contiguous {shape} "
+            f"and one of {', '.join(dtypes)}"
+        )
+
+
+def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
+    """Row numbers of any shape, C-contiguous.
+
+    Raises
+    ------
+    IndexError
+        They are not integers.
+    """
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+
+
+def as_weights(given: ArrayLike, count: int) -> NDArray[Any]:
+    """One weight for each of `count` rows, as float32 if they are, else as float64."""
+    weights = np.asarray(given)
+    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
+        raise ValueError(
+            f"weights have shape {weights.shape} and dtype {weights.dtype}, expected {count} numbers"
+        )
+    return np.ascontiguousarray(weights, np.float32 if weights.dtype == np.float32 else np.float64)
+
+
+def as_count(name: str, value: int, least: int = 1) -> int:
+    """`value` as an int; SourceError unless it is an integer of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise SourceError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return int(value)
+
+
+def as_text(name: str, text: str, limit: int) -> str:
+    """`text`; SourceError unless an attribute of `limit` bytes can hold it."""
+    if len(text.encode()) > limit or "\0" in text:
+        raise SourceError(f"{name} must have at most {limit} bytes of UTF-8 and no NUL, found {text[:80]!r}…")
+    return text

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from . import kernels, layout
 from .errors import SourceError
+from .outputs import check_output
 from .progress import Progress, rows_progress
 from .quantization import item_size
 from .sources import RowSource, Source, open_source
-from .writer import Writer, check_output
+from .writer import Writer
 
 __all__ = ["BuildPlan", "BuildReport", "build", "limited", "plan", "row_range"]
 

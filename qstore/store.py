@@ -1,9 +1,7 @@
-"""The reader: opens, checks and maps a store, and dequantizes what is asked for."""
+"""The reader: a store that is read like an array."""
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,78 +10,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import durable, indexing, kernels
-from .errors import ClosedError, FormatError
-from .inspection import inspect
-from .paging import MANY_ROWS, Pager
+from . import indexing, kernels
+from .arguments import as_row_numbers, as_weights, check_whole_out
+from .errors import FormatError
+from .mapping import MappedStore
 from .progress import Progress
-from .quantization import OUTPUT_TYPES, ZERO_POINT
+from .quantization import OUTPUT_TYPES
+from .reading import gather, read_by_numpy, read_row, read_slice
 from .verify import VerifyReport, verify_blocks
 
 __all__ = ["Store", "open"]
 
 _BLOCK_BYTES = 4 << 20
-
-
-class _Mapping:
-    """The mapped file: shared by every Store that views it."""
-
-    def __init__(self, path: str, resident_scales: bool = False) -> None:
-        self.path = path
-        self.resident_scales = resident_scales
-        fd = durable.open_regular(path)
-        try:
-            self.description = inspect(fd, path)
-            size = os.fstat(fd).st_size
-            # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
-            # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-            self._scattered_map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-            self._scattered_map.madvise(mmap.MADV_RANDOM)
-        finally:
-            os.close(fd)
-        places = self.description.extents
-        scales_offset = None if resident_scales else places["scales"].offset
-        self.pager = Pager(self._map, places["codes"].offset, self.description.dim, scales_offset)
-        self._make_views()
-
-    def _make_views(self) -> None:
-        about = self.description
-        self.codes = self.view("codes", np.dtype(np.uint8)).reshape(about.rows, about.dim)
-        self.scales: NDArray[np.float64] = self.view("scales", np.dtype("<f8"))
-        self.row_codes = self._view_in(self._scattered_map, "codes", self.codes.dtype).reshape(
-            self.codes.shape
-        )
-        self.row_scales = self._view_in(self._scattered_map, "scales", self.scales.dtype)
-        if self.resident_scales:
-            self.scales = self.row_scales = np.array(self.scales)
-            self.scales.flags.writeable = False
-        # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
-        self.spread = np.broadcast_to(self.scales[:, None], self.codes.shape)
-
-    def view(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Read-only array over the data of one dataset."""
-        return self._view_in(self._map, name, dtype)
-
-    def _view_in(self, mapped: mmap.mmap, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        offset, size = self.description.extents[name]
-        return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
-
-    def close(self) -> None:
-        if self._map.closed:
-            return
-        del self.codes, self.scales, self.spread, self.row_codes, self.row_scales
-        try:
-            self._map.close()
-        except BufferError:
-            self._make_views()
-            raise BufferError(
-                f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
-                "delete them first (rows read from the store are copies and do not matter)"
-            ) from None
-        # A read under way in another thread may still hold this one; it goes when that ends.
-        with contextlib.suppress(BufferError):
-            self._scattered_map.close()
 
 
 class Store:
@@ -98,7 +36,7 @@ class Store:
     readers (SIGBUS), as it does with every memory map.
     """
 
-    def __init__(self, mapping: _Mapping, dtype: np.dtype[Any]) -> None:
+    def __init__(self, mapping: MappedStore, dtype: np.dtype[Any]) -> None:
         self._mapping = mapping
         self._dtype = dtype
         self._shape = (mapping.description.rows, mapping.description.dim)
@@ -158,25 +96,17 @@ class Store:
     @property
     def codes(self) -> NDArray[np.uint8]:
         """The codes, shape (N, D): a read-only view of the file."""
-        return self._view("codes")
+        return self._mapping.view("codes")
 
     @property
     def scales(self) -> NDArray[np.float64]:
         """The scales, shape (N,): a read-only view of the file."""
-        return self._view("scales")
+        return self._mapping.view("scales")
 
     @property
     def checksums(self) -> NDArray[np.uint32]:
         """CRC-32 of the codes and the scales of each block, shape (B, 2)."""
-        self._view("codes")
-        return self._mapping.view("checksums", np.dtype("<u4")).reshape(-1, 2)
-
-    def _view(self, name: str) -> NDArray[Any]:
-        try:
-            view: NDArray[Any] = getattr(self._mapping, name)
-        except AttributeError:
-            raise ClosedError(f"the store {self.path} is closed") from None
-        return view
+        return self._mapping.view("checksums")
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -188,74 +118,22 @@ class Store:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if type(key) is int:
-            return self._row(key, indexing.ALL)
+            return read_row(self._mapping, key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
-            return self._elementwise(key)
+            return read_by_numpy(self._mapping, key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
-            return self._slice(rows, columns)
+            return read_slice(self._mapping, rows, columns, self._dtype)
         if isinstance(rows, int):
-            return self._row(rows, columns)
-        codes = self._view("row_codes")
+            return read_row(self._mapping, rows, columns, self._dtype)
+        codes, scales = self._mapping.row_arrays()
         if columns is not indexing.ALL:
             codes = codes[:, columns]
         out = np.empty((*rows.shape, codes.shape[1]), self._dtype)
-        self._gather(codes, rows.reshape(-1), out.reshape(rows.size, codes.shape[1]))
+        flat = out.reshape(rows.size, codes.shape[1])
+        gather(self._mapping.pager, codes, scales, rows.reshape(-1), flat)
         return out
-
-    def _row(self, number: int, columns: slice) -> NDArray[Any]:
-        """One row with the least Python in the way."""
-        try:
-            codes, scales = self._mapping.row_codes, self._mapping.row_scales
-        except AttributeError:
-            codes, scales = self._view("row_codes"), self._view("row_scales")
-        if columns is not indexing.ALL:
-            codes = codes[:, columns]
-        out = np.empty(codes.shape[1], self._dtype)
-        try:
-            kernels.gather_row(codes, scales, number, out)
-        except OverflowError:  # more than 64 bits: NumPy has its own words for that
-            return self._elementwise(number)
-        return out
-
-    def _slice(self, rows: slice, columns: slice) -> NDArray[Any]:
-        codes, scales = self._view("codes")[rows, columns], self._view("scales")[rows]
-        out = np.empty(codes.shape, self._dtype)
-
-        def work(start: int, stop: int) -> None:
-            kernels.dequantize_into(codes[start:stop], scales[start:stop], out[start:stop])
-
-        first, _, step = rows.indices(self._shape[0])
-        if step == 1 and len(codes) >= MANY_ROWS:
-            self._mapping.pager.sequential(first, len(codes), work)
-        else:
-            work(0, len(codes))
-        return out
-
-    def _gather(
-        self, codes: NDArray[np.uint8], rows: NDArray[np.int64], out: NDArray[Any], threads: int | None = None
-    ) -> None:
-        scales, pager = self._view("row_scales"), self._mapping.pager
-        if rows.size < MANY_ROWS and not pager.cold:
-            pager.few(rows.size, lambda: kernels.gather(codes, scales, rows, out, threads))
-            return
-
-        def work(start: int, stop: int) -> None:
-            kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
-
-        kernels.check_rows(codes, scales, rows, out)  # all of them before any is written
-        pager.scattered(rows, self._shape[0], work)
-
-    def _elementwise(self, key: Any) -> NDArray[Any]:
-        """Let NumPy index codes and scales alike: its rules and exceptions, whatever the key."""
-        codes, scales = self._view("codes")[key], self._view("spread")[key]
-        values = np.empty(np.shape(codes), np.float64)
-        np.subtract(codes, float(ZERO_POINT), out=values)
-        with np.errstate(over="ignore", under="ignore"):
-            values *= scales
-            result = values.astype(self._dtype)
-        return result if isinstance(codes, np.ndarray) else result[()]
 
     def take(
         self, rows: ArrayLike, out: NDArray[Any] | None = None, threads: int | None = None
@@ -277,14 +155,15 @@ class Store:
         IndexError
             A row is out of range.
         """
-        codes = self._view("row_codes")
-        numbers = _row_numbers(rows)
+        codes, scales = self._mapping.row_arrays()
+        numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
         if out is None:
             out = np.empty(shape, self._dtype)
         else:
-            _checked_out(out, shape, OUTPUT_TYPES)
-        self._gather(codes, numbers.reshape(-1), out.reshape(numbers.size, self._shape[1]), threads)
+            check_whole_out(out, shape, OUTPUT_TYPES)
+        flat = out.reshape(numbers.size, self._shape[1])
+        gather(self._mapping.pager, codes, scales, numbers.reshape(-1), flat, threads)
         return out
 
     def pool(
@@ -327,16 +206,17 @@ class Store:
         ValueError
             Offsets, weights, mode or `out` do not fit.
         """
-        codes, scales = self._view("row_codes"), self._view("row_scales")
-        numbers, starts = _row_numbers(rows), _row_numbers(offsets)
+        codes, scales = self._mapping.row_arrays()
+        numbers, starts = as_row_numbers(rows), as_row_numbers(offsets)
         if numbers.ndim != 1 or starts.ndim != 1:
             raise ValueError(f"rows and offsets have shapes {numbers.shape} and {starts.shape}, expected 1-D")
-        factors = None if weights is None else _weights(weights, numbers.size)
+        factors = None if weights is None else as_weights(weights, numbers.size)
         shape = (starts.size, self._shape[1])
         if out is None:
             sums = np.empty(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
-            sums = _checked_out(out, shape, ("float32", "float64"))
+            check_whole_out(out, shape, ("float32", "float64"))
+            sums = out
         if mode not in ("sum", "mean"):
             raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
         if starts.size:
@@ -421,31 +301,6 @@ class Store:
         return "qstore.Store", self.content_id, self._dtype.name
 
 
-def _row_numbers(given: ArrayLike) -> NDArray[np.int64]:
-    numbers = np.asarray(given)
-    if numbers.size and numbers.dtype.kind not in "iu":
-        raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
-    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
-
-
-def _weights(given: ArrayLike, count: int) -> NDArray[Any]:
-    weights = np.asarray(given)
-    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
-        raise ValueError(
-            f"weights have shape {weights.shape} and dtype {weights.dtype}, expected {count} numbers"
-        )
-    return np.ascontiguousarray(weights, np.float32 if weights.dtype == np.float32 else np.float64)
-
-
-def _checked_out(out: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDArray[Any]:
-    if out.shape != shape or str(out.dtype) not in dtypes or not out.flags.c_contiguous:
-        raise ValueError(
-            f"out has shape {out.shape} and dtype {out.dtype}, expected C-contiguous {shape} "
-            f"and one of {', '.join(dtypes)}"
-        )
-    return out
-
-
 def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Store:
     """Open a store for reading.
 
@@ -469,7 +324,7 @@ def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Stor
     OSError
         The file is not there or cannot be read.
     """
-    return Store(_Mapping(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
+    return Store(MappedStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
 
 
 def _reopen(path: str, content_id: str, dtype: str, resident_scales: bool) -> Store:

@@ -314,10 +314,10 @@ def test_close_with_views_raises_and_keeps_the_store(
 
 def test_dropped_stores_leave_nothing(tmp_path: Path, matrix: NDArray[Any], no_leaks: None) -> None:
     qstore.build(matrix, tmp_path / "x.h5")
-    for _ in range(300):
+    for _ in range(2000):
         qstore.open(tmp_path / "x.h5")
     (tmp_path / "bad.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    for _ in range(300):
+    for _ in range(2000):
         with pytest.raises(qstore.FormatError):
             qstore.open(tmp_path / "bad.h5")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import qstore
 from qstore import durable, layout
-from qstore.writer import journal_path, partial_path
+from qstore.outputs import journal_path, partial_path
 
 DIM = 48
 
@@ -413,3 +413,35 @@ def test_lock_is_held_until_the_end(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     assert journal_path(path).exists()
     writer.close()
+
+
+def test_rows_given_by_a_function_record_their_type(
+    tmp_path: Path, matrix: NDArray[Any], small_blocks: int
+) -> None:
+    with qstore.Writer(tmp_path / "x.h5", DIM) as writer:
+        writer.append_rows(lambda first, last: matrix[first:last], 0, 250)
+        writer.append(matrix[250:])
+    assert (tmp_path / "x.h5").read_bytes() == write(tmp_path / "whole.h5", [matrix])
+
+
+def test_a_journal_that_cannot_be_opened_loses_nothing(
+    tmp_path: Path, matrix: NDArray[Any], small_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.h5"
+    writer = qstore.Writer(path, DIM, resume=True)
+    writer.append(matrix[:1000])
+    writer.abort()
+    lock_file = durable.lock_file
+
+    def fail(which: Path) -> int:
+        if which.suffix == ".journal":
+            raise OSError(24, "Too many open files")
+        return lock_file(which)
+
+    monkeypatch.setattr("qstore.journal.lock_file", fail)
+    with pytest.raises(qstore.OutputError, match="Too many open files"):
+        qstore.Writer(path, DIM, resume=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(layout, "_BLOCK_CODES", 100 * DIM)
+    with qstore.Writer(path, DIM, resume=True) as writer:
+        assert writer.rows == 1000

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import qstore
 from qstore import kernels
+from qstore.unfinished import UnfinishedStore
 from qstore.writer import Writer
 
 from .scene import DIM, Outcome, Scene, in_child, matrix
@@ -107,12 +108,15 @@ def _counted(scene: Scene, rows: _Rows) -> None:
         time.sleep(_BLOCK_SECONDS)
         return quantize(values, codes, *rest)
 
-    def begun(writer: Writer, resume: bool) -> None:
-        begin(writer, resume)
-        rows.resumed = writer.rows
+    def begun(unfinished: UnfinishedStore, *rest: Any) -> None:
+        begin(unfinished, *rest)
+        rows.resumed = unfinished.rows
 
-    begin = Writer._begin
-    with mock.patch.object(kernels, "quantize_into", slow), mock.patch.object(Writer, "_begin", begun):
+    begin = UnfinishedStore._begin
+    with (
+        mock.patch.object(kernels, "quantize_into", slow),
+        mock.patch.object(UnfinishedStore, "_begin", begun),
+    ):
         qstore.build(scene.source, scene.final, threads=2)
 
 

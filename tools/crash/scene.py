@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import qstore
 from qstore import layout
-from qstore.writer import journal_path, partial_path
+from qstore.outputs import journal_path, partial_path
 
 from .tally import Tally
 

@@ -1,0 +1,290 @@
+"""A store that is being made: the unfinished file and its journal, from the first lock to publication."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import durable, layout
+from .errors import OutputError
+from .journal import BlockRecord, Journal, crc32
+from .origin import Origin
+from .outputs import check_output, journal_path, partial_path
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+__all__ = ["UnfinishedStore"]
+
+
+class UnfinishedStore:
+    """The unfinished file and the journal of one store, locked until they are released.
+
+    Whole blocks are stored and then recorded, in order; :meth:`finish` adds the rest and publishes.
+    One thread may use it at a time, but several may :meth:`store` blocks.
+
+    Parameters
+    ----------
+    path : Path
+        Absolute path of the store to publish.
+    dim : int
+        Number of columns.
+    origin : Origin
+        What the store is built of.
+    rows : int, optional
+        Number of rows, if known: the disk space is then reserved at once.
+    overwrite : bool
+        Replace an existing file.
+    resume : bool
+        Go on with what an interrupted build left behind.
+    sync_bytes : int
+        Bytes of codes stored between two syncs.
+
+    Attributes
+    ----------
+    rows : int
+        Rows the interrupted build had done.
+    rest : tuple of ndarray, or None
+        Codes and scales of those behind the last whole block. They are not recorded any more.
+    checksums : array of uint32
+        Of the codes and the scales of each recorded block, one after the other.
+    stale : bool
+        The interrupted build's source had another stamp.
+
+    Raises
+    ------
+    ExistsError, BusyError, OutputError
+        The output exists, is being written by another process, or cannot be written. Whatever the
+        operating system refuses later is an `OutputError`, too.
+    ResumeError
+        What was left behind is of another build.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dim: int,
+        origin: Origin,
+        rows: int | None,
+        *,
+        overwrite: bool,
+        resume: bool,
+        sync_bytes: int,
+    ) -> None:
+        self.path = path
+        self.rows = 0
+        self.rest: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+        self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
+        self.stale = False
+        self._dim = dim
+        self._block_rows = layout.block_rows(dim)
+        self._origin = origin
+        self._overwrite = overwrite
+        self._sync_bytes = sync_bytes
+        self._unsynced = 0
+        self._syncing: Future[None] | None = None
+        self._syncing_blocks = 0
+        self._syncer: ThreadPoolExecutor | None = None
+        check_output(path, overwrite)
+        with durable.output_errors(path):
+            self._fd = durable.lock_file(partial_path(path))
+        # Only what is new, or is to be dropped anyway, may be removed if the beginning fails.
+        self._fresh = not resume or os.fstat(self._fd).st_size == 0
+        try:
+            with durable.output_errors(path):
+                self._journal = Journal(journal_path(path))
+                self._begin(rows)
+        except BaseException:
+            self.release(remove=self._fresh)
+            raise
+
+    # Beginning and going on -----------------------------------------------------------------------
+
+    def _begin(self, rows: int | None) -> None:
+        # A journal beside a file that is new is a stale one: that of a build which has been published.
+        found = None if self._fresh else self._journal.parameters()
+        if found is None:
+            self._fresh = True
+            os.ftruncate(self._fd, 0)
+            self._journal.start(self._origin.header())
+        else:
+            self._go_on(found)
+        if rows is not None:
+            durable.allocate(self._fd, self._compose(rows, "0" * 32).size)
+
+    def _go_on(self, found: dict[str, Any]) -> None:
+        self.stale = self._origin.adopt(found, partial_path(self.path))
+        self._take_superblock()
+        self._replay()
+        self.stale |= self._journal.mixed
+        if self.stale and not self._journal.mixed:
+            self._journal.mark_mixed()
+        self._write_again(self._journal.synced)
+
+    def _take_superblock(self) -> None:
+        """A complete superblock must not vouch for rows that are about to be written again."""
+        if any(durable.read_exactly(self._fd, layout.SUPERBLOCK_SIZE, 0)):
+            durable.write_all(self._fd, bytes(layout.SUPERBLOCK_SIZE), 0)
+            durable.sync_data(self._fd)
+
+    def _replay(self) -> None:
+        """Count the rows that journal and file agree on; drop the records behind them."""
+        for record in self._journal.records(self._block_rows):
+            codes = self._stored(self.rows, record.rows)
+            if codes is None or crc32(codes) != record.codes_crc:
+                self._journal.back(record)
+                break
+            self.rows += record.rows
+            if record.rows < self._block_rows:
+                self._journal.back(record)
+                self.rest = codes, record.scales
+                break
+            self.checksums.extend((record.codes_crc, record.scales_crc))
+        self._journal.cut()
+
+    def _write_again(self, block: int) -> None:
+        """Write the blocks from this one on once more.
+
+        They can be read, but if a sync of the interrupted build failed, Linux has dropped them without
+        writing them, and no later sync would.
+        """
+        for number in range(block, self._blocks()):
+            codes = self._stored(number * self._block_rows, self._block_rows)
+            if codes is not None:
+                durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + number * codes.size)
+
+    def _stored(self, first: int, rows: int) -> NDArray[np.uint8] | None:
+        raw = durable.read_exactly(self._fd, rows * self._dim, layout.CODES_OFFSET + first * self._dim)
+        return np.frombuffer(raw, np.uint8).reshape(rows, self._dim) if len(raw) == rows * self._dim else None
+
+    # Taking blocks in -----------------------------------------------------------------------------
+
+    def expect_source_dtype(self, find: Callable[[], str]) -> str:
+        """Element type the rows must have: where none was known, the one `find` gives, which is recorded."""
+        if self._origin.source_dtype is None:
+            self._origin.source_dtype = find()
+            with durable.output_errors(self.path):
+                self._journal.start(self._origin.header())
+        return self._origin.source_dtype
+
+    def store(self, codes: NDArray[np.uint8], scales: NDArray[np.float64], row: int) -> BlockRecord:
+        """Write codes to the place of `row`; several threads may do this. Nothing counts until recorded."""
+        with durable.output_errors(self.path):
+            durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + row * self._dim)
+        return BlockRecord(len(codes), crc32(codes), crc32(scales), scales)
+
+    def record(self, record: BlockRecord) -> None:
+        """Add the next block to the journal; only the last one may be short."""
+        with durable.output_errors(self.path):
+            self._journal.append(record)
+            self.checksums.extend((record.codes_crc, record.scales_crc))
+            self._unsynced += record.rows * self._dim
+            if self._unsynced >= self._sync_bytes:
+                self._sync_behind()
+
+    def _blocks(self) -> int:
+        return len(self.checksums) // 2
+
+    def _sync_behind(self) -> None:
+        """Sync in the background, one sync at a time, so that the build never waits for the disk here."""
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._end_sync(self._syncing)
+        if self._syncer is None:
+            from concurrent.futures import ThreadPoolExecutor  # 5 ms, not at import
+
+            self._syncer = ThreadPoolExecutor(1, "qstore-sync")
+        self._unsynced = 0
+        self._syncing_blocks = self._blocks()
+        self._syncing = self._syncer.submit(self._sync)
+
+    def _end_sync(self, syncing: Future[None]) -> None:
+        syncing.result()
+        self._journal.mark_synced(self._syncing_blocks)
+
+    def _sync(self) -> None:
+        durable.sync_data(self._fd)
+        self._journal.sync()
+
+    # Finishing ------------------------------------------------------------------------------------
+
+    def finish(self, rows: int) -> None:
+        """Complete the file with what is not codes, and publish it under its final name.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows; all of them are recorded.
+
+        Raises
+        ------
+        ExistsError, OutputError
+            Nothing is published, unless only the sync of the directory failed.
+        """
+        with durable.output_errors(self.path):
+            if self._syncing is not None:
+                self._syncing.result()
+            # From here on all rows are safe: whatever fails below, a resumed writer only finishes again.
+            self._sync()
+            self._journal.mark_synced(self._blocks())
+            self._complete(rows)
+            check_output(self.path, self._overwrite)
+            durable.publish(partial_path(self.path), self.path)
+            with contextlib.suppress(OSError):  # the store is there: a journal beside it is ignored
+                durable.free_path(journal_path(self.path))
+
+    def _complete(self, rows: int) -> None:
+        """Write scales, checksums and metadata, all durable before the superblock makes it a store."""
+        checksums = np.array(self.checksums, dtype="<u4").reshape(-1, 2)
+        composition = self._compose(rows, layout.content_id(rows, self._dim, checksums))
+        self._write_scales(composition.extents["scales"].offset, rows)
+        durable.write_all(self._fd, checksums.tobytes(), composition.extents["checksums"].offset)
+        *body, superblock = composition.segments
+        # Blocks behind a failed one, or an earlier end, may have left something in the alignment gaps.
+        for offset, data in [*body, *((gap.offset, bytes(gap.size)) for gap in composition.gaps())]:
+            durable.write_all(self._fd, data, offset)
+        os.ftruncate(self._fd, composition.size)
+        os.fsync(self._fd)
+        durable.write_all(self._fd, superblock[1], superblock[0])
+        os.fsync(self._fd)
+
+    def _compose(self, rows: int, content_id: str) -> layout.Composition:
+        return layout.compose(rows, self._dim, self._origin.attributes(content_id))
+
+    def _write_scales(self, offset: int, rows: int) -> None:
+        found = 0
+        for record in self._journal.records(self._block_rows):
+            durable.write_all(self._fd, record.scales.data, offset)
+            offset += record.scales.nbytes
+            found += record.rows
+        if found != rows:
+            raise OutputError(5, f"{journal_path(self.path)} was damaged while it was in use", str(self.path))
+
+    # The end --------------------------------------------------------------------------------------
+
+    def release(self, remove: bool) -> None:
+        """Close and unlock the files, once; with `remove`, an unfinished store is removed before."""
+        if self._syncer is not None:
+            self._syncer.shutdown(cancel_futures=True)
+        if remove:
+            with contextlib.suppress(OSError):  # whatever made the build fail is the error to raise
+                self._remove()
+        with durable.output_errors(self.path):
+            if hasattr(self, "_journal"):
+                self._journal.close()
+            os.close(self._fd)
+
+    def _remove(self) -> None:
+        # Both locks are still held, and the journal goes first: no other writer can have begun here.
+        if hasattr(self, "_journal"):
+            durable.free_path(journal_path(self.path))
+        if durable.same_file(self._fd, partial_path(self.path)):
+            durable.free_path(partial_path(self.path))
