@@ -1,26 +1,35 @@
 """Embedding matrices on disk in 8 bits: one plain HDF5 file, any row back at memory speed."""
 
-from .against import AgainstReport, verify_against
-from .build import BuildPlan, BuildReport, build, plan
-from .errors import (
-    BusyError,
-    ClosedError,
-    ExistsError,
-    FormatError,
-    MissingExtraError,
-    NonFiniteError,
-    OutputError,
-    QStoreError,
-    ResumeError,
-    SourceError,
-    TensorError,
-    VersionError,
-)
-from .kernels import dequantize, engine_name, quantize
-from .sources import TensorInfo, list_tensors
-from .store import Store, open
-from .verify import VerifyReport
-from .writer import Writer
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .against import AgainstReport, verify_against
+    from .building import BuildPlan, BuildReport, build, plan
+    from .building_all import build_all, plan_all
+    from .errors import (
+        BusyError,
+        ClosedError,
+        ExistsError,
+        ExportError,
+        FormatError,
+        MissingExtraError,
+        NonFiniteError,
+        OutputError,
+        QStoreError,
+        ResumeError,
+        SourceError,
+        TensorError,
+        VersionError,
+    )
+    from .exporting import ExportReport, export
+    from .kernels import dequantize, engine_name, quantize
+    from .sources import TensorInfo, list_tensors
+    from .store import Store, open
+    from .verify import VerifyReport
+    from .writer import Writer
 
 __version__ = "0.1.0"
 
@@ -31,6 +40,8 @@ __all__ = [
     "BusyError",
     "ClosedError",
     "ExistsError",
+    "ExportError",
+    "ExportReport",
     "FormatError",
     "MissingExtraError",
     "NonFiniteError",
@@ -45,11 +56,58 @@ __all__ = [
     "VersionError",
     "Writer",
     "build",
+    "build_all",
     "dequantize",
     "engine_name",
+    "export",
     "list_tensors",
     "open",
     "plan",
+    "plan_all",
     "quantize",
     "verify_against",
 ]
+
+# Names are imported when they are first used: a reader does not wait for what only builders need.
+_HOMES = {
+    "against": ("AgainstReport", "verify_against"),
+    "building": ("BuildPlan", "BuildReport", "build", "plan"),
+    "building_all": ("build_all", "plan_all"),
+    "errors": (
+        "BusyError",
+        "ClosedError",
+        "ExistsError",
+        "ExportError",
+        "FormatError",
+        "MissingExtraError",
+        "NonFiniteError",
+        "OutputError",
+        "QStoreError",
+        "ResumeError",
+        "SourceError",
+        "TensorError",
+        "VersionError",
+    ),
+    "exporting": ("ExportReport", "export"),
+    "kernels": ("dequantize", "engine_name", "quantize"),
+    "sources": ("TensorInfo", "list_tensors"),
+    "store": ("Store", "open"),
+    "verify": ("VerifyReport",),
+    "writer": ("Writer",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_INTEGRATIONS = ("torch",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _INTEGRATIONS:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

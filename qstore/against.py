@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .build import limited, row_range
+from .building import limited, row_range
 from .progress import Progress, rows_progress
-from .sources import open_source
+from .sources import QuantizedSource, Source, open_source
 from .store import Store
 
 __all__ = ["AgainstReport", "verify_against"]
 
 _SHOWN = 10
+
+_Quantized = tuple[NDArray[np.uint8], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -67,28 +69,35 @@ def verify_against(
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}")
         with rows_progress(progress, len(store)) as on_rows:
-            chunks = limited(matrix.chunks(first), None if last is None else last - first)
-            return _compare(store, chunks, on_rows)
+            return _compare(store, _quantized(matrix, first, last), on_rows)
+
+
+def _quantized(matrix: Source, first: int, last: int | None) -> Iterator[_Quantized]:
+    """Codes and scales of the rows, as a build makes them."""
+    if isinstance(matrix, QuantizedSource):
+        yield from matrix.coded_chunks(first, last)
+        return
+    for chunk in limited(matrix.chunks(first), None if last is None else last - first):
+        yield kernels.quantize(chunk, nonfinite="zero")
 
 
 def _mismatch(rows: int, problem: str) -> AgainstReport:
     return AgainstReport(False, rows, 0, None, (problem,))
 
 
-def _compare(store: Store, chunks: Iterator[NDArray[Any]], on_rows: Callable[[int], object]) -> AgainstReport:
+def _compare(store: Store, chunks: Iterator[_Quantized], on_rows: Callable[[int], object]) -> AgainstReport:
     done, differing = 0, 0
     shown: list[int] = []
-    for chunk in chunks:
-        if done + len(chunk) > len(store):
+    for codes, scales in chunks:
+        if done + len(codes) > len(store):
             return _mismatch(done, f"the source has more rows than the store's {len(store)}")
-        codes, scales = kernels.quantize(chunk, nonfinite="zero")
-        held = slice(done, done + len(chunk))
+        held = slice(done, done + len(codes))
         bad = (codes != store.codes[held]).any(axis=1) | (scales != store.scales[held])
         differing += int(np.count_nonzero(bad))
         if len(shown) < _SHOWN:
             shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())
-        done += len(chunk)
-        on_rows(len(chunk))
+        done += len(codes)
+        on_rows(len(codes))
     if done < len(store):
         return _mismatch(done, f"the source has {done} rows, the store {len(store)}")
     problems = (

@@ -10,11 +10,13 @@ import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import BusyError, OutputError
 
 __all__ = [
     "allocate",
+    "atomic_output",
     "free_path",
     "lock_file",
     "open_regular",
@@ -182,6 +184,27 @@ def publish(partial: Path, final: Path) -> None:
     """Give a finished and synced file its final name, durably, replacing what had that name."""
     os.replace(partial, final)
     sync_directory(final.parent)
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path, least_size: int = 0) -> Iterator[BinaryIO]:
+    """Give a file to write to: when the block ends well it gets the name `path`, replacing what is there.
+
+    When it does not, nothing is left behind. Disk space for `least_size` bytes is reserved at once.
+    """
+    # A name of its own: what another process writes, or left behind when it was killed, is not touched.
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    file = partial.open("xb")
+    try:
+        with file:
+            allocate(file.fileno(), least_size)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        publish(partial, path)
+    except BaseException:
+        free_path(partial)
+        raise
 
 
 def free_path(path: Path) -> None:

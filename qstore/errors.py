@@ -6,6 +6,7 @@ __all__ = [
     "BusyError",
     "ClosedError",
     "ExistsError",
+    "ExportError",
     "FormatError",
     "MissingExtraError",
     "NonFiniteError",
@@ -87,6 +88,10 @@ class BusyError(OutputError):
 
 class ResumeError(QStoreError, ValueError):
     """An interrupted build cannot go on with this source or these parameters."""
+
+
+class ExportError(QStoreError, ValueError):
+    """A format is unknown, or cannot hold what is to be exported."""
 
 
 class ClosedError(QStoreError, ValueError):

@@ -55,6 +55,8 @@ def _columns(key: Any, dim: int) -> slice | None:
 
 
 def _rows(key: Any, rows: int) -> int | slice | NDArray[np.int64] | None:
+    if type(key) is np.ndarray and key.dtype == np.int64 and key.ndim:
+        return key  # first, as it is what scattered reads give
     if type(key) is int or isinstance(key, np.integer):
         return int(key)
     if key is Ellipsis:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import resource
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -58,11 +57,9 @@ class Pager:
         """Call ``work(start, stop)`` over parts of `rows`, numbers from -total to before total."""
         self._in_steps(rows.size, work, lambda start, stop: self._ask_scattered(rows[start:stop], total))
 
-    def few(self, rows: int, work: Callable[[], object]) -> None:
-        """Call `work`, which reads few rows in one go, and guess from its time whether it had to wait."""
-        begun = time.perf_counter_ns()
-        work()
-        self.cold = time.perf_counter_ns() - begun > _SLOW_NS + _SLOW_ROW_NS * rows
+    def note_few(self, rows: int, nanoseconds: int) -> None:
+        """Guess from the time that few rows took whether reading them had to wait."""
+        self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
 
     def sequential(self, first: int, rows: int, work: Work) -> None:
         """Call ``work(start, stop)`` over parts of the `rows` rows from `first` on, counted from 0."""

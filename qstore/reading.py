@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,9 @@ def gather(
 ) -> None:
     """Fill `out` with rows in any order; codes (some of the columns, or all) and scales are a mapping's."""
     if rows.size < MANY_ROWS and not pager.cold:
-        pager.few(rows.size, lambda: kernels.gather(codes, scales, rows, out, threads))
+        begun = time.perf_counter_ns()
+        kernels.gather(codes, scales, rows, out, threads)
+        pager.note_few(rows.size, time.perf_counter_ns() - begun)
         return
 
     def work(start: int, stop: int) -> None:

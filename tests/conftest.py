@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from qstore import kernels
 
 # Python programs that tests start import what is installed, not the folder they start in.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# What test files share by import, with failures explained as in the test files themselves.
+sys.path.append(str(Path(__file__).parent))
+pytest.register_assert_rewrite("source_contract")
 
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)

@@ -245,6 +245,66 @@ def test_build_says_what_was_resumed(
     assert "12.8 kB → 20.0 kB\n" in out
 
 
+def test_build_from_several_inputs(
+    run: Run, matrix: NDArray[np.float32], tmp_path: Path, store: Path
+) -> None:
+    for number, rows in enumerate((matrix[:50], matrix[50:150], matrix[150:])):
+        np.save(tmp_path / f"part-{number}.npy", rows)
+    parts = [tmp_path / f"part-{number}.npy" for number in range(3)]
+    for words in (parts, [tmp_path / "part-*.npy"], [parts[0], tmp_path / "part-[12].npy"]):
+        result = run("build", *words, "-o", tmp_path / "out.h5", "--force")
+        assert result.status == 0
+        assert "200 × 16 float32" in result.out
+        assert (tmp_path / "out.h5").read_bytes() == store.read_bytes()
+    missing = run("build", tmp_path / "nothing-*.npy", "-o", tmp_path / "other.h5")
+    assert (missing.status, missing.out) == (1, "")
+    assert "no file matches" in missing.err
+    parts[0].rename(tmp_path / "odd[0].npy")  # a name that is there is no pattern
+    assert run("build", tmp_path / "odd[0].npy", "-o", tmp_path / "other.h5").status == 0
+
+
+def test_build_several_tensors(run: Run, several: Path, tmp_path: Path) -> None:
+    words = ("build", several, "--tensor", "*.weight", "-o", f"{tmp_path / 'out'}/")
+    planned = json.loads(run(*words, "--dry-run", "--json").out)
+    assert [one["tensor"] for one in planned] == ["positions.weight", "words.weight"]
+    assert "2 in all" in run(*words, "--dry-run").out
+    result = run(*words)
+    assert result.status == 0
+    assert re.search(r"words.weight +200 × 16 float32 +12.8 kB → .*words.weight.h5\n", result.out)
+    assert re.search(r"2 in all +207 rows +13.2 kB → ", result.out)
+    again = run(*words)  # the directory is there now: the same stores are kept
+    assert again.status == 0
+    assert again.out.count("(done before)") == 2
+    found = json.loads(run(*words, "--force", "--json").out)
+    assert [one["rows_resumed"] for one in found] == [0, 0]
+    assert set(found[0]) == set(qstore.BuildReport.__dataclass_fields__)
+    assert run(*words, "-q") == (0, "", "")
+    (tmp_path / "out" / "words.weight.h5").write_text("precious")
+    assert run(*words).status == 1
+
+
+def test_build_of_all_tensors_into_a_directory(run: Run, several: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("build", several, "-o", tmp_path / "out").status == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["positions.weight.h5", "words.weight.h5"]
+
+
+def test_build_with_a_pattern_needs_a_directory(run: Run, several: Path, tmp_path: Path) -> None:
+    result = run("build", several, "--tensor", "*.weight", "-o", tmp_path / "out.h5")
+    assert result.status == 2
+    assert result.err.endswith('; a pattern needs a directory: end OUT with "/"\n')
+
+
+def test_build_errors_name_the_tensor(run: Run, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "nan.hdf5", "w") as file:
+        file["good"], file["spoiled"] = np.ones((2, 2)), np.full((2, 2), np.nan)
+    result = run("build", tmp_path / "nan.hdf5", "-o", f"{tmp_path}/")
+    assert result.status == 1
+    assert result.err.endswith("; this was tensor 'spoiled'\n")
+    assert (tmp_path / "good.h5").exists()
+
+
 # ls and info ------------------------------------------------------------------------------------------
 
 
@@ -690,7 +750,7 @@ def test_output_in_a_missing_directory(run: Run, npy: Path, tmp_path: Path) -> N
         ["build", "x.npy", "-o", "out.h5", "--threads", "0"],
         ["build", "x.npy", "-o", "out.h5", "--rows", "0:9:2"],
         ["build", "x.npy", "-o", "out.h5", "--rows", "5"],
-        ["build", "x.npy", "y.npy", "-o", "out.h5"],
+        ["build", "x.npy", "y.npy", "-o", "out/"],
         ["build", "x.npy", "-o", "out.h5", "--forc"],
         ["get", "x.h5"],
         ["get", "x.h5", "queen"],

@@ -41,6 +41,20 @@ TOKENS = {
         b"18446744073709551616",
     ),
     "index": (b'"weight_map":', b"{}", b"../", b"/etc/passwd", b"\\u0000", b"[[[[", b"null"),
+    "npz": (b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b".npy", b"\xff" * 4, bytes(4), b"\x93NUMPY"),
+    "torch": (
+        b"PK\x01\x02",
+        b"cos\nsystem\n",
+        b"R",
+        b"Q",
+        b"h\x00",
+        b"\x80\x04\x95",
+        b"\xff" * 8,
+        b"(" * 200,
+    ),
+    "words-binary": (b"9" * 19, b"\n", b" ", b"\xff\xfe", b"-1 ", b"\x1f\x8b\x08"),
+    "words-text": (b"9" * 19, b"\n", b" ", b"\xff\xfe", b"nan ", b"1e999 ", b"\0", b"2 3\n"),
+    "vecs": (b"\xff" * 4, bytes(4), b"\x03\0\0\0"),
     "hdf5": (b"OHDR", b"TREE", b"SNOD", b"HEAP", b"\xff" * 8, bytes(8), b"\x10\0\0\0"),
 }
 

@@ -6,9 +6,11 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ __all__ = [
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 _LARGEST_ROW = 1 << 24
+_MOST_CHUNKS = 4
 
 
 def store_seeds() -> tuple[list[bytes], list[bytes]]:
@@ -143,7 +146,10 @@ def check_source(path: Path) -> str:
 
 
 def _read_ends(source: Any) -> None:
-    _require(isinstance(source, RowSource), "a file that is no row source")
+    if not isinstance(source, RowSource):
+        for chunk in itertools.islice(source.chunks(), _MOST_CHUNKS):
+            _require(chunk.ndim == 2 and chunk.shape[1] == source.dim, f"chunk of shape {chunk.shape}")
+        return
     item = 8
     if not source.rows or source.dim * item > _LARGEST_ROW:
         return
@@ -210,11 +216,49 @@ def _hdf5() -> list[bytes]:
     return files
 
 
+def _npz() -> list[bytes]:
+    files = []
+    for save in (np.savez, np.savez_compressed):
+        memory = io.BytesIO()
+        save(memory, weight=np.arange(12, dtype="<f4").reshape(4, 3), bias=np.ones(3))
+        files.append(memory.getvalue())
+    return files
+
+
+def _torch() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        qstore.build(np.ones((4, 3), np.float32), f"{folder}/one.h5")
+        qstore.export(f"{folder}/one.h5", f"{folder}/one.pt")
+        one = Path(folder, "one.pt").read_bytes()
+    return [one, *(path.read_bytes() for path in sorted(DATA.glob("sources/*.pt")))]
+
+
+def _words_binary() -> list[bytes]:
+    rows = b"".join(
+        word + b" " + np.ones(3, "<f4").tobytes() + b"\n" for word in (b"the", b"of", "\xfc".encode())
+    )
+    return [b"3 3\n" + rows, gzip.compress(b"3 3\n" + rows, mtime=0)]
+
+
+def _words_text() -> list[bytes]:
+    rows = b"the 0.5 -1e-3 2\nof 1 2 3\n. . . 4 5 6\n"
+    return [rows, b"3 3\n" + rows, gzip.compress(rows, mtime=0)]
+
+
+def _vecs() -> list[bytes]:
+    return [(np.int32(3).tobytes() + np.ones(3, "<f4").tobytes()) * 3]
+
+
 SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "npy": ("source.npy", _npy),
     "safetensors": ("source.safetensors", _safetensors),
     "index": ("source.safetensors.index.json", _index),
     "hdf5": ("source.h5", _hdf5),
+    "npz": ("source.npz", _npz),
+    "torch": ("source.pt", _torch),
+    "words-binary": ("source.bin", _words_binary),
+    "words-text": ("source.txt", _words_text),
+    "vecs": ("source.fvecs", _vecs),
 }
 """Name of a parser to the name of a file for it, and what makes good files."""
 

@@ -6,11 +6,13 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "Command",
     "add_json",
     "add_quiet",
+    "add_raw",
     "add_rows",
     "add_tensor",
     "any_slice",
@@ -18,6 +20,7 @@ __all__ = [
     "consecutive",
     "row_key",
     "shield_slices",
+    "source_of",
 ]
 
 _NEGATIVE_SLICE = re.compile(r"-\d+:[-+\d:]*")
@@ -112,6 +115,24 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def add_tensor(parser: argparse.ArgumentParser) -> None:
     """``--tensor``."""
     parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
+
+
+def add_raw(parser: argparse.ArgumentParser) -> None:
+    """``--raw DTYPE:DIM[:OFFSET]``."""
+    parser.add_argument(
+        "--raw",
+        metavar="DTYPE:DIM[:OFFSET]",
+        help="SRC is plain rows of DIM values of this type, such as float32:768, from byte OFFSET on",
+    )
+
+
+def source_of(path: str, raw: str | None) -> Any:
+    """What `path` is to be built from or compared with: a file, or plain rows as ``--raw`` says."""
+    if raw is None:
+        return path
+    from ..sources import RawSource
+
+    return RawSource.from_text(path, raw)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

@@ -1,33 +1,52 @@
-"""``qstore build``: from a checkpoint to a store."""
+"""``qstore build``: from checkpoints to stores."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
+import os
+from typing import Any
 
-from ..build import BuildPlan, BuildReport, build, plan
-from .arguments import Command, add_json, add_quiet, add_rows, add_tensor, at_least
-from .printing import byte_size, print_facts, print_json, show_progress
+from ..building import BuildPlan, BuildReport, build, plan
+from ..building_all import build_all, plan_all
+from ..errors import SourceError, TensorError
+from .arguments import Command, add_json, add_quiet, add_raw, add_rows, add_tensor, at_least, source_of
+from .failures import UsageError
+from .printing import byte_size, print_facts, print_json, print_table, show_progress
 
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Quantize a matrix to 8 bits a value and write it to OUT, in flat memory whatever its size.
-SRC is a .npy, HDF5 or .safetensors file, a model.safetensors.index.json, or a directory that holds one.
+SRC is a .npy, .npz, HDF5, .safetensors, PyTorch, word2vec, GloVe, fastText, fvecs, Parquet or GGUF file, the
+index of a checkpoint in several files, a directory that holds one, or raw values (--raw).
+Several SRC, or a quoted pattern of names, become one matrix, in the order given (a pattern: by name).
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
-same command runs again."""
+same command runs again.
+
+If OUT is a directory or ends with "/", each matrix of SRC whose name matches --tensor (a pattern such as
+'tables.*.weight'; default: all) becomes a store in it, named after the tensor: odd characters are
+percent-encoded. Stores that are there already and hold the same are kept, anything else there is an error
+before anything is written, unless --force is given: then all are built anew."""
 
 _EXAMPLES = """\
   qstore build vectors.npy -o vectors.h5
+  qstore build part-0.npy part-1.npy -o vectors.h5
   qstore build model.safetensors --tensor embeddings.word_embeddings.weight -o words.h5
+  qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
+  qstore build values.raw --raw float32:768 -o vectors.h5
   qstore build vectors.npy --rows 0:100000 -o first.h5 --force
   qstore build vectors.npy -o vectors.h5 --dry-run"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="what to build from")
-    parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the store to make")
+    parser.add_argument("sources", metavar="SRC", nargs="+", help="what to build from")
+    parser.add_argument(
+        "-o", dest="output", metavar="OUT", required=True, help="the store to make, or a directory"
+    )
     add_tensor(parser)
+    add_raw(parser)
     add_rows(parser)
     parser.add_argument(
         "--threads", metavar="N", type=at_least(1), help="default: the number of processors; OUT is the same"
@@ -46,13 +65,101 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.dry_run:
-        return _dry_run(arguments)
+    sources = _expanded(arguments.sources)
+    several_outputs = arguments.output.endswith("/") or os.path.isdir(arguments.output)
     try:
-        report = build(
-            arguments.source,
+        if several_outputs:
+            return _run_all(_single(sources), arguments)
+        return _run_one(_opened(sources, arguments), arguments)
+    except KeyboardInterrupt:
+        command = "the same command without --restart" if arguments.restart else "the same command again"
+        raise KeyboardInterrupt(f"run {command} to go on") from None
+    except TensorError as error:
+        if not several_outputs and glob.has_magic(arguments.tensor or ""):
+            error.add_note('a pattern needs a directory: end OUT with "/"')
+        raise
+
+
+def _opened(sources: list[str], arguments: argparse.Namespace) -> Any:
+    if arguments.raw is None:
+        return sources if len(sources) > 1 else sources[0]
+    if len(sources) > 1:
+        raise UsageError("--raw takes one SRC")
+    if os.path.exists(arguments.output) and os.path.samefile(sources[0], arguments.output):
+        raise UsageError(f"{arguments.output} is both the source and the output")
+    return source_of(sources[0], arguments.raw)
+
+
+def _expanded(words: list[str]) -> list[str]:
+    """Patterns that the shell left alone, because they were quoted, replaced by the files they match."""
+    return [path for word in words for path in (_matching(word) if _is_pattern(word) else [word])]
+
+
+def _is_pattern(word: str) -> bool:
+    return glob.has_magic(word) and not os.path.lexists(word)
+
+
+def _matching(pattern: str) -> list[str]:
+    paths = sorted(glob.glob(pattern))
+    if not paths:
+        raise SourceError(f"no file matches {pattern}")
+    return paths
+
+
+def _single(sources: list[str]) -> str:
+    if len(sources) > 1:
+        raise UsageError(
+            f"a directory as OUT takes one SRC, found {len(sources)}: give the index file or the directory "
+            f"of a checkpoint in several files, or a file as OUT"
+        )
+    return sources[0]
+
+
+def _run_one(source: Any, arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        planned = plan(
+            source,
             arguments.output,
             tensor=arguments.tensor,
+            rows=arguments.rows,
+            overwrite=arguments.force,
+        )
+        _print(planned, _plan_facts(planned), arguments)
+        return 0
+    report = build(
+        source,
+        arguments.output,
+        tensor=arguments.tensor,
+        rows=arguments.rows,
+        threads=arguments.threads,
+        progress=show_progress(arguments.quiet),
+        overwrite=arguments.force,
+        resume=not arguments.restart,
+        nonfinite=arguments.nonfinite,
+    )
+    _print(report, _report_facts(report), arguments)
+    return 0
+
+
+def _print(
+    found: BuildPlan | BuildReport, facts: list[tuple[str, object]], arguments: argparse.Namespace
+) -> None:
+    if arguments.json:
+        print_json(dataclasses.asdict(found))
+    elif not arguments.quiet:
+        print_facts(facts)
+
+
+def _run_all(source: str, arguments: argparse.Namespace) -> int:
+    pattern = "*" if arguments.tensor is None else arguments.tensor
+    found: list[BuildPlan] | list[BuildReport]
+    if arguments.dry_run:
+        found = plan_all(source, arguments.output, pattern, rows=arguments.rows, overwrite=arguments.force)
+    else:
+        found = build_all(
+            source,
+            arguments.output,
+            pattern,
             rows=arguments.rows,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
@@ -60,14 +167,25 @@ def _run(arguments: argparse.Namespace) -> int:
             resume=not arguments.restart,
             nonfinite=arguments.nonfinite,
         )
-    except KeyboardInterrupt:
-        command = "the same command without --restart" if arguments.restart else "the same command again"
-        raise KeyboardInterrupt(f"run {command} to go on") from None
     if arguments.json:
-        print_json(dataclasses.asdict(report))
+        print_json([dataclasses.asdict(one) for one in found])
     elif not arguments.quiet:
-        print_facts(_report_facts(report))
+        print_table([("tensor", "matrix", "size", "store"), *map(_cells, found), _total(found)])
     return 0
+
+
+def _cells(one: BuildPlan | BuildReport) -> tuple[str, ...]:
+    matrix = f"{_rows(one.rows)} × {one.dim:,} {one.source_dtype}"
+    done_before = isinstance(one, BuildReport) and one.rows_resumed == one.rows > 0
+    where = f"{one.path} (done before)" if done_before else one.path
+    return one.tensor, matrix, _sizes(one.source_bytes, one.file_bytes), where
+
+
+def _total(found: list[BuildPlan] | list[BuildReport]) -> tuple[str, ...]:
+    source_bytes = sum(one.source_bytes or 0 for one in found)
+    file_bytes = sum(one.file_bytes or 0 for one in found)
+    rows = sum(one.rows or 0 for one in found)
+    return f"{len(found)} in all", f"{rows:,} rows", _sizes(source_bytes, file_bytes), ""
 
 
 def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
@@ -84,7 +202,13 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
     return facts
 
 
-def _sizes(source_bytes: int, file_bytes: int) -> str:
+def _rows(rows: int | None) -> str:
+    return "unknown" if rows is None else f"{rows:,}"
+
+
+def _sizes(source_bytes: int | None, file_bytes: int | None) -> str:
+    if source_bytes is None or file_bytes is None:
+        return "unknown"
     ratio = f", {source_bytes / file_bytes:.2f} times smaller" if source_bytes > file_bytes else ""
     return f"{byte_size(source_bytes)} → {byte_size(file_bytes)}{ratio}"
 
@@ -93,35 +217,18 @@ def _speed(rows: int, seconds: float) -> str:
     return f"{seconds:.2f} s, {rows / max(seconds, 1e-9):,.0f} rows/s"
 
 
-def _dry_run(arguments: argparse.Namespace) -> int:
-    planned = plan(
-        arguments.source,
-        arguments.output,
-        tensor=arguments.tensor,
-        rows=arguments.rows,
-        overwrite=arguments.force,
-    )
-    if arguments.json:
-        print_json(dataclasses.asdict(planned))
-    elif not arguments.quiet:
-        print_facts(_plan_facts(planned))
-    return 0
-
-
 def _plan_facts(planned: BuildPlan) -> list[tuple[str, object]]:
-    rows = "unknown" if planned.rows is None else f"{planned.rows:,}"
-    known = planned.source_bytes is not None and planned.file_bytes is not None
     return [
         ("would make", planned.path),
         ("tensor", planned.tensor or "(no name)"),
-        ("matrix", f"{rows} × {planned.dim:,} {planned.source_dtype}"),
-        ("size", _sizes(planned.source_bytes or 0, planned.file_bytes or 0) if known else "unknown"),
+        ("matrix", f"{_rows(planned.rows)} × {planned.dim:,} {planned.source_dtype}"),
+        ("size", _sizes(planned.source_bytes, planned.file_bytes)),
     ]
 
 
 COMMAND = Command(
     name="build",
-    summary="quantize a matrix into a store",
+    summary="quantize matrices into stores",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -35,10 +35,10 @@ def exit_status(command: Callable[[], int]) -> int:
         _give_up_stdout()
         return BROKEN_PIPE
     except (UsageError, TensorError) as error:
-        _complain(f"error: {error}")
+        _complain(f"error: {_with_notes(str(error), error)}")
         return USAGE
     except (QStoreError, OSError) as error:
-        _complain(f"error: {_in_words(error)}")
+        _complain(f"error: {_with_notes(_in_words(error), error)}")
     except MemoryError:
         _complain("error: there is not enough memory for this")
     _give_up_stdout()
@@ -51,6 +51,10 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def _with_notes(text: str, error: Exception) -> str:
+    return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _complain(message: str) -> None:

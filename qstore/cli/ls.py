@@ -25,7 +25,7 @@ _EXAMPLES = """\
   qstore ls model.safetensors
   qstore ls checkpoint-directory/ --json"""
 
-_ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
+_ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..durable import free_path, output_errors, publish
+from ..durable import atomic_output, output_errors
 
 __all__ = ["open_output"]
 
@@ -33,7 +33,7 @@ def open_output(path: str | None) -> Iterator[Callable[[bytes], object]]:
             with target.open("wb") as file:
                 yield file.write
         else:
-            with _replacing(target) as file:
+            with atomic_output(target) as file:
                 yield file.write
 
 
@@ -42,17 +42,3 @@ def _stdout() -> BinaryIO:
         raise OSError(errno.EBADF, "stdout is closed; give -o FILE")
     sys.stdout.flush()
     return sys.stdout.buffer
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        publish(partial, target)
-    except BaseException:
-        free_path(partial)
-        raise

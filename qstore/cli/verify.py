@@ -11,7 +11,7 @@ from ..against import AgainstReport, verify_against
 from ..store import Store
 from ..store import open as open_store
 from ..verify import VerifyReport
-from .arguments import Command, add_json, add_quiet, add_rows, add_tensor
+from .arguments import Command, add_json, add_quiet, add_raw, add_rows, add_tensor, source_of
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
 
@@ -51,8 +51,9 @@ class Verified:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store")
-    parser.add_argument("--against", metavar="SRC", help="what the store was built from")
+    parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
     add_tensor(parser)
+    add_raw(parser)
     add_rows(parser)
     add_quiet(parser)
     add_json(parser)
@@ -61,6 +62,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
         raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    if arguments.raw is not None and len(arguments.against or ()) != 1:
+        raise UsageError("--raw goes with one --against SRC")
     with open_store(arguments.file) as store:
         found = _verify(store, arguments)
     if arguments.json:
@@ -75,8 +78,10 @@ def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
     held = store.verify(progress)
     against = None
     if arguments.against is not None:
+        paths = arguments.against
+        source = paths if len(paths) > 1 else source_of(paths[0], arguments.raw)
         against = verify_against(
-            store, arguments.against, tensor=arguments.tensor, rows=arguments.rows, progress=progress
+            store, source, tensor=arguments.tensor, rows=arguments.rows, progress=progress
         )
     ok = held.ok and (against is None or against.ok)
     return Verified(os.path.abspath(arguments.file), ok, held, against)
@@ -85,7 +90,7 @@ def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
 def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [("broken", problem) for problem in found.store.problems]
     facts.extend(("differs", problem) for problem in (found.against.problems if found.against else ()))
-    return facts if arguments.quiet else [*facts, *_agreements(found, arguments.against)]
+    return facts if arguments.quiet else [*facts, *_agreements(found, " ".join(arguments.against or ()))]
 
 
 def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:

@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fingerprint", "RowSource", "Source", "TensorInfo"]
+from ..errors import SourceError
+
+__all__ = ["Fingerprint", "KeyedSource", "Keys", "RowSource", "Source", "TensorInfo"]
 
 Fingerprint = dict[str, Any]
 """JSON-able identity of a source: equal fingerprints mean "surely the same matrix"."""
+
+Keys = list[str] | NDArray[np.int64]
+"""One key for each row of a chunk: texts, or whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,29 @@ class Source(ABC):
         Number of rows; None while unknown.
     dim : int
         Number of columns, at least 1.
+    keyed : bool
+        Whether the source carries a key for each row: :meth:`keyed_chunks` then gives both.
     """
 
     name: str = ""
     dtype: str
     rows: int | None
     dim: int
+    keyed: bool = False
 
     @abstractmethod
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
         """Yield the rows from `start` on, as arrays of shape (n, dim) with any n ≥ 0."""
+
+    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
+        """Yield the rows from `start` on with as many keys.
+
+        Raises
+        ------
+        SourceError
+            :attr:`keyed` is False.
+        """
+        raise SourceError(f"{self.name or type(self).__name__} carries no keys: give them apart, with keys=")
 
     def fingerprint(self) -> Fingerprint | None:
         """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""
@@ -76,6 +94,20 @@ class Source(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class KeyedSource(Source):
+    """A source that carries a key for each row."""
+
+    keyed = True
+
+    @abstractmethod
+    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
+        """Yield the rows from `start` on, as arrays of shape (n, dim), with n keys each."""
+
+    def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the rows from `start` on; the keys are read and checked all the same."""
+        return (chunk for chunk, _ in self.keyed_chunks(start))
 
 
 class RowSource(Source):

@@ -35,6 +35,8 @@ class ContiguousRows(RowSource):
         Items as they lie in the file; :func:`qstore.quantization.marker_dtype` for types NumPy lacks.
     header_crc32 : int
         CRC-32 of whatever told the above.
+    origin : dict, optional
+        What else belongs to the fingerprint: the index that led to this file.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class ContiguousRows(RowSource):
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         header_crc32: int,
+        origin: Fingerprint | None = None,
     ) -> None:
         where = f"{file.path}: tensor {shortened(repr(name))}" if name else file.path
         self.dtype = type_name(dtype)
@@ -65,7 +68,7 @@ class ContiguousRows(RowSource):
                 f"found {file.size}; the file was cut short while being saved or copied: get it again"
             )
         self._where, self._file, self._kind, self._header_crc32 = where, file, kind, header_crc32
-        self._offset, self._item = offset, dtype
+        self._offset, self._item, self._origin = offset, dtype, origin or {}
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
@@ -83,6 +86,7 @@ class ContiguousRows(RowSource):
             "shape": [self.rows, self.dim],
             "tensor": self.name,
             "header_crc32": self._header_crc32,
+            **self._origin,
         }
 
     def check_unchanged(self) -> None:

@@ -21,10 +21,10 @@ from .checks import check_range, shortened, type_name
 from .contiguous import ContiguousRows
 from .files import RawFile
 
-__all__ = ["NpyFormat"]
+__all__ = ["LONGEST_HEADER", "FortranRows", "NpyFormat", "NpyHeader", "check_typed", "parse_header"]
 
-# NumPy parses no header of more than 10,000 characters either.
-_LONGEST_HEADER = 10_000
+LONGEST_HEADER = 10_012
+"""Most bytes before the data. NumPy parses no header of more than 10,000 characters either."""
 
 
 class NpyFormat:
@@ -63,7 +63,7 @@ class NpyFormat:
         with ExitStack() as on_error:
             file = on_error.enter_context(RawFile(path))
             header = _read_header(file)
-            _check_typed(path, header.dtype)
+            check_typed(path, header.dtype)
             rows = FortranRows if header.fortran_order else ContiguousRows
             source = rows(
                 file,
@@ -94,16 +94,35 @@ class FortranRows(ContiguousRows):
         return columns.view(self._item).T if stop > start else np.empty((0, self.dim), self._item)
 
 
-def _check_typed(path: str, dtype: np.dtype[Any]) -> None:
+def check_typed(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse items that are plain bytes, and say how to give them a type.
+
+    Raises
+    ------
+    SourceError
+    """
     if dtype.type is np.void and dtype.names is None and dtype.subdtype is None:
         raise SourceError(
-            f"{path} holds untyped items of {dtype.itemsize} bytes, as np.save makes of bfloat16 and float8; "
-            f"give np.load(path, mmap_mode='r').view(ml_dtypes.bfloat16), or save float32"
+            f"{where} holds untyped items of {dtype.itemsize} bytes, as np.save makes of bfloat16 and "
+            f"float8; give np.load(path, mmap_mode='r').view(ml_dtypes.bfloat16), or save float32"
         )
 
 
 @dataclass(frozen=True)
-class _Header:
+class NpyHeader:
+    """What stands before the data.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    fortran_order : bool
+    dtype : numpy.dtype
+    end : int
+        Bytes before the data.
+    crc32 : int
+        Of those.
+    """
+
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype[Any]
@@ -111,23 +130,34 @@ class _Header:
     crc32: int
 
 
-def _read_header(file: RawFile) -> _Header:
-    head = file.read_bytes(0, min(file.size, _LONGEST_HEADER + 12))
+def _read_header(file: RawFile) -> NpyHeader:
+    return parse_header(file.path, file.read_bytes(0, min(file.size, LONGEST_HEADER)))
+
+
+def parse_header(where: str, head: bytes) -> NpyHeader:
+    """Parse the first bytes (up to :data:`LONGEST_HEADER`) of a .npy file; `where` starts an error.
+
+    Raises
+    ------
+    SourceError
+    """
     stream = io.BytesIO(head)
     try:
         shape, fortran_order, dtype = _parse(stream)
     except Exception as error:
         # On hostile bytes NumPy's parser raises a dozen types: SyntaxError, TokenError, RecursionError, …
-        raise SourceError(f"{file.path} is no .npy file that can be read: {shortened(str(error))}") from error
+        raise SourceError(f"{where} is no .npy file that can be read: {shortened(str(error))}") from error
     end = stream.tell()
-    return _Header(tuple(int(length) for length in shape), fortran_order, dtype, end, zlib.crc32(head[:end]))
+    return NpyHeader(
+        tuple(int(length) for length in shape), fortran_order, dtype, end, zlib.crc32(head[:end])
+    )
 
 
 def _parse(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy_format.read_magic(stream)
     if version == (1, 0):
-        return npy_format.read_array_header_1_0(stream, max_header_size=_LONGEST_HEADER)
+        return npy_format.read_array_header_1_0(stream, max_header_size=LONGEST_HEADER - 12)
     if version in ((2, 0), (3, 0)):
         # 3.0 differs in the encoding of field names alone, and no type with such names is taken.
-        return npy_format.read_array_header_2_0(stream, max_header_size=_LONGEST_HEADER)
+        return npy_format.read_array_header_2_0(stream, max_header_size=LONGEST_HEADER - 12)
     raise SourceError(f"expected version 1.0, 2.0 or 3.0, found {version[0]}.{version[1]}")

@@ -6,16 +6,25 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from qstore.sources.hdf5 import HDF5Format
-
 from ..errors import SourceError
 from .array import ArraySource, nested_list_source
 from .base import Source, TensorInfo
 from .chunks import ChunkSource
+from .concatenated import are_paths, concatenated
 from .files import RawFile
+from .gguf import GGUFFormat
+from .hdf5 import HDF5Format
 from .npy import NpyFormat
+from .npz import NpzFormat
+from .parquet import ParquetFormat
+from .quantized import CodesSource, is_pair
 from .safetensors import SafetensorsFormat
 from .safetensors_index import SafetensorsIndexFormat
+from .torch_tensor import is_torch_tensor, tensor_source
+from .torch_zip import TorchIndexFormat, TorchZipFormat
+from .vecs import VecsFormat
+from .word_vectors_binary import BinaryWordVectorsFormat
+from .word_vectors_text import TextWordVectorsFormat
 
 __all__ = ["FORMATS", "Format", "list_tensors", "open_source"]
 
@@ -48,8 +57,21 @@ class Format(Protocol):
         """Source of the named tensor, or of the only matrix."""
 
 
-FORMATS: tuple[Format, ...] = (NpyFormat(), HDF5Format(), SafetensorsIndexFormat(), SafetensorsFormat())
-"""In the order they are tried."""
+FORMATS: tuple[Format, ...] = (
+    NpyFormat(),
+    HDF5Format(),
+    SafetensorsIndexFormat(),
+    SafetensorsFormat(),
+    TorchIndexFormat(),
+    TorchZipFormat(),
+    NpzFormat(),
+    VecsFormat(),
+    ParquetFormat(),
+    GGUFFormat(),
+    BinaryWordVectorsFormat(),
+    TextWordVectorsFormat(),
+)
+"""In the order they are tried: text, which tells least of itself, last."""
 
 
 def open_source(obj: Any, tensor: str | None = None) -> Source:
@@ -58,10 +80,11 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     Parameters
     ----------
     obj : path, array, iterable or Source
-        A file or checkpoint directory; anything with `.shape` and row slices; a list of lists; an iterable
-        of 2-D chunks. A Source is returned as it is.
+        A file or checkpoint directory; a list of such, taken one after the other; anything with `.shape`
+        and row slices; a tuple of codes and scales; a list of lists; an iterable of 2-D chunks.
+        A Source is returned as it is.
     tensor : str, optional
-        Which tensor of a file. May be left out where only one is a matrix.
+        Which tensor of a file, or of each. May be left out where only one is a matrix.
 
     Returns
     -------
@@ -85,6 +108,8 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
         return file_format.open(path, tensor)
+    if are_paths(obj):
+        return concatenated(obj, lambda path: open_source(path, tensor))
     if tensor is not None and not (isinstance(obj, Source) and obj.name == tensor):
         raise SourceError(
             f"{type(obj).__name__} has no tensor names: leave tensor={tensor!r} out, or give a file"
@@ -112,6 +137,10 @@ def list_tensors(obj: Any) -> list[TensorInfo]:
 
 
 def _source_in_memory(obj: Any) -> Source:
+    if is_torch_tensor(obj):
+        return tensor_source(obj)
+    if is_pair(obj):
+        return CodesSource(*obj)
     if hasattr(obj, "shape"):
         return ArraySource(obj)
     if hasattr(obj, "keys"):

@@ -6,9 +6,7 @@ parser is our own because that library reads no float8 into NumPy, and bfloat16 
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,12 +20,10 @@ from .base import RowSource, TensorInfo
 from .checks import check_matrix, shortened
 from .contiguous import ContiguousRows
 from .files import RawFile
+from .json_object import LONGEST_JSON, parse_json
 from .tensors import only_matrix, unknown_tensor
 
-__all__ = ["LONGEST_HEADER", "Entry", "Header", "SafetensorsFormat", "layout_of", "parse_json", "read_header"]
-
-LONGEST_HEADER = 100_000_000
-"""Most bytes of JSON that are parsed, as in the format's own library."""
+__all__ = ["Entry", "Header", "SafetensorsFormat", "layout_of", "read_header"]
 
 _TYPES = {  # name in the file: (name here, bits)
     "F64": ("float64", 64),
@@ -64,7 +60,7 @@ class SafetensorsFormat:
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether a plausible header length and a `{` start the file."""
-        return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER
+        return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_JSON
 
     def tensors(self, path: str) -> list[TensorInfo]:
         """All tensors, sorted by name.
@@ -151,10 +147,10 @@ def read_header(file: RawFile) -> Header:
         Something is not as the format has it: the length, the JSON, a tensor's place or size.
     """
     length = int.from_bytes(file.read_bytes(0, 8), "little")
-    if length > LONGEST_HEADER or length > file.size - 8:
+    if length > LONGEST_JSON or length > file.size - 8:
         raise SourceError(
             f"{file.path} is no complete safetensors file: expected a header of at most "
-            f"{min(LONGEST_HEADER, file.size - 8)} bytes, found a length of {length}"
+            f"{min(LONGEST_JSON, file.size - 8)} bytes, found a length of {length}"
         )
     text = file.read_bytes(8, length)
     members = parse_json(file.path, text)
@@ -162,32 +158,6 @@ def read_header(file: RawFile) -> Header:
     entries = {name: _entry(file.path, name, member) for name, member in members.items()}
     _check_offsets(file.path, entries.values(), file.size - 8 - length)
     return Header(entries, 8 + length, zlib.crc32(text))
-
-
-def parse_json(path: str, text: bytes) -> dict[str, Any]:
-    """JSON object in which no name stands twice.
-
-    Raises
-    ------
-    SourceError
-    """
-    try:
-        members = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: expected JSON, found something else: {shortened(str(error))}") from error
-    if not isinstance(members, dict):
-        raise SourceError(f"{path}: expected a JSON object, found {type(members).__name__}")
-    return members
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the name {shortened(repr(twice))} stands twice")
-    for name in members:
-        name.encode()  # a lone surrogate is no name: UnicodeEncodeError is a ValueError
-    return members
 
 
 def _entry(path: str, name: str, member: Any) -> Entry:

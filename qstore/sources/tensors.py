@@ -8,8 +8,9 @@ from ..errors import SourceError, TensorError
 from ..quantization import ELEMENT_TYPES
 from .base import TensorInfo
 from .checks import shortened
+from .quantized import QUANTIZED
 
-__all__ = ["only_matrix", "unknown_tensor"]
+__all__ = ["is_matrix", "only_matrix", "unknown_tensor"]
 
 _MOST_LISTED = 40
 # difflib takes about 25 µs a name; a hostile file can hold millions, or a few of megabytes.
@@ -27,7 +28,7 @@ def only_matrix(where: str, tensors: Sequence[TensorInfo]) -> TensorInfo:
     SourceError
         There is none.
     """
-    matrices = [info for info in tensors if _is_matrix(info)]
+    matrices = [info for info in tensors if is_matrix(info)]
     if len(matrices) == 1:
         return matrices[0]
     if matrices:
@@ -54,8 +55,9 @@ def unknown_tensor(where: str, tensor: str, names: Iterable[str]) -> TensorError
     return TensorError(f"{where} has no tensor {_quoted(tensor)}: {hint}", closest or tuple(names))
 
 
-def _is_matrix(info: TensorInfo) -> bool:
-    return len(info.shape) == 2 and info.shape[1] > 0 and info.dtype in ELEMENT_TYPES
+def is_matrix(info: TensorInfo) -> bool:
+    """Whether a store can be built from the tensor: 2-D, with columns, of a supported type."""
+    return len(info.shape) == 2 and info.shape[1] > 0 and info.dtype in (*ELEMENT_TYPES, QUANTIZED)
 
 
 def _closest(tensor: str, names: Sequence[str]) -> tuple[str, ...]:

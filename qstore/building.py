@@ -16,10 +16,20 @@ from .errors import SourceError
 from .outputs import check_output
 from .progress import Progress, rows_progress
 from .quantization import item_size
-from .sources import RowSource, Source, open_source
+from .sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from .writer import Writer
 
-__all__ = ["BuildPlan", "BuildReport", "build", "limited", "plan", "row_range"]
+__all__ = [
+    "BuildPlan",
+    "BuildReport",
+    "build",
+    "check_places",
+    "limited",
+    "plan",
+    "planned",
+    "row_range",
+    "source_bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,14 @@ def build(
 
     Parameters
     ----------
-    source : path-like, array-like or iterable
-        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); anything with
-        ``.shape`` and row slices (ndarray, memmap, h5py dataset, zarr array …); or an iterable of
-        2-D chunks.
+    source : path-like, list of path-like, array-like or iterable
+        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); a list of such, whose
+        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset,
+        zarr array …); or an iterable of 2-D chunks.
     path : path-like
         The store to make.
     tensor : str, optional
-        Which tensor of the source; needed where it holds several 2-D ones.
+        Which tensor of the source (of each, in a list); needed where it holds several 2-D ones.
     rows : slice or (start, stop), optional
         Only these rows.
     threads : int, optional
@@ -115,9 +125,9 @@ def build(
     overwrite : bool
         Replace an existing file once the new one is complete.
     resume : bool
-        Go on where an interrupted build of the same source and parameters stopped (not for iterables:
-        they start again); False begins again. Rows done before are compared with the source unless
-        that is an unchanged file.
+        Go on where an interrupted build of the same source and parameters stopped (not for iterables and
+        what is quantized already: they start again); False begins again. Rows done before are compared
+        with the source unless that is an unchanged file.
     nonfinite : {"error", "zero"}
         What to do about NaN and infinities: stop, or store 0.
 
@@ -143,7 +153,7 @@ def build(
     (3, 3, 'float32')
     """
     begun = time.perf_counter()
-    _check_places(source, _absolute(path), overwrite)
+    check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
         identity = matrix.fingerprint()
@@ -153,9 +163,8 @@ def build(
             matrix.dim,
             None if last is None else last - first,
             overwrite=overwrite,
-            # A stream has to be read from its beginning anyway, and nothing tells whether it is the same.
-            resume=resume and isinstance(matrix, RowSource),
-            keep=isinstance(matrix, RowSource),
+            resume=resume and _can_go_on(matrix),
+            keep=_can_go_on(matrix),
             nonfinite=nonfinite,
             threads=threads,
             tensor=matrix.name,
@@ -176,7 +185,7 @@ def build(
             rows=writer.rows,
             dim=matrix.dim,
             rows_resumed=resumed,
-            source_bytes=writer.rows * matrix.dim * item_size(matrix.dtype),
+            source_bytes=source_bytes(writer.rows, matrix.dim, matrix.dtype),
             file_bytes=os.stat(writer.path).st_size,
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
@@ -192,39 +201,65 @@ def plan(
     overwrite: bool = False,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
-    _check_places(source, _absolute(path), overwrite)
+    check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        first, last = row_range(rows, matrix.rows)
-        count = None if last is None else last - first
-        return BuildPlan(
-            path=str(_absolute(path)),
-            tensor=matrix.name,
-            source_dtype=matrix.dtype,
-            rows=count,
-            dim=matrix.dim,
-            source_bytes=None if count is None else count * matrix.dim * item_size(matrix.dtype),
-            file_bytes=None
-            if count is None
-            else layout.compose(count, matrix.dim, {"content_id": "0" * 32}).size,
-        )
+        return planned(matrix, _absolute(path), rows)
 
 
-def _check_places(source: Any, path: Path, overwrite: bool) -> None:
-    is_file = isinstance(source, (str, os.PathLike)) and path.exists() and os.path.exists(source)
-    if is_file and os.path.samefile(source, path):
-        raise SourceError(f"{path} is both the source and the output; choose another output")
+def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None) -> BuildPlan:
+    """Plan of the store of an open source."""
+    first, last = row_range(rows, matrix.rows)
+    count = None if last is None else last - first
+    return BuildPlan(
+        path=str(path),
+        tensor=matrix.name,
+        source_dtype=matrix.dtype,
+        rows=count,
+        dim=matrix.dim,
+        source_bytes=None if count is None else source_bytes(count, matrix.dim, matrix.dtype),
+        file_bytes=None
+        if count is None
+        else layout.compose(count, matrix.dim, {"content_id": "0" * 32}).size,
+    )
+
+
+def check_places(source: Any, path: Path, overwrite: bool) -> None:
+    """Raise unless a store of `source` may be published at `path`."""
+    for one in source if are_paths(source) else [source]:
+        is_file = isinstance(one, (str, os.PathLike)) and path.exists() and os.path.exists(one)
+        if is_file and os.path.samefile(one, path):
+            raise SourceError(f"{path} is both the source and the output; choose another output")
     check_output(path, overwrite)
 
 
 def _fill(
     writer: Writer, matrix: Source, first: int, last: int | None, on_rows: Callable[[int], object]
 ) -> None:
+    if isinstance(matrix, QuantizedSource):
+        for codes, scales in matrix.coded_chunks(first, last):
+            writer.append_codes(codes, scales)
+            on_rows(len(codes))
+        return
     if isinstance(matrix, RowSource):
         writer.append_rows(matrix.read, first + writer.rows, matrix.rows if last is None else last, on_rows)
         return
     for chunk in limited(matrix.chunks(first), None if last is None else last - first):
         writer.append(chunk)
         on_rows(len(chunk))
+
+
+def _can_go_on(matrix: Source) -> bool:
+    """Whether an interrupted build need not start again.
+
+    A stream has to be read from its beginning anyway, and nothing tells whether it is the same. Codes are
+    copied faster than they could be compared.
+    """
+    return isinstance(matrix, RowSource) and not isinstance(matrix, QuantizedSource)
+
+
+def source_bytes(rows: int, dim: int, dtype: str) -> int:
+    """Size of a matrix in its source's type: codes have a scale of 8 bytes in each row beside them."""
+    return rows * (dim + 8) if dtype == QuantizedSource.dtype else rows * dim * item_size(dtype)
 
 
 def limited(chunks: Iterator[NDArray[Any]], rows: int | None) -> Iterator[NDArray[Any]]:

@@ -1,0 +1,108 @@
+"""What is exported: consecutive rows of a store, given block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ExportError
+from ..store import Store
+
+__all__ = ["Selection"]
+
+# Values of one block: 4 MiB as float32.
+_BLOCK_VALUES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Consecutive rows of a store.
+
+    Attributes
+    ----------
+    store : Store
+        Read as the type to export.
+    first, last : int
+        The first row, and the one behind the last.
+    keys : sequence of str or None
+        A word for each row of the whole store.
+    on_rows : callable
+        Gets the number of rows that were just given.
+    """
+
+    store: Store
+    first: int
+    last: int
+    keys: Sequence[str] | None
+    on_rows: Callable[[int], object]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.last - self.first, self.store.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Little-endian type of the values."""
+        return self.store.dtype.newbyteorder("<")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @property
+    def tensor(self) -> str:
+        """Name of the tensor, where the format wants one."""
+        return self.store.tensor or "weight"
+
+    def blocks(self, values: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, fresh array of whole rows of about so many values)."""
+        for start, stop in self._ranges(values or _BLOCK_VALUES):
+            yield start, self.store[start:stop].astype(self.dtype, copy=False)
+            self.on_rows(stop - start)
+
+    def codes(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield copies of the codes: views that an error holds on to would keep the store from closing."""
+        for start, stop in self._ranges(4 * _BLOCK_VALUES):
+            yield self.store.codes[start:stop].copy()
+            self.on_rows(stop - start)
+
+    def scales(self) -> Iterator[NDArray[np.float64]]:
+        """Yield copies of the scales."""
+        for start in range(self.first, self.last, _BLOCK_VALUES):
+            yield self.store.scales[start : min(start + _BLOCK_VALUES, self.last)].astype("<f8")
+
+    def _ranges(self, values: int) -> Iterator[tuple[int, int]]:
+        step = max(1, values // self.store.shape[1])
+        for start in range(self.first, self.last, step):
+            yield start, min(start + step, self.last)
+
+    def words(self, first: int, count: int) -> list[bytes]:
+        """The words of `count` rows from `first` on: their keys, or else their numbers.
+
+        Raises
+        ------
+        ExportError
+            A key is empty or holds white space, which separates words where this is used.
+        """
+        if self.keys is None:
+            return [str(row).encode() for row in range(first, first + count)]
+        return [_word(self.keys[row], row) for row in range(first, first + count)]
+
+
+def _word(key: str, row: int) -> bytes:
+    try:
+        word = key.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ExportError(f"the key of row {row} is {key!r}, expected text") from None
+    if word.split() != [word]:
+        raise ExportError(
+            f"the key of row {row} is {key!r}, expected a word without white space, which this format "
+            f"cannot hold; replace it, or export to .parquet"
+        )
+    return word

@@ -1,0 +1,289 @@
+"""Parquet files: columns of lists of numbers, each a matrix, read by pyarrow batch after batch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MissingExtraError, SourceError, TensorError
+from .base import Fingerprint, Keys, Source, TensorInfo
+from .byte_stream import FileBytes
+from .checks import check_matrix, shortened, type_name
+from .files import RawFile
+from .tensors import only_matrix, unknown_tensor
+
+__all__ = ["ParquetFormat", "ParquetRows"]
+
+_MAGIC = b"PAR1"
+_BATCH_BYTES = 4 << 20
+_MOST_BATCH_ROWS = 1 << 16
+_FOOTER_BYTES = 8
+# Without a buffer pyarrow holds a whole column of a row group, which can be gigabytes.
+_OPTIONS = {"buffer_size": 1 << 20, "pre_buffer": False}
+
+
+class ParquetFormat:
+    """One `.parquet` file; its columns of lists are the matrices."""
+
+    name = "Parquet"
+    suffixes: tuple[str, ...] = (".parquet",)
+    checkpoint_names: tuple[str, ...] = ()
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether the file starts like a Parquet file."""
+        return head.startswith(_MAGIC)
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All columns in the order of the file; those of lists with the width of their first row.
+
+        Raises
+        ------
+        SourceError
+        MissingExtraError
+            pyarrow is not installed.
+        """
+        with ExitStack() as stack:
+            file = stack.enter_context(RawFile(path))
+            with _named_errors(path):
+                return _columns(_open(file, stack))
+
+    def open(self, path: str, tensor: str | None) -> Source:
+        """Source of the rows of one column; see :class:`ParquetRows`."""
+        return ParquetRows(path, tensor)
+
+
+class ParquetRows(Source):
+    """Rows of a column of lists (of one fixed size, or of any as long as all rows have it).
+
+    For one thread at a time. Memory is that of two batches and a page of the file; with pages below 16 KiB,
+    which no common library writes, pyarrow also keeps 4 bytes for each value of a row group.
+
+    Parameters
+    ----------
+    path : str
+    tensor : str, optional
+        Name of the column. May be left out where only one holds lists.
+    keys : str, optional
+        Name of a column of strings or whole numbers, one key for each row.
+
+    Raises
+    ------
+    SourceError
+        The file is malformed or cut short, or the column is not one of lists of numbers; while iterating
+        also where a row is null, holds null, or has another width (the row is named).
+    TensorError
+        Several columns of lists and no name, or a name that is not there.
+    MissingExtraError
+        pyarrow is not installed.
+    """
+
+    rows: int
+
+    def __init__(self, path: str, tensor: str | None = None, *, keys: str | None = None) -> None:
+        with ExitStack() as on_error:
+            self._file = on_error.enter_context(RawFile(path))
+            with _named_errors(path):
+                self._parquet = _open(self._file, on_error)
+                name = only_matrix(path, _columns(self._parquet)).name if tensor is None else tensor
+                info = _column(path, self._parquet, name)
+                self._keys = None if keys is None else _key_column(path, self._parquet, keys)
+            self.name, self.dtype = name, info.dtype
+            self._where = f"{path}: column {shortened(repr(name))}"
+            check_matrix(self._where, info.shape, info.dtype)
+            self.rows, self.dim = info.shape
+            self._footer_crc32 = _footer_crc32(self._file)
+            self._closing = on_error.pop_all()
+        self.keyed = keys is not None
+
+    def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the rows from `start` on in pieces of about 4 MiB."""
+        batches = self._batches(start, [self.name])
+        return (_matrix(self._where, column, row, self.dim) for row, (column,) in batches)
+
+    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
+        """Yield the same with as many keys; raises `SourceError` where no column of keys was named."""
+        if self._keys is None:
+            raise SourceError(f"{self._where} was opened without keys=: name the column that holds them")
+        where = f"{self._file.path}: column {shortened(repr(self._keys))}"
+        return (
+            (_matrix(self._where, column, row, self.dim), _key_values(where, keys, row))
+            for row, (column, keys) in self._batches(start, [self.name, self._keys])
+        )
+
+    def _batches(self, start: int, names: list[str]) -> Iterator[tuple[int, list[Any]]]:
+        """Columns, batch by batch, with the number of the first row."""
+        groups, row = _groups_from(self._parquet.metadata, start)
+        size = _batch_rows(self.dim, self.dtype)
+        with _named_errors(self._file.path):
+            for batch in self._parquet.iter_batches(
+                size, groups, list(dict.fromkeys(names)), use_threads=False
+            ):
+                skipped = min(max(0, start - row), len(batch))
+                columns = [batch.column(name).slice(skipped) for name in names]
+                yield row + skipped, columns
+                row += len(batch)
+        if row != self.rows:
+            raise SourceError(f"{self._where} expected {self.rows} rows, found {row}: the file is damaged")
+
+    def fingerprint(self) -> Fingerprint:
+        """Size, time and footer of the file as they were when it was opened."""
+        return {
+            "kind": "parquet",
+            "size": self._file.size,
+            "mtime_ns": self._file.mtime_ns,
+            "dtype": self.dtype,
+            "shape": [self.rows, self.dim],
+            "tensor": self.name,
+            "header_crc32": self._footer_crc32,
+        }
+
+    def check_unchanged(self) -> None:
+        """Compare the file's size and time of change with those it was opened with."""
+        self._file.check_unchanged()
+
+    def close(self) -> None:
+        """Give the file back. May be called twice, but not beside a running read."""
+        self._closing.close()
+
+
+@contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    """Turn what pyarrow raises on malformed files into SourceError."""
+    import_errors = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+    try:
+        yield
+    except (SourceError, MissingExtraError):
+        raise
+    except import_errors as error:  # pyarrow's own types are all below these
+        raise SourceError(f"{path} cannot be read as Parquet: {shortened(str(error))}") from error
+
+
+def _open(file: RawFile, stack: ExitStack) -> Any:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{file.path}: reading Parquet needs pip install "qstore[parquet]"'
+        ) from error
+    # Through an object that can reach no other file.
+    return stack.enter_context(parquet.ParquetFile(FileBytes(file), **_OPTIONS))
+
+
+def _columns(parquet: Any) -> list[TensorInfo]:
+    schema = parquet.schema_arrow
+    once = [name for name in schema.names if schema.names.count(name) == 1]
+    return [_info(parquet, schema.field(name)) for name in once]
+
+
+def _column(path: str, parquet: Any, name: str) -> TensorInfo:
+    schema = parquet.schema_arrow
+    if name not in schema.names:
+        raise unknown_tensor(path, name, schema.names)
+    if schema.names.count(name) > 1:
+        raise TensorError(f"{path} has {schema.names.count(name)} columns named {name!r}: rename all but one")
+    return _info(parquet, schema.field(name))
+
+
+def _key_column(path: str, parquet: Any, name: str) -> str:
+    import pyarrow
+
+    _column(path, parquet, name)
+    kind = parquet.schema_arrow.field(name).type
+    kinds = pyarrow.types
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_integer(kind)):
+        raise SourceError(f"{path}: column {name!r} holds {kind}: expected strings or whole numbers as keys")
+    return name
+
+
+def _info(parquet: Any, field: Any) -> TensorInfo:
+    import pyarrow
+
+    kind, rows = field.type, parquet.metadata.num_rows
+    if pyarrow.types.is_fixed_size_list(kind):
+        return TensorInfo(field.name, (rows, kind.list_size), _value_type(kind.value_type))
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        return TensorInfo(field.name, (rows, _first_width(parquet, field.name)), _value_type(kind.value_type))
+    return TensorInfo(field.name, (rows,), str(kind))
+
+
+def _value_type(kind: Any) -> str:
+    """Element type in NumPy's words, or Arrow's where NumPy has none."""
+    import pyarrow
+
+    if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)):
+        return str(kind)
+    return type_name(np.dtype(kind.to_pandas_dtype()))
+
+
+def _first_width(parquet: Any, name: str) -> int:
+    """Width of the first row: the file's description of a list tells none. 0 where there is no row."""
+    for batch in parquet.iter_batches(1, columns=[name], use_threads=False):
+        if len(batch):
+            return len(batch.column(name)[0].values or ())
+    return 0
+
+
+def _groups_from(metadata: Any, start: int) -> tuple[list[int], int]:
+    """The row groups that hold rows from `start` on, and the first row of the first one."""
+    row = 0
+    for number in range(metadata.num_row_groups):
+        length = metadata.row_group(number).num_rows
+        if row + length > start:
+            return list(range(number, metadata.num_row_groups)), row
+        row += length
+    return [], row
+
+
+def _batch_rows(dim: int, dtype: str) -> int:
+    return min(_MOST_BATCH_ROWS, max(1, _BATCH_BYTES // (dim * np.dtype(dtype).itemsize)))
+
+
+def _matrix(where: str, lists: Any, row: int, dim: int) -> NDArray[Any]:
+    """The rows of an array of lists, `row` being the number of the first one."""
+    import pyarrow
+
+    if lists.null_count:
+        raise SourceError(f"{where}: row {row + _first_null(lists)} is null: expected {dim} numbers")
+    if not pyarrow.types.is_fixed_size_list(lists.type):
+        widths = np.diff(lists.offsets.to_numpy())
+        if (widths != dim).any():
+            bad = int(np.argmax(widths != dim))
+            raise SourceError(f"{where}: row {row + bad} expected {dim} values, found {widths[bad]}")
+    values = lists.flatten()
+    if values.null_count:
+        bad, column = divmod(_first_null(values), dim)
+        raise SourceError(f"{where}: row {row + bad}, column {column} is null: expected a number")
+    matrix: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return matrix
+
+
+def _first_null(values: Any) -> int:
+    return int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+
+
+def _key_values(where: str, keys: Any, row: int) -> Keys:
+    import pyarrow
+
+    if keys.null_count:
+        raise SourceError(f"{where}: row {row + _first_null(keys)} is null: expected a key")
+    if not pyarrow.types.is_integer(keys.type):
+        texts: list[str] = keys.to_pylist()
+        return texts
+    try:
+        numbers: NDArray[np.int64] = keys.cast(pyarrow.int64()).to_numpy()
+    except pyarrow.ArrowInvalid as error:
+        raise SourceError(
+            f"{where}: rows {row} and after expected keys of 64 bits with sign: {error}"
+        ) from error
+    return numbers
+
+
+def _footer_crc32(file: RawFile) -> int:
+    """CRC-32 of the footer, which pyarrow has found whole."""
+    length = int.from_bytes(file.read_bytes(file.size - _FOOTER_BYTES, 4), "little")
+    return zlib.crc32(file.read_bytes(file.size - _FOOTER_BYTES - length, length))

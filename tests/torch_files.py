@@ -1,0 +1,95 @@
+"""Torch checkpoints made without torch: pickles put together from opcodes, zipped as torch.save does."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ORDERED_DICT",
+    "STORAGES",
+    "body",
+    "checkpoint",
+    "mapping",
+    "rebuild",
+    "state",
+    "storage",
+    "tensor",
+]
+
+STORAGES = {
+    "float64": "DoubleStorage",
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+}
+ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+
+
+def body(value: Any) -> bytes:
+    """Opcodes that push a plain value."""
+    return pickletools.optimize(pickle.dumps(value, 2))[2:-1]
+
+
+def storage(key: str, count: int, kind: str = "FloatStorage", module: str = "torch") -> bytes:
+    """Opcodes that push a storage."""
+    what = f"c{module}\n{kind}\n".encode()
+    return b"(" + body("storage") + what + body(key) + body("cpu") + body(count) + b"tQ"
+
+
+def rebuild(
+    held: bytes,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    function: str = "_rebuild_tensor_v2",
+    more: bytes = b"",
+) -> bytes:
+    """Opcodes that push a view of a storage."""
+    view = body(offset) + body(shape) + body(strides)
+    return f"ctorch._utils\n{function}\n(".encode() + held + view + b"\x89" + ORDERED_DICT + more + b"tR"
+
+
+def tensor(key: str, values: NDArray[Any]) -> bytes:
+    """Opcodes that push a contiguous tensor of these values."""
+    word = values.dtype.names[0] if values.dtype.names else values.dtype.name
+    strides = tuple(step // values.itemsize for step in values.strides)
+    return rebuild(storage(key, values.size, STORAGES[word]), 0, values.shape, strides)
+
+
+def mapping(**members: bytes) -> bytes:
+    """Opcodes that push a dict."""
+    return b"}(" + b"".join(body(name.replace("__", ".")) + ops for name, ops in members.items()) + b"u"
+
+
+def state(**members: bytes) -> bytes:
+    """The pickle of a state dict; two underscores in a name stand for a dot."""
+    return b"\x80\x02" + mapping(**members) + b"."
+
+
+def checkpoint(
+    path: Path,
+    data: bytes,
+    storages: dict[str, Any] | None = None,
+    byteorder: bytes = b"little",
+    method: int = 0,
+) -> Path:
+    """A zip archive of the pickle and the storages."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/byteorder", byteorder)
+        for key, values in (storages or {}).items():
+            archive.writestr(f"archive/data/{key}", np.ascontiguousarray(values).tobytes())
+        archive.writestr("archive/version", "3\n")
+    return path
