@@ -1,0 +1,232 @@
+"""Other libraries that keep matrices or embeddings, each behind the interface of readers.py.
+
+All but numpy are optional: ``pip install "qstore[bench]"``. What is missing is skipped by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .options import Options
+from .readers import Reader, Rows
+from .scene import Scene
+
+__all__ = ["DISTRIBUTIONS", "library", "peer_readers", "versions", "write_safetensors_header"]
+
+DISTRIBUTIONS = {
+    "torch": "torch",
+    "faiss": "faiss-cpu",
+    "usearch": "usearch",
+    "h5py": "h5py",
+    "zarr": "zarr",
+    "lance": "pylance",
+    "safetensors": "safetensors",
+}
+
+# An 8-bit code of a range that reaches from -largest to +largest is off by half a step of 2/255, and a row
+# of all columns' ranges (faiss) by a whole one.
+_EIGHT_BIT_ERROR = 1.1 / 127
+
+
+def library(name: str) -> Any:
+    """Import a peer. All go through here, so that none is needed; ImportError names what to install."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        distribution = DISTRIBUTIONS.get(name.partition(".")[0], name)
+        raise ImportError(f"pip install {distribution} ({error})") from None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of all peers; None for what is missing."""
+    found: dict[str, str | None] = {}
+    for distribution in DISTRIBUTIONS.values():
+        try:
+            found[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            found[distribution] = None
+    return found
+
+
+def peer_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str, str]]:
+    """Readers of all libraries that are wanted and there, and why the others are not."""
+    readers, skipped = [], {}
+    for name, make in _MAKERS.items():
+        if not options.wants(name):
+            continue
+        try:
+            readers.append(make(scene))
+        except ImportError as error:
+            skipped[name] = str(error)
+    return readers, skipped
+
+
+def _loop(read: Callable[[int], Any]) -> Callable[[list[int]], Any]:
+    def one_by_one(numbers: list[int]) -> Any:
+        row = None
+        for number in numbers:
+            row = read(number)
+        return row
+
+    return one_by_one
+
+
+def _torch(scene: Scene) -> Reader:
+    torch = library("torch")
+    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
+    values = torch.from_numpy(scene.values)
+    scales = values.abs().amax(1).double() / 127
+    weight = torch.quantize_per_channel(values, scales, torch.full_like(scales, 128), 0, torch.quint8)
+    embedding = torch.ao.nn.quantized.Embedding(scene.rows, scene.dim)
+    embedding.set_weight(weight)
+
+    def take(rows: Rows) -> NDArray[Any]:
+        result: NDArray[Any] = embedding(torch.from_numpy(rows)).numpy()
+        return result
+
+    return Reader(
+        "torch quantized Embedding",
+        take,
+        one_by_one=_loop(lambda number: embedding(torch.tensor([number])).numpy()[0]),
+        error=_EIGHT_BIT_ERROR,
+    )
+
+
+def _faiss(scene: Scene) -> Reader:
+    faiss = library("faiss")
+    index = faiss.IndexScalarQuantizer(scene.dim, faiss.ScalarQuantizer.QT_8bit)
+    index.train(scene.values)
+    index.add(scene.values)
+    path = str(scene.path("index.faiss"))
+    faiss.write_index(index, path)
+    mapped = faiss.read_index(path, getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
+    return Reader(
+        "faiss SQ8",
+        mapped.reconstruct_batch,
+        block=lambda start, stop: mapped.reconstruct_n(start, stop - start),
+        one_by_one=_loop(mapped.reconstruct),
+        error=_EIGHT_BIT_ERROR,
+    )
+
+
+def _usearch(scene: Scene) -> Reader:
+    index_type = library("usearch.index").Index
+    options = {"ndim": scene.dim, "metric": "cos", "dtype": "i8", "connectivity": 2}
+    index = index_type(**options, expansion_add=1, expansion_search=1)
+    index.add(np.arange(scene.rows), scene.values)
+    path = str(scene.path("index.usearch"))
+    index.save(path)
+    mapped = index_type.restore(path, view=True)
+    # It keeps directions only; lengths are the caller's business.
+    lengths = np.linalg.norm(scene.values, axis=1) / 127
+
+    def take(rows: Rows) -> NDArray[Any]:
+        directions: NDArray[Any] = np.asarray(mapped.get(rows), np.float32)
+        directions *= lengths[rows, None]
+        return directions
+
+    return Reader(
+        "usearch i8",
+        take,
+        one_by_one=_loop(lambda number: mapped.get(number) * lengths[number]),
+        error=8 * _EIGHT_BIT_ERROR,
+    )
+
+
+def _h5py(scene: Scene) -> Reader:
+    h5py = library("h5py")
+    with h5py.File(scene.path("float32.h5"), "w") as file:
+        file["values"] = scene.values
+    dataset = h5py.File(scene.path("float32.h5"), "r")["values"]
+
+    def take(rows: Rows) -> NDArray[Any]:
+        # h5py refuses unsorted and repeated rows.
+        numbers, places = np.unique(rows, return_inverse=True)
+        result: NDArray[Any] = dataset[numbers][places]
+        return result
+
+    return Reader("h5py float32", take, block=_slices(dataset), one_by_one=_loop(dataset.__getitem__))
+
+
+def _slices(dataset: Any) -> Callable[[int, int], Any]:
+    return lambda start, stop: dataset[start:stop]
+
+
+def _zarr(scene: Scene) -> Reader:
+    zarr = library("zarr")
+    chunks = (min(256, scene.rows), scene.dim)
+    array = zarr.create_array(
+        scene.path("float32.zarr"), shape=scene.values.shape, chunks=chunks, dtype="f4", compressors=None
+    )
+    array[:] = scene.values
+    return Reader(
+        "zarr float32, chunks of 256",
+        array.oindex.__getitem__,
+        block=_slices(array),
+        one_by_one=_loop(array.__getitem__),
+    )
+
+
+def _lance(scene: Scene) -> Reader:
+    lance, arrow = library("lance"), library("pyarrow")
+    column = arrow.FixedSizeListArray.from_arrays(arrow.array(scene.values.reshape(-1)), scene.dim)
+    dataset = lance.write_dataset(arrow.table({"values": column}), str(scene.path("float32.lance")))
+
+    def take(rows: Any) -> NDArray[Any]:
+        column = dataset.take(rows)["values"].combine_chunks()
+        result: NDArray[Any] = column.flatten().to_numpy().reshape(-1, scene.dim)
+        return result
+
+    return Reader(
+        "lance float32",
+        lambda rows: take(rows.tolist()),
+        block=lambda start, stop: take(range(start, stop)),
+        one_by_one=_loop(lambda number: take([number])[0]),
+    )
+
+
+def write_safetensors_header(file: Any, rows: int, dim: int) -> None:
+    """What comes before the data of one float32 tensor named "values"."""
+    about = {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, 4 * rows * dim]}
+    header = json.dumps({"values": about}).encode()
+    header += b" " * (-len(header) % 8)
+    file.write(len(header).to_bytes(8, "little") + header)
+
+
+def _safetensors(scene: Scene) -> Reader:
+    safetensors = library("safetensors")
+    path = scene.path("float32.safetensors")
+    with open(path, "wb") as file:
+        write_safetensors_header(file, scene.rows, scene.dim)
+        scene.values.tofile(file)
+    part = safetensors.safe_open(path, "np").get_slice("values")
+
+    def take(rows: Rows) -> NDArray[Any]:
+        # It reads slices only.
+        return np.concatenate([part[number : number + 1] for number in rows.tolist()])
+
+    return Reader(
+        "safetensors float32",
+        take,
+        block=lambda start, stop: part[start:stop],
+        one_by_one=_loop(lambda number: part[number : number + 1][0]),
+    )
+
+
+_MAKERS: dict[str, Callable[[Scene], Reader]] = {
+    "torch": _torch,
+    "faiss": _faiss,
+    "usearch": _usearch,
+    "h5py": _h5py,
+    "zarr": _zarr,
+    "lance": _lance,
+    "safetensors": _safetensors,
+}
