@@ -231,6 +231,12 @@ def pool(
         Bad offsets, or an unknown mode.
     """
     engine = _engine if lies_well(codes) else quantization
+    values = rows.size * codes.shape[1]
+    if threads == 1 or (threads is None and values < SPLIT_VALUES):
+        bad = engine.pool(codes, scales, rows, offsets, weights, mode, out)
+        if bad >= 0:
+            _raise_out_of_bounds(int(rows[bad]), len(codes))
+        return
 
     def part(start: int, stop: int) -> None:
         first = int(offsets[start]) if start else 0
@@ -241,8 +247,7 @@ def pool(
         if bad >= 0:
             _raise_out_of_bounds(int(rows[first + bad]), len(codes))
 
-    values = rows.size * codes.shape[1]
-    if values >= SPLIT_VALUES and threads != 1:  # what the parts say would depend on the split
+    if values >= SPLIT_VALUES:  # what the parts say would depend on the split
         quantization.bag_lengths(offsets, rows.size)
     in_parts(part, len(offsets), values, threads)
 

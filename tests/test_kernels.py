@@ -385,6 +385,32 @@ def test_one_row(engine: str, dtype: str) -> None:
             kernels.gather_row(codes, scales, row, out)
 
 
+@pytest.mark.parametrize("dtype", OUTPUT_TYPES)
+@pytest.mark.parametrize("dim", [5, 67, 768])
+@pytest.mark.parametrize(("shift", "gap"), [(0, 0), (1, 0), (2, 6), (3, 64), (16, 0), (24, 24), (60, 8)])
+def test_large_outputs_at_any_address(engine: str, dtype: str, dim: int, shift: int, gap: int) -> None:
+    """Streamed outputs: lines cut by the ends of rows, gaps between rows, odd addresses."""
+    size = np.dtype(dtype).itemsize
+    rows, stride = (5 << 20) // (dim * size), dim * size + gap
+    generator = np.random.default_rng(dim)
+    codes = generator.integers(0, 256, (300, dim), dtype=np.uint8)
+    scales = generator.choice([0.0, 1e-3, 1 / 3, 1e-30, 1e30], 300) * generator.uniform(1, 2, 300)
+    numbers = generator.integers(-300, 300, rows)
+    expected = np.empty((rows, dim), dtype)
+    assert quantization.gather(codes, scales, numbers, expected) == -1
+    buffer = np.full(rows * stride + 192, 0xA5, np.uint8)
+    first = -buffer.ctypes.data % 64 + shift
+    out: NDArray[Any] = np.ndarray((rows, dim), dtype, buffer, first, (stride, size))
+    around = np.ones(buffer.size, bool)
+    np.ndarray((rows, dim * size), bool, around, first, (stride, 1))[:] = False
+    kernels.gather(codes, scales, numbers, out, threads=1)
+    assert_same_bits(out, expected)
+    out[:] = 0
+    kernels.dequantize_into(codes[numbers], scales[numbers], out, threads=1)
+    assert_same_bits(out, expected)
+    assert (buffer[around] == 0xA5).all()
+
+
 def test_threads_must_be_positive(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     split_from(monkeypatch, 1)
     codes, scales = np.zeros((6, 6), np.uint8), np.ones(6)

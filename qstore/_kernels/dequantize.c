@@ -70,6 +70,21 @@ void dequantize_float16_baseline(const uint8_t *codes, size_t dim, double scale,
     float16_body(codes, dim, scale, out);
 }
 
+void stream_float32_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float32_body(codes, dim, scale, out);
+}
+
+void stream_float64_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float64_body(codes, dim, scale, out);
+}
+
+void stream_float16_baseline(const uint8_t *codes, size_t dim, double scale, char *out)
+{
+    float16_body(codes, dim, scale, out);
+}
+
 #if QSTORE_X86
 
 /* Eight at a time. The last eight of a row overlap the ones before them, which then are written twice, the same. */
@@ -81,8 +96,25 @@ void dequantize_float16_baseline(const uint8_t *codes, size_t dim, double scale,
             return;                                                                                               \
         }                                                                                                         \
         for (size_t j = 0; j + 8 <= dim; j += 8)                                                                  \
-            eight_##type##_##level(codes + j, scale, out + size * j);                                             \
-        eight_##type##_##level(codes + dim - 8, scale, out + size * (dim - 8));                                   \
+            eight_##type##_##level(codes + j, scale, out + size * j, 0);                                          \
+        eight_##type##_##level(codes + dim - 8, scale, out + size * (dim - 8), 0);                                \
+    }
+
+/* The same past the caches: whole lines by streaming stores, what lies before and after them by plain ones. `line`
+ * is the values of a line. */
+#define STREAMED(name, type, size, level, target, line)                                                           \
+    target void name(const uint8_t *codes, size_t dim, double scale, char *out)                                   \
+    {                                                                                                             \
+        size_t j = values_before_line(out, size);                                                                 \
+        if (j + line > dim) {                                                                                     \
+            dequantize_##type##_##level(codes, dim, scale, out);                                                  \
+            return;                                                                                               \
+        }                                                                                                         \
+        by_eights_##type##_##level(codes, j, scale, out);                                                         \
+        for (; j + line <= dim; j += line)                                                                        \
+            for (size_t k = 0; k < line; k += 8)                                                                  \
+                eight_##type##_##level(codes + j + k, scale, out + size * (j + k), 1);                            \
+        by_eights_##type##_##level(codes + j, dim - j, scale, out + size * j);                                    \
     }
 
 #define COMPILE_FOR(level, target)                                                                                \
@@ -106,7 +138,53 @@ void dequantize_float16_baseline(const uint8_t *codes, size_t dim, double scale,
             sixty_four_##level(codes + j, scale, cut, out + 4 * j);                                               \
         if (dim % 64 != 0)                                                                                        \
             sixty_four_##level(codes + dim - 64, scale, cut, out + 4 * (dim - 64));                               \
+    }                                                                                                             \
+    STREAMED(stream_float64_##level, float64, 8, level, target, 8)                                                \
+    STREAMED(stream_float16_##level, float16, 2, level, target, 32)                                               \
+    static STREAMED(eights_streamed_##level, float32, 4, level, target, 16)                                              \
+    target void stream_float32_##level(const uint8_t *codes, size_t dim, double scale, char *out)                 \
+    {                                                                                                             \
+        size_t j = values_before_line(out, 4);                                                                    \
+        if (j > dim || dim - j < 64 || !(scale >= 0x1p-80 && scale <= 0x1p80)) {                                  \
+            eights_streamed_##level(codes, dim, scale, out);                                                      \
+            return;                                                                                               \
+        }                                                                                                         \
+        const cut_scale cut = cut_up(scale);                                                                      \
+        by_eights_float32_##level(codes, j, scale, out);                                                          \
+        for (; j + 16 <= dim; j += 16)                                                                            \
+            line_##level(codes + j, scale, cut, out + 4 * j);                                                     \
+        by_eights_float32_##level(codes + j, dim - j, scale, out + 4 * j);                                        \
     }
+
+/* How many values of this size lie before the first line of 64 bytes. */
+static ALWAYS_INLINE size_t values_before_line(const char *out, size_t size)
+{
+    return (size_t)(-(uintptr_t)out & 63) / size;
+}
+
+static ALWAYS_INLINE TARGET_AVX512 void store_512(char *out, __m512i value, int streamed)
+{
+    if (streamed)
+        _mm512_stream_si512((__m512i *)out, value);
+    else
+        _mm512_storeu_si512(out, value);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void store_256(char *out, __m256i value, int streamed)
+{
+    if (streamed)
+        _mm256_stream_si256((__m256i *)out, value);
+    else
+        _mm256_storeu_si256((__m256i *)out, value);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void store_128(char *out, __m128i value, int streamed)
+{
+    if (streamed)
+        _mm_stream_si128((__m128i *)out, value);
+    else
+        _mm_storeu_si128((__m128i *)out, value);
+}
 
 /* The scale as in the proof above. */
 typedef struct {
@@ -132,26 +210,29 @@ static ALWAYS_INLINE TARGET_AVX512 __m512d eight_values_avx512(const uint8_t *co
     return _mm512_mul_pd(_mm512_sub_pd(shifted, _mm512_set1_pd(SHIFTED_ZERO_POINT)), _mm512_set1_pd(scale));
 }
 
-static ALWAYS_INLINE TARGET_AVX512 void eight_float64_avx512(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX512 void eight_float64_avx512(const uint8_t *codes, double scale, char *out,
+                                                            int streamed)
 {
-    _mm512_storeu_pd(out, eight_values_avx512(codes, scale));
+    store_512(out, _mm512_castpd_si512(eight_values_avx512(codes, scale)), streamed);
 }
 
-static ALWAYS_INLINE TARGET_AVX512 void eight_float32_avx512(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX512 void eight_float32_avx512(const uint8_t *codes, double scale, char *out,
+                                                            int streamed)
 {
-    _mm256_storeu_ps((float *)out, _mm512_cvtpd_ps(eight_values_avx512(codes, scale)));
+    store_256(out, _mm256_castps_si256(_mm512_cvtpd_ps(eight_values_avx512(codes, scale))), streamed);
 }
 
 /* As half_from_float64: round to odd on the way. Truncation never overflows, and its last bit is free to say
  * that something was cut off. */
-static ALWAYS_INLINE TARGET_AVX512 void eight_float16_avx512(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX512 void eight_float16_avx512(const uint8_t *codes, double scale, char *out,
+                                                            int streamed)
 {
     __m512d value = eight_values_avx512(codes, scale);
     __m256 truncated = _mm512_cvt_roundpd_ps(value, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
     __mmask8 inexact = _mm512_cmp_pd_mask(_mm512_cvtps_pd(truncated), value, _CMP_NEQ_UQ);
     __m256i bits = _mm256_castps_si256(truncated);
     bits = _mm256_mask_or_epi32(bits, inexact, bits, _mm256_set1_epi32(1));
-    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT));
+    store_128(out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT), streamed);
 }
 
 typedef struct {
@@ -167,18 +248,20 @@ static ALWAYS_INLINE TARGET_AVX2 eight_float64 eight_values_avx2(const uint8_t *
                            _mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(words, 1)), factor)};
 }
 
-static ALWAYS_INLINE TARGET_AVX2 void eight_float64_avx2(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX2 void eight_float64_avx2(const uint8_t *codes, double scale, char *out,
+                                                          int streamed)
 {
     eight_float64 values = eight_values_avx2(codes, scale);
-    _mm256_storeu_pd((double *)out, values.low);
-    _mm256_storeu_pd((double *)(out + 32), values.high);
+    store_256(out, _mm256_castpd_si256(values.low), streamed);
+    store_256(out + 32, _mm256_castpd_si256(values.high), streamed);
 }
 
-static ALWAYS_INLINE TARGET_AVX2 void eight_float32_avx2(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX2 void eight_float32_avx2(const uint8_t *codes, double scale, char *out,
+                                                          int streamed)
 {
     eight_float64 values = eight_values_avx2(codes, scale);
-    _mm_storeu_ps((float *)out, _mm256_cvtpd_ps(values.low));
-    _mm_storeu_ps((float *)(out + 16), _mm256_cvtpd_ps(values.high));
+    store_128(out, _mm_castps_si128(_mm256_cvtpd_ps(values.low)), streamed);
+    store_128(out + 16, _mm_castps_si128(_mm256_cvtpd_ps(values.high)), streamed);
 }
 
 /* As odd_float32_bits, four at a time. */
@@ -197,11 +280,12 @@ static ALWAYS_INLINE TARGET_AVX2 __m128i odd_float32_avx2(__m256d value)
     return _mm_or_si128(bits, _mm_srli_epi32(sticky, 31));
 }
 
-static ALWAYS_INLINE TARGET_AVX2 void eight_float16_avx2(const uint8_t *codes, double scale, char *out)
+static ALWAYS_INLINE TARGET_AVX2 void eight_float16_avx2(const uint8_t *codes, double scale, char *out,
+                                                          int streamed)
 {
     eight_float64 values = eight_values_avx2(codes, scale);
     __m256i bits = _mm256_set_m128i(odd_float32_avx2(values.high), odd_float32_avx2(values.low));
-    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT));
+    store_128(out, _mm256_cvtps_ph(_mm256_castsi256_ps(bits), _MM_FROUND_TO_NEAREST_INT), streamed);
 }
 
 BY_EIGHTS(by_eights_float32_avx2, float32, 4, avx2, TARGET_AVX2)
@@ -213,7 +297,7 @@ BY_EIGHTS(by_eights_float16_avx512, float16, 2, avx512, TARGET_AVX512)
 
 /* Sixteen values; returns the mask of those that are not certain. The codes become 32768 + code by the same
  * shuffle as in shifted.h: in float32 that is 0x4700 in the upper two bytes, and byte 1 counts ones. */
-static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_t *codes, cut_scale cut, char *out)
+static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_t *codes, cut_scale cut, __m512 *out)
 {
     const __m512i base = _mm512_castps_si512(_mm512_set1_ps(32768.0f));
     const __m512i places = _mm512_set_epi32(15 << 8, 14 << 8, 13 << 8, 12 << 8, 11 << 8, 10 << 8, 9 << 8, 8 << 8,
@@ -224,37 +308,69 @@ static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_
     __m512 coarse = _mm512_mul_ps(centred, _mm512_set1_ps(cut.high));
     __m512 one = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.below), coarse);
     __m512 other = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.above), coarse);
-    _mm512_storeu_ps(out, one);
+    *out = one;
     return _mm512_cmp_ps_mask(one, other, _CMP_NEQ_OQ);
 }
 
 static ALWAYS_INLINE TARGET_AVX512 void sixty_four_avx512(const uint8_t *codes, double scale, cut_scale cut, char *out)
 {
     uint32_t uncertain = 0;
-    for (size_t j = 0; j < 64; j += 16)
-        uncertain |= sixteen_float32_avx512(codes + j, cut, out + 4 * j);
+    for (size_t j = 0; j < 64; j += 16) {
+        __m512 values;
+        uncertain |= sixteen_float32_avx512(codes + j, cut, &values);
+        _mm512_storeu_ps(out + 4 * j, values);
+    }
     if (uncertain != 0)
         by_eights_float32_avx512(codes, 64, scale, out);
 }
 
-static ALWAYS_INLINE TARGET_AVX2 __m256 eight_in_lanes_avx2(const uint8_t *codes, cut_scale cut, char *out)
+/* The sixteen of a line, streamed. Looked at before they are stored: a line is streamed once. */
+static ALWAYS_INLINE TARGET_AVX512 void line_avx512(const uint8_t *codes, double scale, cut_scale cut, char *out)
+{
+    __m512 values;
+    if (sixteen_float32_avx512(codes, cut, &values) == 0) {
+        store_512(out, _mm512_castps_si512(values), 1);
+    } else {
+        eight_float32_avx512(codes, scale, out, 1);
+        eight_float32_avx512(codes + 8, scale, out + 32, 1);
+    }
+}
+
+static ALWAYS_INLINE TARGET_AVX2 __m256 eight_in_lanes_avx2(const uint8_t *codes, cut_scale cut, __m256 *out)
 {
     __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)codes), _mm_set1_epi8((char)0x80));
     __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
     __m256 coarse = _mm256_mul_ps(values, _mm256_set1_ps(cut.high));
     __m256 one = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.below), coarse);
     __m256 other = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.above), coarse);
-    _mm256_storeu_ps((float *)out, one);
+    *out = one;
     return _mm256_cmp_ps(one, other, _CMP_NEQ_OQ);
 }
 
 static ALWAYS_INLINE TARGET_AVX2 void sixty_four_avx2(const uint8_t *codes, double scale, cut_scale cut, char *out)
 {
     __m256 uncertain = _mm256_setzero_ps();
-    for (size_t j = 0; j < 64; j += 8)
-        uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + j, cut, out + 4 * j));
+    for (size_t j = 0; j < 64; j += 8) {
+        __m256 values;
+        uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + j, cut, &values));
+        _mm256_storeu_ps((float *)(out + 4 * j), values);
+    }
     if (_mm256_movemask_ps(uncertain))
         by_eights_float32_avx2(codes, 64, scale, out);
+}
+
+static ALWAYS_INLINE TARGET_AVX2 void line_avx2(const uint8_t *codes, double scale, cut_scale cut, char *out)
+{
+    __m256 low, high;
+    __m256 uncertain = eight_in_lanes_avx2(codes, cut, &low);
+    uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + 8, cut, &high));
+    if (_mm256_movemask_ps(uncertain) == 0) {
+        store_256(out, _mm256_castps_si256(low), 1);
+        store_256(out + 32, _mm256_castps_si256(high), 1);
+    } else {
+        eight_float32_avx2(codes, scale, out, 1);
+        eight_float32_avx2(codes + 8, scale, out + 32, 1);
+    }
 }
 
 COMPILE_FOR(avx2, TARGET_AVX2)
@@ -263,7 +379,10 @@ COMPILE_FOR(avx512, TARGET_AVX512)
 
 void dequantize_rows(matrix codes, vector scales, matrix out, output_type type)
 {
-    dequantize_row *dequantize = active_kernels->dequantize[type];
+    const int streamed = is_streamed(&out, type);
+    dequantize_row *dequantize = (streamed ? active_kernels->stream : active_kernels->dequantize)[type];
     for (size_t i = 0; i < codes.rows; i++)
         dequantize((const uint8_t *)row_of(&codes, i), codes.dim, float64_of(&scales, i), row_of(&out, i));
+    if (streamed)
+        end_streaming();
 }

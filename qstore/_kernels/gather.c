@@ -20,10 +20,11 @@ ptrdiff_t find_bad_row(vector rows, size_t total)
 
 void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_type type)
 {
-    dequantize_row *dequantize = active_kernels->dequantize[type];
     const size_t dim = codes.dim;
     if (dim == 0)
         return;
+    const int streamed = is_streamed(&out, type);
+    dequantize_row *dequantize = (streamed ? active_kernels->stream : active_kernels->dequantize)[type];
     const size_t bytes = dim < PREFETCHED_BYTES ? dim : PREFETCHED_BYTES;
     const size_t ahead = BYTES_AHEAD / dim < 2 ? 2 : BYTES_AHEAD / dim > 64 ? 64 : BYTES_AHEAD / dim;
     for (size_t i = 1; i < rows.length && i < ahead; i++)
@@ -34,4 +35,6 @@ void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_ty
         size_t row = row_number(&rows, i, codes.rows);
         dequantize((const uint8_t *)row_of(&codes, row), dim, float64_of(&scales, row), row_of(&out, i));
     }
+    if (streamed)
+        end_streaming();
 }

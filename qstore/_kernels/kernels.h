@@ -76,6 +76,7 @@ typedef struct {
     void (*widen_float16)(const char *x, size_t n, float *out);
     void (*widen_bfloat16)(const char *x, size_t n, float *out);
     dequantize_row *dequantize[OUT_TYPES];
+    dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
     pool_bag *pool;
 } kernels;
 
@@ -128,6 +129,27 @@ static ALWAYS_INLINE double float64_of(const vector *v, size_t i)
 static ALWAYS_INLINE char *row_of(const matrix *m, size_t i)
 {
     return m->data + (ptrdiff_t)i * m->stride;
+}
+
+/* Output of more bytes than this goes past the caches by streaming stores: it would not stay in them, and a plain
+ * store first reads the line that it fills. 10,000 rows of 768 as float32: 1.96 ms for 2.94 ms (Zen 4). */
+#define STREAMED_BYTES ((size_t)4 << 20)
+
+/* Not at addresses between values (a view of bytes): no line there begins with a value. */
+static ALWAYS_INLINE int is_streamed(const matrix *out, output_type type)
+{
+    const size_t size = type == OUT_FLOAT64 ? 8 : type == OUT_FLOAT32 ? 4 : 2;
+    return out->dim > 0 && out->rows > STREAMED_BYTES / size / out->dim &&
+           (((uintptr_t)out->data | (uintptr_t)out->stride) & (size - 1)) == 0;
+}
+
+/* Streaming stores are not ordered with others: what tells another thread that the output is there would
+ * overtake them. */
+static ALWAYS_INLINE void end_streaming(void)
+{
+#if QSTORE_X86
+    _mm_sfence();
+#endif
 }
 
 /* Row number i of `rows`, with negative numbers counted from the end; find_bad_row has passed it. */

@@ -12,6 +12,7 @@
     void widen_float16_##level(const char *x, size_t n, float *out);                                              \
     void widen_bfloat16_##level(const char *x, size_t n, float *out);                                             \
     dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
+    dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
     pool_bag pool_##level;
 
 DECLARE_LEVEL(baseline)
