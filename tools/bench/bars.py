@@ -82,7 +82,7 @@ def _read_ratio(find: Lookup, ours: str) -> float | None:
 
 
 def _import_more(find: Lookup, _: str) -> float | None:
-    ours, numpy = find("import", "import qstore"), find("import", "import numpy")
+    ours, numpy = find("import", "import qstore; qstore.open"), find("import", "import numpy")
     return 1000 * (ours.seconds - numpy.seconds) if ours and numpy else None
 
 
@@ -139,7 +139,14 @@ BARS = [
     _faster("build from a cached .npy, one thread", "cp, fsync", 2, _build(1)),
     _faster("the same, two threads", "cp, fsync", 2, _build(2)),
     _faster("the same, two threads", "one thread", 1.5, _threads_ratio),
-    Bar("import qstore", "import numpy", "≤ 15 ms more", _import_more, lambda t: t <= 15, "{:.1f} ms"),
+    Bar(
+        "import qstore; qstore.open",
+        "import numpy",
+        "≤ 15 ms more",
+        _import_more,
+        lambda t: t <= 15,
+        "{:.1f} ms",
+    ),
     Bar("open a store of 1 TB", "—", "≤ 2 ms", _open_milliseconds, lambda t: t <= 2, "{:.2f} ms"),
 ]
 

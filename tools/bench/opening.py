@@ -128,7 +128,7 @@ def imports(options: Options) -> Iterator[Contest]:
         programs = {
             "python, nothing": [sys.executable, "-c", "pass"],
             "import numpy": [sys.executable, "-c", "import numpy"],
-            "import qstore": [sys.executable, "-c", "import qstore"],
+            "import qstore; qstore.open": [sys.executable, "-c", "import qstore; qstore.open"],
             "import h5py": [sys.executable, "-c", "import h5py"],
             "qstore --help": [*command, "--help"],
             "qstore get STORE 7": [*command, "get", str(scene.store_path), "7"],
