@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -245,6 +246,15 @@ def _words_text() -> list[bytes]:
     return [rows, b"3 3\n" + rows, gzip.compress(rows, mtime=0)]
 
 
+def _gguf() -> list[bytes]:
+    """One float32 tensor of 2 rows of 3 (its shape is told the other way round), no metadata."""
+    name = b"token_embd.weight"
+    counts = struct.pack("<4sIQQ", b"GGUF", 3, 1, 0)
+    info = struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, 3, 2, 0, 0)
+    head = counts + info
+    return [head + bytes(-len(head) % 32) + np.arange(6, dtype="<f4").tobytes() + bytes(8)]
+
+
 def _vecs() -> list[bytes]:
     return [(np.int32(3).tobytes() + np.ones(3, "<f4").tobytes()) * 3]
 
@@ -259,6 +269,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
+    "gguf": ("source.gguf", _gguf),
 }
 """Name of a parser to the name of a file for it, and what makes good files."""
 
