@@ -9,10 +9,12 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import BusyError, OutputError
+
+if TYPE_CHECKING:
+    from pathlib import Path  # 8 ms that reading rows does not need
 
 __all__ = [
     "allocate",

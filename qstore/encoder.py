@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from .crc import crc32
 from .errors import SourceError
-from .journal import BlockRecord, crc32
+from .journal import BlockRecord
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

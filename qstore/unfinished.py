@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import durable, layout
+from .crc import crc32
 from .errors import OutputError
-from .journal import BlockRecord, Journal, crc32
+from .journal import BlockRecord, Journal
 from .origin import Origin
 from .outputs import check_output, journal_path, partial_path
 from .windows import WindowedWriter

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from . import layout
 from .arguments import as_count, as_matrix, as_quantized, as_text
+from .crc import crc32
 from .encoder import Encoder, ReadRows, record_of
 from .errors import ClosedError, OutputError, ResumeError, SourceError
-from .journal import crc32
 from .origin import Origin
 from .outputs import partial_path
 from .quantization import element_type
