@@ -70,7 +70,7 @@ class Pager:
         start, asked, step, cold = 0, 0, _FIRST_ROWS, self.cold
         while start < count:
             stop = min(count, start + step)
-            step = min(8 * step, self._most_rows)
+            step = min(16 * step, self._most_rows)
             before = resource.getrusage(resource.RUSAGE_THREAD)
             if cold and asked < min(count, stop + step):
                 # One step further than needed now: the disk works while this step is computed.
