@@ -20,12 +20,16 @@ if TYPE_CHECKING:
         OutputError,
         QStoreError,
         ResumeError,
+        ShardedError,
+        ShardError,
         SourceError,
         TensorError,
         VersionError,
     )
     from .exporting import ExportReport, export
     from .kernels import dequantize, engine_name, quantize
+    from .manifest import Shard
+    from .publishing import append_shards, publish_shards
     from .sources import TensorInfo, list_tensors
     from .store import Store, open
     from .verify import VerifyReport
@@ -48,6 +52,9 @@ __all__ = [
     "OutputError",
     "QStoreError",
     "ResumeError",
+    "Shard",
+    "ShardError",
+    "ShardedError",
     "SourceError",
     "Store",
     "TensorError",
@@ -55,6 +62,7 @@ __all__ = [
     "VerifyReport",
     "VersionError",
     "Writer",
+    "append_shards",
     "build",
     "build_all",
     "dequantize",
@@ -64,6 +72,7 @@ __all__ = [
     "open",
     "plan",
     "plan_all",
+    "publish_shards",
     "quantize",
     "verify_against",
 ]
@@ -84,12 +93,16 @@ _HOMES = {
         "OutputError",
         "QStoreError",
         "ResumeError",
+        "ShardError",
+        "ShardedError",
         "SourceError",
         "TensorError",
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
     "kernels": ("dequantize", "engine_name", "quantize"),
+    "manifest": ("Shard",),
+    "publishing": ("append_shards", "publish_shards"),
     "sources": ("TensorInfo", "list_tensors"),
     "store": ("Store", "open"),
     "verify": ("VerifyReport",),

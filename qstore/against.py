@@ -91,8 +91,10 @@ def _compare(store: Store, chunks: Iterator[_Quantized], on_rows: Callable[[int]
     for codes, scales in chunks:
         if done + len(codes) > len(store):
             return _mismatch(done, f"the source has more rows than the store's {len(store)}")
-        held = slice(done, done + len(codes))
-        bad = (codes != store.codes[held]).any(axis=1) | (scales != store.scales[held])
+        bad = np.empty(len(codes), np.bool_)
+        for part in store.parts(done, done + len(codes)):
+            held = slice(part.first - done, part.first - done + len(part.codes))
+            bad[held] = (codes[held] != part.codes).any(axis=1) | (scales[held] != part.scales)
         differing += int(np.count_nonzero(bad))
         if len(shown) < _SHOWN:
             shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())

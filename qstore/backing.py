@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .layout import Facts
+from .manifest import Shard
 from .progress import Progress
 from .verify import VerifyReport
 
@@ -38,10 +39,13 @@ class Backing(ABC):
         Where it was opened, as messages and users see it.
     facts : Facts
         Shape, version, content id and origin.
+    shards : tuple of Shard
+        The files, in the order of their rows.
     """
 
     path: str
     facts: Facts
+    shards: tuple[Shard, ...]
 
     @abstractmethod
     def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:

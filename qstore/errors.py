@@ -13,6 +13,8 @@ __all__ = [
     "OutputError",
     "QStoreError",
     "ResumeError",
+    "ShardError",
+    "ShardedError",
     "SourceError",
     "TensorError",
     "VersionError",
@@ -29,6 +31,14 @@ class FormatError(QStoreError, ValueError):
 
 class VersionError(FormatError):
     """A store was written in a newer major version of the format: upgrade qstore."""
+
+
+class ShardError(FormatError):
+    """A shard is missing, or is not the file that belongs there."""
+
+
+class ShardedError(QStoreError, AttributeError):
+    """A store of several files has no such array as a whole: ``store.parts()`` gives them one by one."""
 
 
 class SourceError(QStoreError, ValueError):

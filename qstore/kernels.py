@@ -30,6 +30,7 @@ __all__ = [
     "dequantize",
     "dequantize_into",
     "engine_name",
+    "extension",
     "gather",
     "gather_row",
     "pool",
@@ -68,6 +69,11 @@ _engine: Any = _native or quantization
 def engine_name() -> str:
     """Name of the engine in use: ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``."""
     return f"C ({_native.level()})" if _native else "NumPy"
+
+
+def extension() -> Any:
+    """The C extension; None where NumPy computes."""
+    return _native
 
 
 # Inside: arguments are trusted (the extension checks them all the same) -----------------------------

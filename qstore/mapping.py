@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import durable
 from .errors import ClosedError
-from .inspection import inspect
+from .inspection import Description, inspect
 from .layout import Facts
 from .paging import Pager
 
@@ -28,6 +29,10 @@ class MappedStore:
         Absolute path of the store.
     resident_scales : bool
         Read all scales into private memory now.
+    describe : callable
+        (descriptor, path) → the description of the open file, checked.
+    follow : bool
+        Whether the path may be a link.
 
     Attributes
     ----------
@@ -54,12 +59,19 @@ class MappedStore:
     takes them as they are; :meth:`row_arrays` and :meth:`view` say what is wrong when one is missing.
     """
 
-    def __init__(self, path: str, resident_scales: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        resident_scales: bool = False,
+        *,
+        describe: Callable[[int, str], Description] = inspect,
+        follow: bool = True,
+    ) -> None:
         self.path = path
         self.resident_scales = resident_scales
-        fd = durable.open_regular(path)
+        fd = durable.open_regular(path, follow=follow)
         try:
-            self.description = inspect(fd, path)
+            self.description = describe(fd, path)
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from . import indexing
 from .arguments import as_row_numbers, as_weights, check_whole_out
 from .backing import Backing, Part
 from .errors import FormatError
+from .manifest import Shard
+from .opening import open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import LocalStore, read_row
+from .reading import read_row
 from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
@@ -94,8 +96,19 @@ class Store:
         return self._mapping.facts.version
 
     @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files of the store in the order of their rows; one where it is a single file."""
+        return self._mapping.shards
+
+    @property
     def codes(self) -> NDArray[np.uint8]:
-        """The codes, shape (N, D): a read-only view of the file."""
+        """The codes, shape (N, D): a read-only view of the file.
+
+        Raises
+        ------
+        ShardedError
+            There are several files; so do :attr:`scales` and :attr:`checksums`. See :meth:`parts`.
+        """
         return self._mapping.view("codes")
 
     @property
@@ -340,13 +353,19 @@ class Store:
         return "qstore.Store", self.content_id, self._dtype.name
 
 
-def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Store:
+def open(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, resident_scales: bool = False
+) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
-    path : path-like
-        A file that :func:`qstore.build` or :class:`qstore.Writer` made.
+    path : path-like, or list of path-like
+        A file that :func:`qstore.build` or :class:`qstore.Writer` made. Or several, read as one store whose
+        rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
+        files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
+        ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
+        is first read; of a list or pattern, all headers are read now.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
         one page read instead of two; worth it for scattered reads of a file larger than RAM.
@@ -360,10 +379,12 @@ def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Stor
     ------
     FormatError, VersionError
         The file is not a valid store, or of a newer version.
+    ShardError
+        A file of several is missing, or not the one that was published.
     OSError
         The file is not there or cannot be read.
     """
-    return Store(LocalStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
+    return Store(open_backing(path, resident_scales), np.dtype(np.float32))
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

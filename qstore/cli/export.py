@@ -27,7 +27,7 @@ _EXAMPLES = """\
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the file to make")
     parser.add_argument(
         "--format", choices=[known.name for known in FORMATS], help="where OUT's name does not tell"

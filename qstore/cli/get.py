@@ -38,7 +38,7 @@ Key = int | slice
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="+", help="row number or slice")
     parser.add_argument(
         "--columns", metavar="A:B", type=any_slice, default=slice(None), help="only these columns"
@@ -61,8 +61,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_output(arguments)
     with open_store(arguments.file) as store:
+        _check_output(arguments, store)
         values = store.astype(arguments.dtype)
         keys = [_checked(key, values) for key in arguments.rows]
         single = len(keys) == 1 and isinstance(keys[0], int)
@@ -74,11 +74,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_output(arguments: argparse.Namespace) -> None:
+def _check_output(arguments: argparse.Namespace, store: Store) -> None:
     if arguments.output is None:
         if arguments.format == "npy" and sys.stdout is not None and sys.stdout.isatty():
             raise UsageError("npy is binary and stdout is a terminal: give -o FILE, or pipe it somewhere")
-    elif _same_file(arguments.output, arguments.file):
+    elif any(_same_file(arguments.output, shard.path) for shard in store.shards):
         raise UsageError(f"-o {arguments.output} would replace the store itself: choose another name")
 
 
@@ -88,11 +88,8 @@ def _same_file(one: str, other: str) -> bool:
 
 def _checked(key: Key, store: Store) -> Key:
     """Out of range must be known before the first row is written."""
-    try:
-        if isinstance(key, int):
-            store.scales[key]
-    except IndexError as error:
-        raise QStoreError(str(error)) from None
+    if isinstance(key, int) and not -len(store) <= key < len(store):
+        raise QStoreError(f"index {key} is out of bounds for axis 0 with size {len(store)}")
     return key
 
 

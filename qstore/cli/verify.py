@@ -50,7 +50,7 @@ class Verified:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
     add_tensor(parser)
     add_raw(parser)

@@ -139,7 +139,7 @@ def export(
 
 
 def _check_target(store: Store, target: Path, overwrite: bool) -> None:
-    if target.exists() and os.path.exists(store.path) and target.samefile(store.path):
+    if target.exists() and any(os.path.exists(at.path) and target.samefile(at.path) for at in store.shards):
         raise ExportError(f"{target} is the store itself; choose another output")
     check_output(target, overwrite)
     if target.exists() and not target.is_file():

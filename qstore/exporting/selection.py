@@ -69,13 +69,19 @@ class Selection:
     def codes(self) -> Iterator[NDArray[np.uint8]]:
         """Yield copies of the codes: views that an error holds on to would keep the store from closing."""
         for start, stop in self._ranges(4 * _BLOCK_VALUES):
-            yield self.store.codes[start:stop].copy()
+            for part in self.store.parts(start, stop):
+                codes = part.codes.copy()
+                del part
+                yield codes
             self.on_rows(stop - start)
 
     def scales(self) -> Iterator[NDArray[np.float64]]:
         """Yield copies of the scales."""
         for start in range(self.first, self.last, _BLOCK_VALUES):
-            yield self.store.scales[start : min(start + _BLOCK_VALUES, self.last)].astype("<f8")
+            for part in self.store.parts(start, min(start + _BLOCK_VALUES, self.last)):
+                scales = part.scales.astype("<f8")
+                del part
+                yield scales
 
     def _ranges(self, values: int) -> Iterator[tuple[int, int]]:
         step = max(1, values // self.store.shape[1])
