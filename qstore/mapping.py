@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import durable
 from .errors import ClosedError
 from .inspection import inspect
+from .keys import KeyIndex, open_keys
 from .layout import TYPES
 from .paging import Pager
 
@@ -40,8 +41,8 @@ class MappedStore:
         The same for reads of scattered rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
-    key_arrays : dict of str to ndarray
-        Read-only views of the datasets in the group ``/keys`` by their names; empty where there is none.
+    keys : KeyIndex or None
+        None where rows have no keys.
 
     Raises
     ------
@@ -87,11 +88,9 @@ class MappedStore:
             self.scales.flags.writeable = False
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
-        self.key_arrays: dict[str, NDArray[Any]] = {
-            name.removeprefix("keys/"): self._array(self._scattered_map, name)
-            for name in self.description.extents
-            if name.startswith("keys/")
-        }
+        names = [name for name in self.description.extents if name.startswith("keys/")]
+        arrays = {name.removeprefix("keys/"): self._array(self._scattered_map, name) for name in names}
+        self.keys: KeyIndex | None = open_keys(self.path, arrays)
 
     def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
@@ -126,6 +125,24 @@ class MappedStore:
             raise self._closed() from None
         return view
 
+    def key_index(self) -> KeyIndex:
+        """The keys.
+
+        Raises
+        ------
+        IndexError
+            There are none.
+        ClosedError
+            The file is closed.
+        """
+        try:
+            keys = self.keys
+        except AttributeError:
+            raise self._closed() from None
+        if keys is None:
+            raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
+        return keys
+
     def _closed(self) -> ClosedError:
         return ClosedError(f"the store {self.path} is closed")
 
@@ -140,7 +157,7 @@ class MappedStore:
         if self._map.closed:
             return
         del self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
-        del self.key_arrays
+        del self.keys
         try:
             self._map.close()
         except BufferError:
