@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .keys import KeyIndex
 from .layout import Facts
 from .manifest import Shard
 from .progress import Progress
@@ -93,6 +94,10 @@ class Backing(ABC):
     @abstractmethod
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
         """One dataset as a whole; a QStoreError that says what to use where it does not lie in one piece."""
+
+    @abstractmethod
+    def key_index(self) -> KeyIndex:
+        """The keys of the rows; IndexError where they have none."""
 
     @abstractmethod
     def verify(self, progress: Progress = None) -> VerifyReport:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import quantization
+from . import key_search, quantization
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
 from .quantization import OUTPUT_TYPES, element_type
@@ -33,6 +33,7 @@ __all__ = [
     "extension",
     "gather",
     "gather_row",
+    "key_engine",
     "pool",
     "quantize",
     "quantize_into",
@@ -74,6 +75,11 @@ def engine_name() -> str:
 def extension() -> Any:
     """The C extension; None where NumPy computes."""
     return _native
+
+
+def key_engine() -> Any:
+    """What hashes and finds keys: the C extension, or :mod:`.key_search`."""
+    return _native or key_search
 
 
 # Inside: arguments are trusted (the extension checks them all the same) -----------------------------

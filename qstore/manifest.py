@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import durable, layout
 from .errors import FormatError, VersionError
@@ -100,6 +100,7 @@ class Manifest:
             "content_id": self.facts.content_id,
             "tensor": self.facts.tensor,
             "source_dtype": self.facts.source_dtype,
+            "keys": self.facts.key_kind,
         }
         members = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
         lines = [
@@ -182,6 +183,7 @@ def _checked(text: bytes, directory: str) -> Manifest:
         content_id=_member(found, "content_id", str),
         tensor=_text(found, "tensor", layout.NAME_LIMIT),
         source_dtype=_text(found, "source_dtype", layout.DTYPE_LIMIT),
+        key_kind=_key_kind(found),
     )
     if sum(shard.rows for shard in shards) > _MOST_ROWS:
         raise FormatError(f"the shards have more than {_MOST_ROWS} rows")
@@ -253,6 +255,13 @@ def _text(found: dict[str, Any], name: str, limit: int) -> str:
     if size > limit:
         raise FormatError(f'"{name}" has {size} bytes, expected at most {limit}')
     return text
+
+
+def _key_kind(found: dict[str, Any]) -> Literal["text", "integer"] | None:
+    kind: Any = found.get("keys")
+    if kind not in (None, "text", "integer"):
+        raise FormatError(f'"keys" is {kind!r:.80}, expected "text", "integer" or null')
+    return None if kind is None else "text" if kind == "text" else "integer"
 
 
 def _shard(entry: Any, directory: str) -> Shard:

@@ -113,10 +113,12 @@ def common_facts(found: Sequence[Description], shards: Sequence[Shard]) -> Facts
         tensor=one.tensor,
         source_dtype=one.source_dtype,
     )
+    kinds = {other.key_kind for other in found if other.rows} or {one.key_kind}
     same_tensor = all(other.tensor == one.tensor for other in found)
     same_dtype = all(other.source_dtype == one.source_dtype for other in found)
     return replace(
         facts,
         tensor=one.tensor if same_tensor else "",
         source_dtype=one.source_dtype if same_dtype else "",
+        key_kind=kinds.pop() if len(kinds) == 1 else None,
     )

@@ -100,6 +100,11 @@ def append_shards(directory: str | os.PathLike[str], names: Iterable[str]) -> tu
             check_shard(shard, manifest.facts.dim, found)
             if shard.path in known:
                 raise FormatError(f"{shard.path} is a shard already")
+            if found.rows and found.key_kind != manifest.facts.key_kind:
+                raise FormatError(
+                    f"{shard.path} has keys of kind {found.key_kind}, expected {manifest.facts.key_kind} as "
+                    f"the shards before"
+                )
         shards = [*manifest.shards, *(shard for shard, _, _ in added)]
         grown = manifest.with_shards(shards, [*manifest.sizes, *(size for _, size, _ in added)])
         _write(target, grown)

@@ -16,6 +16,7 @@ from . import indexing, kernels, layout, quantization
 from .backing import Backing, Part
 from .errors import ClosedError, QStoreError, ShardedError
 from .indexing import ALL
+from .keys import KeyIndex
 from .layout import Facts
 from .manifest import Shard
 from .paging import MANY_ROWS, Steps, Work
@@ -23,6 +24,7 @@ from .part_kernels import by_part, copy_parts, gather_parts, touch_parts
 from .progress import Progress, rows_progress
 from .reading import fill_slice
 from .shard_files import MOST_MAPPED, ShardFiles
+from .sharded_keys import ShardedKeys
 from .verify import VerifyReport
 
 __all__ = ["ShardedStore"]
@@ -200,6 +202,15 @@ class ShardedStore(Backing):
             # No name for the views: while this waits, they would keep the store from being closed.
             yield Part(first, file.view("codes")[held], file.view("scales")[held])
             first = stop
+
+    def key_index(self) -> KeyIndex:
+        """See :meth:`.Backing.key_index`."""
+        self._check_open()
+        if self.facts.key_kind is None:
+            raise IndexError(
+                f"the rows of {self.path} have no keys, or not in all its shards: give row numbers"
+            )
+        return ShardedKeys(self.path, self.facts.key_kind, self._files)
 
     def _shard_of(self, row: int) -> int:
         return bisect_right(self._firsts, row) - 1

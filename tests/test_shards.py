@@ -224,6 +224,43 @@ def test_patterns_are_in_natural_order(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(["a10b2", "a9", "a10b1", "b", ""], key=natural_order) == ["", "a9", "a10b1", "a10b2", "b"]
 
 
+@pytest.mark.parametrize("kind", ["text", "integer"])
+def test_keys(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).standard_normal((20, 3))
+    keys: list[Any] = [f"w{n}" if kind == "text" else 7 * n for n in range(20)]
+    keys[15] = keys[3]  # in two shards: it stands for the first
+    for number, (start, stop) in enumerate(((0, 5), (5, 5), (5, 14), (14, 20))):
+        given = None if start == stop else keys[start:stop]
+        qstore.build(values[start:stop], tmp_path / f"part-{number}.h5", keys=given)
+    qstore.publish_shards(tmp_path)
+    with qstore.open(tmp_path) as store:
+        assert store.key_kind == kind
+        asked = [keys[19], keys[3], keys[0], keys[6]]
+        assert store.rows_of(asked).tolist() == [19, 3, 0, 6]
+        missing: Any = "none" if kind == "text" else -1
+        assert store.rows_of([missing, keys[7]], default=-1).tolist() == [-1, 7]
+        with pytest.raises(KeyError):
+            store.rows_of([missing])
+        assert list(store.key_of(slice(3, 16))) == keys[3:16]
+        assert list(store.key_of([-1, 0, 5])) == [keys[19], keys[0], keys[5]]
+        assert store.key_of(14) == keys[14]
+        for wrong in ("w1", 5):
+            with pytest.raises(TypeError):
+                store.rows_of(wrong)
+        if kind == "text":
+            np.testing.assert_array_equal(store["w6"], store[6])
+            np.testing.assert_array_equal(store[["w19", "w0"], 1:], store[[19, 0], 1:])
+            assert "w6" in store
+            assert "none" not in store
+    qstore.build(values[:2], tmp_path / "bare.h5")
+    with pytest.raises(qstore.FormatError, match=f"has keys of kind None, expected {kind}"):
+        qstore.append_shards(tmp_path, ["bare.h5"])
+    with qstore.open(str(tmp_path / "*.h5")) as store:
+        assert store.key_kind is None
+        with pytest.raises(IndexError, match="have no keys, or not in all its shards"):
+            store.rows_of([keys[0]])
+
+
 # Life ---------------------------------------------------------------------------------------------
 
 
@@ -482,6 +519,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], str]] = {
     "shards of an object": ({"shards": {}}, '"shards" is {}, expected list'),
     "shard of a text": ({"shards": ["part-0.h5"]}, "a shard is 'part-0.h5', expected an object"),
     "tensor of a number": ({"tensor": 5}, '"tensor" is 5, expected str'),
+    "keys of a number": ({"keys": 5}, '"keys" is 5, expected "text"'),
     "long tensor": ({"tensor": "x" * 2049}, "expected at most 2048"),
     "surrogate tensor": ({"tensor": "\ud800"}, '"tensor" is no text'),
 }
