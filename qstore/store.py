@@ -274,14 +274,16 @@ class Store:
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """Compare every block with its checksums; the structure was checked on opening.
+        """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
-        return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress)
+        return verify_blocks(
+            self.codes, self.scales, self.checksums, self.content_id, progress, self._mapping.scanned_keys()
+        )
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
