@@ -87,7 +87,8 @@ class LocalStore(MappedStore, Backing):
     def verify(self, progress: Progress = None) -> VerifyReport:
         """See :meth:`.Backing.verify`."""
         codes, scales, checksums = self.view("codes"), self.view("scales"), self.view("checksums")
-        return verify_blocks(codes, scales, checksums, self.facts.content_id, progress)
+        keys = self.scanned_keys()
+        return verify_blocks(codes, scales, checksums, self.facts.content_id, progress, keys)
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""

@@ -227,7 +227,7 @@ class ShardedStore(Backing):
     def verify(self, progress: Progress = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. Blocks are numbered through all shards; a bad shard is a problem."""
         self._check_open()
-        blocks = 0
+        blocks, keys_ok = 0, self.facts.key_kind is not None
         broken: list[int] = []
         problems: list[str] = []
         with rows_progress(progress, self.facts.rows) as on_rows:
@@ -239,7 +239,9 @@ class ShardedStore(Backing):
                     raise
                 except (QStoreError, OSError) as error:
                     problems.append(str(error))
+                    keys_ok = False
                 else:
+                    keys_ok &= found.keys_ok is not False
                     broken.extend(blocks + block for block in found.broken_blocks)
                     problems.extend(f"shard {name}: {problem}" for problem in found.problems)
                 blocks += layout.block_count(shard.rows, self.facts.dim)
@@ -250,6 +252,7 @@ class ShardedStore(Backing):
             blocks=blocks,
             block_rows=layout.block_rows(self.facts.dim),
             broken_blocks=tuple(broken),
+            keys_ok=keys_ok if self.facts.key_kind is not None else None,
             content_id_ok=not any("content id" in problem for problem in problems),
             problems=tuple(problems),
         )

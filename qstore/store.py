@@ -325,7 +325,7 @@ class Store:
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """Compare every block with its checksums; the structure was checked on opening.
+        """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------

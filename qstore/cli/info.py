@@ -11,7 +11,7 @@ from ..manifest import read_manifest
 from ..opening import describe_file
 from ..shard_files import check_files
 from .arguments import Command, add_json
-from .printing import byte_size, print_facts, print_json
+from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]
 
@@ -41,6 +41,8 @@ class StoreInfo:
         Size of the file, and of the matrix as float32.
     ratio : float
         The second by the first.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are; None where they have none. There are as many as rows.
     datasets : dict
         Where the data of each dataset lies: offset and bytes. Empty for a directory.
     shards : int or None
@@ -57,6 +59,7 @@ class StoreInfo:
     file_bytes: int
     float32_bytes: int
     ratio: float
+    key_kind: str | None
     datasets: dict[str, dict[str, int]]
     shards: int | None
 
@@ -100,6 +103,7 @@ def _info(
         file_bytes=file_bytes,
         float32_bytes=float32_bytes,
         ratio=float32_bytes / max(file_bytes, 1),
+        key_kind=about.key_kind,
         datasets=places,
         shards=shards,
     )
@@ -113,6 +117,7 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("tensor", found.tensor or "(no name)"),
         ("built from", found.source_dtype or "(unknown)"),
         ("format", f"qstore {found.format_version}"),
+        ("keys", f"{found.rows:,}, {KEY_WORDS[found.key_kind]}" if found.key_kind else "(none)"),
         ("content id", found.content_id),
         ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
