@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
         ClosedError,
@@ -44,6 +45,7 @@ __all__ = [
     "BuildReport",
     "BusyError",
     "ClosedError",
+    "ConcatReport",
     "ExistsError",
     "ExportError",
     "ExportReport",
@@ -67,6 +69,7 @@ __all__ = [
     "append_shards",
     "build",
     "build_all",
+    "concat",
     "dequantize",
     "engine_name",
     "export",
@@ -84,6 +87,7 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
         "ClosedError",
