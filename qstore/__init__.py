@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
         ClosedError,
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
         ExportError,
         FormatError,
         MissingExtraError,
+        MissingKeyError,
         NonFiniteError,
         OutputError,
         QStoreError,
         ResumeError,
+        ShardedError,
+        ShardError,
         SourceError,
         TensorError,
         VersionError,
     )
     from .exporting import ExportReport, export
     from .kernels import dequantize, engine_name, quantize
+    from .manifest import Shard
+    from .publishing import append_shards, publish_shards
     from .sources import TensorInfo, list_tensors
     from .store import Store, open
     from .verify import VerifyReport
@@ -39,15 +45,20 @@ __all__ = [
     "BuildReport",
     "BusyError",
     "ClosedError",
+    "ConcatReport",
     "ExistsError",
     "ExportError",
     "ExportReport",
     "FormatError",
     "MissingExtraError",
+    "MissingKeyError",
     "NonFiniteError",
     "OutputError",
     "QStoreError",
     "ResumeError",
+    "Shard",
+    "ShardError",
+    "ShardedError",
     "SourceError",
     "Store",
     "TensorError",
@@ -55,8 +66,10 @@ __all__ = [
     "VerifyReport",
     "VersionError",
     "Writer",
+    "append_shards",
     "build",
     "build_all",
+    "concat",
     "dequantize",
     "engine_name",
     "export",
@@ -64,6 +77,7 @@ __all__ = [
     "open",
     "plan",
     "plan_all",
+    "publish_shards",
     "quantize",
     "verify_against",
 ]
@@ -73,6 +87,7 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
         "ClosedError",
@@ -80,16 +95,21 @@ _HOMES = {
         "ExportError",
         "FormatError",
         "MissingExtraError",
+        "MissingKeyError",
         "NonFiniteError",
         "OutputError",
         "QStoreError",
         "ResumeError",
+        "ShardError",
+        "ShardedError",
         "SourceError",
         "TensorError",
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
     "kernels": ("dequantize", "engine_name", "quantize"),
+    "manifest": ("Shard",),
+    "publishing": ("append_shards", "publish_shards"),
     "sources": ("TensorInfo", "list_tensors"),
     "store": ("Store", "open"),
     "verify": ("VerifyReport",),
