@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from .keys import KeyIndex
 from .layout import Facts
 from .manifest import Shard
 from .progress import Progress
-from .verify import VerifyReport
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
 
 __all__ = ["Backing", "Part"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,7 +18,9 @@ from .manifest import Shard
 from .opening import open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .verify import VerifyReport
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
 
