@@ -22,7 +22,6 @@ import numpy as np
 
 import qstore
 
-
 OPENED = """\
 import os, sys, time
 import numpy as np, qstore
