@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .building_shards import build_shards
     from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
@@ -69,6 +70,7 @@ __all__ = [
     "append_shards",
     "build",
     "build_all",
+    "build_shards",
     "concat",
     "dequantize",
     "engine_name",
@@ -87,6 +89,7 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "building_shards": ("build_shards",),
     "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",

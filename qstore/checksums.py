@@ -6,11 +6,12 @@ CRC-32, and appending n bytes multiplies it by x^(8n).
 
 from __future__ import annotations
 
-import zlib
 from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
+
+from . import kernels
 
 __all__ = ["crc32", "joined_crc32"]
 
@@ -20,7 +21,7 @@ _ONE, _X = 1 << 31, 1 << 30  # bits are reflected: the highest is the constant t
 
 def crc32(array: NDArray[Any]) -> int:
     """CRC-32 (zlib's) of the bytes of a C-contiguous array."""
-    return zlib.crc32(array.data.cast("B")) if array.size else 0
+    return kernels.crc32(array.data) if array.size else 0
 
 
 def joined_crc32(first: int, second: int, second_bytes: int) -> int:

@@ -55,8 +55,8 @@ def natural_order(name: str) -> tuple[Any, ...]:
 
     Examples
     --------
-    >>> sorted(["p10.h5", "p9.h5", "p09.h5", "p.h5"], key=natural_order)
-    ['p09.h5', 'p9.h5', 'p10.h5', 'p.h5']
+    >>> sorted(["part-10.h5", "part-9.h5", "part-1.h5"], key=natural_order)
+    ['part-1.h5', 'part-9.h5', 'part-10.h5']
     """
     pieces = re.split("([0-9]+)", name)
     return (
