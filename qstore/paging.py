@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import mmap
 import resource
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MANY_ROWS", "Pager"]
+__all__ = ["MANY_ROWS", "Pager", "Steps", "Work"]
 
 Work = Callable[[int, int], object]
 
@@ -30,40 +31,32 @@ _WINDOW = 128 << 10
 _FIRST_ROWS = 16
 
 
-class Pager:
-    """Knows whether the last reads had to wait, and brings pages in ahead where they did.
+class Steps(ABC):
+    """Knows whether the last reads had to wait, and has pages brought in ahead where they did.
 
     Threads may share one: what they share is only that guess.
 
     Parameters
     ----------
-    mapped : mmap
-        Any map of the whole file: what is asked for is there for all of them.
-    codes_offset, dim : int
-        Where the codes begin, and the bytes of one row.
-    scales_offset : int or None
-        Where the scales begin; None where they are not read from the map.
+    dim : int
+        Bytes of the codes of one row.
     """
 
-    def __init__(self, mapped: mmap.mmap, codes_offset: int, dim: int, scales_offset: int | None) -> None:
-        self._map = mapped
-        self._tables = [(codes_offset, dim)]
-        if scales_offset is not None:
-            self._tables.append((scales_offset, 8))
+    def __init__(self, dim: int) -> None:
         self._most_rows = max(1, _AHEAD_BYTES // (2 * max(dim, _PAGE)))
         self.cold = False
 
+    @abstractmethod
+    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+        """Have these rows read, numbers from -total to before total, without waiting."""
+
     def scattered(self, rows: NDArray[np.int64], total: int, work: Work) -> None:
         """Call ``work(start, stop)`` over parts of `rows`, numbers from -total to before total."""
-        self._in_steps(rows.size, work, lambda start, stop: self._ask_scattered(rows[start:stop], total))
+        self._in_steps(rows.size, work, lambda start, stop: self.ask_scattered(rows[start:stop], total))
 
     def note_few(self, rows: int, nanoseconds: int) -> None:
         """Guess from the time that few rows took whether reading them had to wait."""
         self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
-
-    def sequential(self, first: int, rows: int, work: Work) -> None:
-        """Call ``work(start, stop)`` over parts of the `rows` rows from `first` on, counted from 0."""
-        self._in_steps(rows, work, lambda start, stop: self.ask(first + start, first + stop))
 
     def _in_steps(self, count: int, work: Work, ask: Callable[[int, int], None]) -> None:
         """Small steps first: they tell whether pages are missing before many faults have been taken."""
@@ -82,6 +75,31 @@ class Pager:
             start = stop
         self.cold = cold
 
+
+class Pager(Steps):
+    """Brings in the pages of one mapped file.
+
+    Parameters
+    ----------
+    mapped : mmap
+        Any map of the whole file: what is asked for is there for all of them.
+    codes_offset, dim : int
+        Where the codes begin, and the bytes of one row.
+    scales_offset : int or None
+        Where the scales begin; None where they are not read from the map.
+    """
+
+    def __init__(self, mapped: mmap.mmap, codes_offset: int, dim: int, scales_offset: int | None) -> None:
+        super().__init__(dim)
+        self._map = mapped
+        self._tables = [(codes_offset, dim)]
+        if scales_offset is not None:
+            self._tables.append((scales_offset, 8))
+
+    def sequential(self, first: int, rows: int, work: Work) -> None:
+        """Call ``work(start, stop)`` over parts of the `rows` rows from `first` on, counted from 0."""
+        self._in_steps(rows, work, lambda start, stop: self.ask(first + start, first + stop))
+
     def ask(self, first: int, last: int) -> None:
         """Have the rows `first` to before `last` read, without waiting."""
         for offset, size in self._tables:
@@ -90,7 +108,8 @@ class Pager:
             for begin in range(start, stop, _WINDOW):
                 self._map.madvise(mmap.MADV_WILLNEED, begin, min(_WINDOW, stop - begin))
 
-    def _ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+        """See :meth:`Steps.ask_scattered`."""
         ordered = np.sort(np.where(rows < 0, rows + total, rows))
         for offset, size in self._tables:
             starts = offset + ordered * size

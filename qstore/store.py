@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing
+from . import indexing, naming
 from .arguments import as_row_numbers, as_weights, whole_out
 from .backing import Backing, Part
 from .errors import FormatError
+from .manifest import Shard
+from .opening import open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import LocalStore, read_row
+from .reading import read_row
 from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
@@ -32,6 +34,10 @@ class Store:
     Made by :func:`qstore.open`. Indexing follows NumPy's rules and raises NumPy's exceptions; what it
     returns are fresh arrays of :attr:`dtype`. Values are ``(codes - 128) * scales`` in float64,
     rounded once to that dtype.
+
+    Where rows have text keys, these index, too: ``store["queen"]``, ``store[["queen", "king"]]``; and
+    ``"queen" in store`` tells whether there is such a row. Numbers always mean rows: :meth:`rows_of` finds
+    keys that are numbers.
 
     Any number of threads and forked processes may use one store. Pickling sends the path and the
     content id. Rows stay readable when the file is replaced or unlinked; truncating it in place kills
@@ -96,8 +102,24 @@ class Store:
         return self._mapping.facts.version
 
     @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files of the store in the order of their rows; one where it is a single file."""
+        return self._mapping.shards
+
+    @property
+    def key_kind(self) -> Literal["text", "integer"] | None:
+        """What the keys of the rows are; None where rows have none."""
+        return self._mapping.facts.key_kind
+
+    @property
     def codes(self) -> NDArray[np.uint8]:
-        """The codes, shape (N, D): a read-only view of the file."""
+        """The codes, shape (N, D): a read-only view of the file.
+
+        Raises
+        ------
+        ShardedError
+            There are several files; so do :attr:`scales` and :attr:`checksums`. See :meth:`parts`.
+        """
         return self._mapping.view("codes")
 
     @property
@@ -123,6 +145,8 @@ class Store:
             return read_row(self._mapping, key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
+            if naming.is_named(key):
+                return self[naming.numbered(self._mapping, key)]
             return self._mapping.read_by_numpy(key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
@@ -303,7 +327,7 @@ class Store:
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """Compare every block with its checksums; the structure was checked on opening.
+        """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
@@ -314,6 +338,71 @@ class Store:
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
+
+    # Keys -----------------------------------------------------------------------------------------
+
+    def rows_of(self, keys: Any, default: int | None = None) -> NDArray[np.int64]:
+        """Find rows by their keys, in the file as it is mapped: nothing is loaded, all processes share it.
+
+        Parameters
+        ----------
+        keys : sequence of str, or array_like of int, shape (n,)
+            As :attr:`key_kind` says.
+        default : int, optional
+            Stands for the row of a key that is not there. Give a number that is no row, such as -1, and do
+            not index with it.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        MissingKeyError
+            A `KeyError`: some keys are not there, and there is no `default`.
+        IndexError
+            The rows of this store have no keys.
+        TypeError, ValueError
+            Keys of another kind; text with half of a surrogate pair.
+        FormatError
+            The index is damaged, where it was looked at.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build([[1.0, 0.5], [2.0, -2.0]], path, keys=["king", "queen"])
+        >>> store = qstore.open(path)
+        >>> store.rows_of(["queen", "pawn", "king"], default=-1)
+        array([ 1, -1,  0])
+        >>> store["queen"], "pawn" in store, store.key_of(0)
+        (array([ 2., -2.], dtype=float32), False, 'king')
+        """
+        return naming.rows_of(self._mapping, keys, default)
+
+    def key_of(self, row: Any) -> Any:
+        """Key of a row, or keys of several.
+
+        Parameters
+        ----------
+        row : int, slice or array_like of int, shape (n,)
+            Negative numbers count from the end.
+
+        Returns
+        -------
+        str or int, or list of str or ndarray of int64 of length n
+
+        Raises
+        ------
+        IndexError
+            A row is out of range, or the rows of this store have no keys.
+        FormatError
+            The keys are damaged, where they were looked at.
+        """
+        return naming.key_of(self._mapping, row)
+
+    def __contains__(self, key: Any) -> bool:
+        return naming.contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -342,13 +431,19 @@ class Store:
         return "qstore.Store", self.content_id, self._dtype.name
 
 
-def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Store:
+def open(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, resident_scales: bool = False
+) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
-    path : path-like
-        A file that :func:`qstore.build` or :class:`qstore.Writer` made.
+    path : path-like, or list of path-like
+        A file that :func:`qstore.build` or :class:`qstore.Writer` made. Or several, read as one store whose
+        rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
+        files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
+        ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
+        is first read; of a list or pattern, all headers are read now.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
         one page read instead of two; worth it for scattered reads of a file larger than RAM.
@@ -362,10 +457,12 @@ def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Stor
     ------
     FormatError, VersionError
         The file is not a valid store, or of a newer version.
+    ShardError
+        A file of several is missing, or not the one that was published.
     OSError
         The file is not there or cannot be read.
     """
-    return Store(LocalStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
+    return Store(open_backing(path, resident_scales), np.dtype(np.float32))
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

@@ -6,9 +6,12 @@ import argparse
 import os
 from dataclasses import asdict, dataclass
 
-from .. import durable, inspection
+from ..layout import Facts
+from ..manifest import read_manifest
+from ..opening import describe_file
+from ..shard_files import check_files
 from .arguments import Command, add_json
-from .printing import byte_size, print_facts, print_json
+from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]
 
@@ -38,8 +41,12 @@ class StoreInfo:
         Size of the file, and of the matrix as float32.
     ratio : float
         The second by the first.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are; None where they have none. There are as many as rows.
     datasets : dict
-        Where the data of each dataset lies: offset and bytes.
+        Where the data of each dataset lies: offset and bytes. Empty for a directory.
+    shards : int or None
+        Number of files in a directory.
     """
 
     path: str
@@ -52,11 +59,13 @@ class StoreInfo:
     file_bytes: int
     float32_bytes: int
     ratio: float
+    key_kind: str | None
     datasets: dict[str, dict[str, int]]
+    shards: int | None
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     add_json(parser)
 
 
@@ -70,12 +79,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(path: str) -> StoreInfo:
-    fd = durable.open_regular(path)
-    try:
-        about = inspection.inspect(fd, path)
-        file_bytes = os.fstat(fd).st_size
-    finally:
-        os.close(fd)
+    if os.path.isdir(path):
+        manifest = read_manifest(path)
+        check_files(path, manifest)
+        return _info(path, manifest.facts, sum(manifest.sizes), {}, len(manifest.shards))
+    about = describe_file(path)
+    places = {name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()}
+    return _info(path, about, os.stat(path).st_size, places, None)
+
+
+def _info(
+    path: str, about: Facts, file_bytes: int, places: dict[str, dict[str, int]], shards: int | None
+) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
         path=path,
@@ -87,20 +102,24 @@ def _inspect(path: str) -> StoreInfo:
         content_id=about.content_id,
         file_bytes=file_bytes,
         float32_bytes=float32_bytes,
-        ratio=float32_bytes / file_bytes,
-        datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()},
+        ratio=float32_bytes / max(file_bytes, 1),
+        key_kind=about.key_kind,
+        datasets=places,
+        shards=shards,
     )
 
 
 def _facts(found: StoreInfo) -> list[tuple[str, object]]:
+    size = f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"
     return [
         ("store", found.path),
         ("shape", f"{found.rows:,} × {found.dim:,}"),
         ("tensor", found.tensor or "(no name)"),
         ("built from", found.source_dtype or "(unknown)"),
         ("format", f"qstore {found.format_version}"),
+        ("keys", f"{found.rows:,}, {KEY_WORDS[found.key_kind]}" if found.key_kind else "(none)"),
         ("content id", found.content_id),
-        ("file", f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"),
+        ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
     ]
