@@ -25,6 +25,8 @@ MakeStore = Callable[..., qstore.Store]
 
 torch = pytest.importorskip("torch", reason="tests the integration of torch")
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor.*deprecated:UserWarning")
+
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 ROWS = [[5, 3, 3, 0], [[1, 2], [3000, 1]], [], 7, list(range(2000))]
 SIGNIFICANT_BITS = {"float16": (11, -24, 16), "bfloat16": (8, -133, 128), "float32": (24, -149, 128)}
@@ -273,6 +275,24 @@ def test_compiled_models(store: qstore.Store) -> None:
     for module in (qstore.torch.Embedding(store), qstore.torch.EmbeddingBag(store)):
         model = torch.nn.Sequential(module, torch.nn.ReLU())
         assert same(torch.compile(model, backend="eager")(rows), model(rows))
+
+
+def test_modules_over_several_files(tmp_path: Path, store: qstore.Store) -> None:
+    for number, first in enumerate(range(0, 3001, 700)):
+        qstore.build(store[first : first + 700], tmp_path / f"part-{number}.h5")
+    qstore.publish_shards(tmp_path, [f"part-{number}.h5" for number in range(5)])
+    with qstore.open(tmp_path) as sharded:
+        rows = torch.randint(0, 3001, (40, 5))
+        for dtype in (torch.float32, torch.bfloat16):
+            expected = qstore.torch.Embedding(store, dtype=dtype)(rows)
+            assert same(qstore.torch.Embedding(sharded, dtype=dtype)(rows), expected)
+            sent = qstore.torch.taking.take_on_device(sharded, rows.numpy(), dtype, torch.device("cpu"))
+            assert same(sent, expected)
+        expected = qstore.torch.EmbeddingBag(store)(rows)
+        assert same(qstore.torch.EmbeddingBag(sharded)(rows), expected)
+        assert same(pickle.loads(pickle.dumps(qstore.torch.EmbeddingBag(sharded)))(rows), expected)
+        quantized = qstore.torch.to_quantized(sharded, slice(690, 710))
+        assert np.array_equal(quantized.int_repr().numpy(), store.codes[690:710])
 
 
 def test_a_model_gives_the_same_as_with_dequantized_weights(store: qstore.Store) -> None:

@@ -43,10 +43,10 @@ def to_quantized(store: Store, rows: Any = None) -> torch.Tensor:
     torch 2.13 calls these types deprecated. The warning of that is left out here: whoever calls this wants
     one.
     """
-    codes = np.array(store.codes if rows is None else store.codes[rows])
-    if codes.ndim != 2:
+    numbers = np.arange(len(store))[slice(None) if rows is None else rows]
+    if numbers.ndim != 1:
         raise IndexError(f"rows is {rows!r}: expected a slice or a list of rows, such as slice(7, 8)")
-    scales = np.array(store.scales if rows is None else store.scales[rows])
+    codes, scales = store.take_codes(numbers)
     zero_points = torch.full((len(codes),), ZERO_POINT, dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor.*deprecated", UserWarning)
