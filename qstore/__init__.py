@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .building_shards import build_shards
+    from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
         ClosedError,
@@ -44,6 +46,7 @@ __all__ = [
     "BuildReport",
     "BusyError",
     "ClosedError",
+    "ConcatReport",
     "ExistsError",
     "ExportError",
     "ExportReport",
@@ -67,6 +70,8 @@ __all__ = [
     "append_shards",
     "build",
     "build_all",
+    "build_shards",
+    "concat",
     "dequantize",
     "engine_name",
     "export",
@@ -84,6 +89,8 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "building_shards": ("build_shards",),
+    "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
         "ClosedError",

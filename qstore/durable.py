@@ -216,7 +216,7 @@ def atomic_output(path: Path, least_size: int = 0) -> Iterator[BinaryIO]:
     """
     # A name of its own: what another process writes, or left behind when it was killed, is not touched.
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
-    file = partial.open("xb")
+    file = partial.open("x+b")
     try:
         with file:
             allocate(file.fileno(), least_size)

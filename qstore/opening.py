@@ -97,7 +97,7 @@ def describe_file(path: str, *, follow: bool = True) -> Description:
         os.close(fd)
 
 
-def common_facts(found: Sequence[Description], shards: Sequence[Shard]) -> Facts:
+def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
     """Facts of a store of these shards; FormatError if their columns differ."""
     one = found[0]
     for other, shard in zip(found, shards, strict=True):

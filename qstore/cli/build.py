@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import glob
 import os
+from functools import partial
 from typing import Any
 
 from ..building import BuildPlan, BuildReport, build, plan
 from ..building_all import build_all, plan_all
+from ..building_shards import build_shards
 from ..errors import SourceError, TensorError
 from .arguments import (
     Command,
@@ -36,8 +38,10 @@ Several SRC, or a quoted pattern of names, become one matrix, in the order given
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
 same command runs again.
 
-If OUT is a directory or ends with "/", each matrix of SRC whose name matches --tensor (a pattern such as
-'tables.*.weight'; default: all) becomes a store in it, named after the tensor: odd characters are
+With --shard-rows, OUT is a directory of shards that are read as one store.
+
+Else, if OUT is a directory or ends with "/", each matrix of SRC whose name matches --tensor (a pattern such
+as 'tables.*.weight'; default: all) becomes a store in it, named after the tensor: odd characters are
 percent-encoded. Stores that are there already and hold the same are kept, anything else there is an error
 before anything is written, unless --force is given: then all are built anew."""
 
@@ -48,6 +52,7 @@ _EXAMPLES = """\
   qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
   qstore build model.safetensors --tensor wte.weight --keys tokenizer.json -o words.h5
   qstore build values.raw --raw float32:768 -o vectors.h5
+  qstore build vectors.npy -o vectors/ --shard-rows 1000000
   qstore build vectors.npy --rows 0:100000 -o first.h5 --force
   qstore build vectors.npy -o vectors.h5 --dry-run"""
 
@@ -76,6 +81,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="stop at NaN and infinities (default), or store 0 for them",
     )
+    parser.add_argument(
+        "--shard-rows",
+        metavar="N",
+        type=at_least(1),
+        help="make OUT a directory of shards of N rows each, read as one store",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
     parser.add_argument("--restart", action="store_true", help="drop what an interrupted build has done")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -85,7 +96,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     sources = _expanded(arguments.sources)
-    several_outputs = arguments.output.endswith("/") or os.path.isdir(arguments.output)
+    several_outputs = arguments.shard_rows is None and (
+        arguments.output.endswith("/") or os.path.isdir(arguments.output)
+    )
+    if arguments.shard_rows is not None and arguments.dry_run:
+        raise UsageError("--dry-run and --shard-rows do not go together: leave --shard-rows out")
     try:
         if several_outputs:
             return _run_all(_single(sources), arguments)
@@ -146,7 +161,8 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         )
         _print(planned, _plan_facts(planned), arguments)
         return 0
-    report = build(
+    make = build if arguments.shard_rows is None else partial(build_shards, shard_rows=arguments.shard_rows)
+    report = make(
         source,
         arguments.output,
         tensor=arguments.tensor,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import append, build, demo, env, export, get, info, ls, verify
+from . import append, build, concat, demo, env, export, get, info, ls, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "make_parser", "run_command"]
 COMMANDS: tuple[Command, ...] = (
     build.COMMAND,
     append.COMMAND,
+    concat.COMMAND,
     ls.COMMAND,
     info.COMMAND,
     get.COMMAND,
