@@ -228,6 +228,7 @@ def test_arrays_refused(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
         (array[array[:, 0] > 1], "compute_chunk_sizes"),
         (array[0], "expected 2 dimensions"),
         (array.astype(complex), "complex128"),
+        (matrix, "is of type ndarray, expected a Dask array"),
     ):
         with pytest.raises(qstore.SourceError, match=message):
             qstore.dask.build(wrong, tmp_path / "table")

@@ -388,6 +388,8 @@ def test_bags_refused(store: qstore.Store) -> None:
 
 # ---------------------------------------------------------------- DataLoader
 
+FORKED = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 @pytest.fixture
 def resource_tracker() -> None:
@@ -395,6 +397,7 @@ def resource_tracker() -> None:
     multiprocessing.resource_tracker.ensure_running()
 
 
+@FORKED
 @pytest.mark.usefixtures("resource_tracker", "no_leaks")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_data_loader_with_workers(store: qstore.Store, method: str) -> None:
@@ -406,6 +409,7 @@ def test_data_loader_with_workers(store: qstore.Store, method: str) -> None:
     assert same(torch.cat(batches), torch.from_numpy(store[...]))
 
 
+@FORKED
 @pytest.mark.usefixtures("no_leaks")
 def test_data_loader_without_copies(store: qstore.Store) -> None:
     """`collate_fn=torch.from_numpy`: a batch is one gather, and the tensor is its memory."""

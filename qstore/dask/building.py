@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import durable, kernels
 from ..arguments import as_count
 from ..building import BuildReport, source_bytes
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, SourceError
 from ..manifest import MANIFEST
 from ..outputs import check_output
 from ..publishing import publish_shards
@@ -81,6 +81,10 @@ def build(
     (10, [4, 4, 2])
     """
     begun = time.perf_counter()
+    if not isinstance(array, dask_array.Array):
+        raise SourceError(
+            f"array is of type {type(array).__name__}, expected a Dask array: dask.array.from_array makes one"
+        )
     source = ArraySource(array)  # says what is wrong with an array that cannot be quantized
     rows = "auto" if shard_rows is None else as_count("shard_rows", shard_rows)
     matrix = array.rechunk({1: -1} if shard_rows is None else {0: rows, 1: -1})
@@ -89,22 +93,7 @@ def build(
         place.mkdir(parents=True, exist_ok=True)
     check_output(place / MANIFEST, overwrite)
     token = tokenize(matrix.name, tensor, nonfinite)[:12]
-    write = functools.partial(
-        write_shard,
-        directory=str(place),
-        token=token,
-        tensor=tensor,
-        source_dtype=source.dtype,
-        nonfinite=nonfinite,
-    )
-    written = matrix.map_blocks(
-        write,
-        dtype=np.int64,
-        meta=np.empty((0, 0), np.int64),
-        chunks=((1,) * matrix.numblocks[0], (1,)),
-        name=f"qstore-shard-{uuid.uuid4().hex}",  # never a result that a scheduler has kept
-    ).compute()
-    names = [_shard_name(token, number) for number in range(len(written))]
+    names = _written(matrix, place, token, tensor=tensor, source_dtype=source.dtype, nonfinite=nonfinite)
     publish_shards(place, names, overwrite=overwrite)
     _remove_attempts(place, token)
     return BuildReport(
@@ -119,6 +108,18 @@ def build(
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
     )
+
+
+def _written(matrix: dask_array.Array, place: Path, token: str, **options: Any) -> list[str]:
+    """Have all shards written; their names."""
+    results = matrix.map_blocks(
+        functools.partial(write_shard, directory=str(place), token=token, **options),
+        dtype=np.int64,
+        meta=np.empty((0, 0), np.int64),
+        chunks=((1,) * matrix.numblocks[0], (1,)),
+        name=f"qstore-shard-{uuid.uuid4().hex}",  # never a result that a scheduler has kept
+    )
+    return [_shard_name(token, number) for number in range(len(results.compute()))]
 
 
 def write_shard(
