@@ -119,7 +119,7 @@ _HOMES = {
     "writer": ("Writer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_INTEGRATIONS = ("torch",)
+_INTEGRATIONS = ("dask", "torch")
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,8 @@ __all__ = [
     "as_weights",
     "check_nonfinite",
     "check_out",
-    "check_whole_out",
     "lies_well",
+    "whole_out",
 ]
 
 
@@ -102,13 +102,36 @@ def check_out(out: NDArray[Any], name: str, shape: tuple[int, ...], dtypes: tupl
         )
 
 
-def check_whole_out(out: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
-    """ValueError unless `out` is one contiguous array that can be filled."""
-    if out.shape != shape or str(out.dtype) not in dtypes or not out.flags.c_contiguous:
+def whole_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    """The memory of `out`, an ndarray or a CPU tensor of torch: one contiguous array that can be filled.
+
+    Raises
+    ------
+    ValueError
+        It does not fit, or cannot be filled in place: a list, or a tensor on a device, of bfloat16, or that
+        requires grad.
+    """
+    memory = _memory_of(out)
+    if memory.shape != shape or str(memory.dtype) not in dtypes or not memory.flags.c_contiguous:
         raise ValueError(
-            f"out has shape {out.shape} and dtype {out.dtype}, expected C-contiguous {shape} "
+            f"out has shape {memory.shape} and dtype {memory.dtype}, expected C-contiguous {shape} "
             f"and one of {', '.join(dtypes)}"
         )
+    return memory
+
+
+def _memory_of(out: Any) -> NDArray[Any]:
+    if isinstance(out, np.ndarray):
+        return out
+    try:
+        view, again = np.asarray(out), np.asarray(out)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"out cannot be filled in place: {error} (qstore.torch.take gives other types and devices)"
+        ) from None
+    if view.size and view.ctypes.data != again.ctypes.data:  # copies, then
+        raise ValueError(f"out is a {type(out).__name__}, expected an array or a tensor that can be filled")
+    return view
 
 
 def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:

@@ -289,13 +289,17 @@ def compose(rows: int, dim: int, attributes: Mapping[str, str], parts: Parts = N
     1 to 2 ms at any size. Datasets come before attributes: attributes first would move the codes.
     """
     from h5py import h5f
+    from h5py._objects import phil
 
     memory = _SparseFile()
-    file_id = h5f.create(b"store", h5f.ACC_TRUNC, _creation_list(), _access_list(memory))
     wanted = shapes(rows, dim, parts)
-    extents = _create_datasets(file_id, wanted)
-    _create_attributes(file_id, attributes, version_of(parts))
-    file_id.close()
+    # HDF5 writes at the close only if nothing of the file is open any more. h5py's lock keeps other threads
+    # from looking at identifiers that are just being let go: once, under Dask, a close came to nothing.
+    with phil:
+        file_id = h5f.create(b"store", h5f.ACC_TRUNC, _creation_list(), _access_list(memory))
+        extents = _create_datasets(file_id, wanted)
+        _create_attributes(file_id, attributes, version_of(parts))
+        file_id.close()
     if extents != places(wanted):
         raise FormatError(f"HDF5 placed the data at {extents}, expected {places(wanted)}")
     segments = sorted(memory.segments.items(), reverse=True)

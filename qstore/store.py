@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import indexing, naming
-from .arguments import as_row_numbers, as_weights, check_whole_out
+from .arguments import as_row_numbers, as_weights, whole_out
 from .backing import Backing, Part
 from .errors import FormatError
 from .manifest import Shard
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Store", "open"]
 
 _BLOCK_BYTES = 4 << 20
+
+Out = TypeVar("Out")
 
 
 class Store:
@@ -157,18 +159,22 @@ class Store:
         self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
         return out
 
-    def take(
-        self, rows: ArrayLike, out: NDArray[Any] | None = None, threads: int | None = None
-    ) -> NDArray[Any]:
+    @overload
+    def take(self, rows: ArrayLike, out: None = None, threads: int | None = None) -> NDArray[Any]: ...
+
+    @overload
+    def take(self, rows: ArrayLike, out: Out, threads: int | None = None) -> Out: ...
+
+    def take(self, rows: ArrayLike, out: Any = None, threads: int | None = None) -> Any:
         """Read rows in any order, as ``numpy.take(matrix, rows, axis=0)``.
 
         Parameters
         ----------
         rows : array_like of int
             Any shape; repeats and negative numbers are fine.
-        out : ndarray, optional
+        out : ndarray or CPU tensor of torch, optional
             C-contiguous, shape ``rows.shape + (D,)``, float32, float64 or float16: filled and
-            returned, nothing is allocated then.
+            returned, nothing is allocated then. A tensor may lie in pinned memory.
         threads : int, optional
             For large requests; the number of processors by default.
 
@@ -181,9 +187,7 @@ class Store:
         shape = (*numbers.shape, self._shape[1])
         if out is None:
             out = np.empty(shape, self._dtype)
-        else:
-            check_whole_out(out, shape, OUTPUT_TYPES)
-        flat = out.reshape(numbers.size, self._shape[1])
+        flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         return out
 
@@ -208,10 +212,9 @@ class Store:
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
         codes, scales = out or (np.empty(shape, np.uint8), np.empty(numbers.shape))
-        check_whole_out(codes, shape, ("uint8",))
-        check_whole_out(scales, numbers.shape, ("float64",))
-        flat = codes.reshape(numbers.size, self._shape[1])
-        self._mapping.gather_codes(numbers.reshape(-1), flat, scales.reshape(-1))
+        flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, self._shape[1])
+        flat_scales = whole_out(scales, numbers.shape, ("float64",)).reshape(-1)
+        self._mapping.gather_codes(numbers.reshape(-1), flat, flat_scales)
         return codes, scales
 
     def pool(
@@ -262,8 +265,7 @@ class Store:
         if out is None:
             sums = np.empty(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
-            check_whole_out(out, shape, ("float32", "float64"))
-            sums = out
+            sums = whole_out(out, shape, ("float32", "float64"))
         if mode not in ("sum", "mean"):
             raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
         if starts.size:

@@ -19,6 +19,7 @@ def test_every_public_name_is_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         qstore.nothing  # noqa: B018
     assert qstore.torch.__name__ == "qstore.torch"
+    assert qstore.dask.__name__ == "qstore.dask"
 
 
 def test_type_checkers_see_the_same_names() -> None:

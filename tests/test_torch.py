@@ -135,6 +135,9 @@ def test_rows_refused(make_store: MakeStore, rows: Any) -> None:
 def test_without_torch(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(matrix_of("float32", 30))
     monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("library", "quantized"):
+        monkeypatch.delitem(sys.modules, f"qstore.torch.{name}", raising=False)
+    monkeypatch.delitem(vars(qstore.torch), "to_quantized", raising=False)
     with pytest.raises(qstore.MissingExtraError, match=r'pip install "qstore\[torch\]"'):
         qstore.torch.to_quantized(store)
 

@@ -1,0 +1,13 @@
+"""dask.array itself, or an error that says what to install."""
+
+from __future__ import annotations
+
+from ..errors import MissingExtraError
+
+try:
+    from dask import array
+    from dask.base import tokenize
+except ImportError as error:
+    raise MissingExtraError('this needs dask: pip install "qstore[dask]"') from error
+
+__all__ = ["array", "tokenize"]

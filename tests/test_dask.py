@@ -1,0 +1,325 @@
+"""Stores and Dask: lazy arrays of stores, and sharded stores that tasks write."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import qstore
+import qstore.dask
+from qstore.layout import block_rows
+
+MakeStore = Callable[..., qstore.Store]
+
+dask = pytest.importorskip("dask", reason="tests the integration of Dask")
+da = pytest.importorskip("dask.array", reason="tests the integration of Dask")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The scheduler of tests that do not ask for another one."""
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
+@pytest.fixture
+def store(make_store: MakeStore, matrix: NDArray[np.float32]) -> qstore.Store:
+    return make_store(matrix)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What tasks of this process read of stores."""
+    keys: list[Any] = []
+    read = qstore.dask.lazy.StoreRows.__getitem__
+
+    def noting(rows: Any, key: Any) -> Any:
+        keys.append(key)
+        return read(rows, key)
+
+    monkeypatch.setattr(qstore.dask.lazy.StoreRows, "__getitem__", noting)
+    return keys
+
+
+def codes_of(store: qstore.Store) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    return store.take_codes(np.arange(len(store)))
+
+
+def assert_same_rows(path: Path, values: NDArray[Any]) -> None:
+    """The sharded store holds the codes and scales that a single build makes."""
+    codes, scales = qstore.quantize(values)
+    with qstore.open(path) as store:
+        found, factors = codes_of(store)
+        assert np.array_equal(found, codes)
+        assert np.array_equal(factors, scales)
+        assert store.verify().ok
+
+
+# ---------------------------------------------------------------- a store as an array
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("chunks", [None, 700, (700, 20), (-1, 48), "auto"])
+def test_the_whole_array(store: qstore.Store, dtype: str, chunks: Any) -> None:
+    lazy = qstore.dask.from_store(store, chunks, dtype)
+    assert (lazy.shape, lazy.dtype) == (store.shape, np.dtype(dtype))
+    found = lazy.compute()
+    assert found.dtype == lazy.dtype
+    assert np.array_equal(found, store.astype(dtype)[...])
+
+
+def test_a_path_will_do(store: qstore.Store) -> None:
+    assert np.array_equal(qstore.dask.from_store(store.path).compute(), store[...])
+    assert np.array_equal(
+        qstore.dask.from_store(Path(store.path), 100).sum(axis=1).compute(), store[...].sum(1)
+    )
+
+
+def test_reading_is_lazy(store: qstore.Store, reads: list[Any]) -> None:
+    lazy = qstore.dask.from_store(store, 1000)
+    part, row, doubled = lazy[1200:1205, 3:7], lazy[-1], lazy * 2
+    assert reads == []
+    assert np.array_equal(part.compute(), store[1200:1205, 3:7])
+    assert np.array_equal(row.compute(), store[-1])
+    assert reads == [(slice(1200, 1205, None), slice(3, 7, None)), (3000, slice(0, 48, None))]
+    assert np.array_equal(doubled[[5, 2999, 5]].compute(), store[[5, 2999, 5]] * 2)
+
+
+def test_names_are_made_of_the_content(make_store: MakeStore, store: qstore.Store) -> None:
+    name = qstore.dask.from_store(store).name
+    again = make_store(store[...], "again.h5")
+    assert qstore.dask.from_store(again.path).name == name
+    others = [
+        qstore.dask.from_store(store, 100),
+        qstore.dask.from_store(store, dtype="float64"),
+        qstore.dask.from_store(make_store(-store[...], "other.h5")),
+    ]
+    assert len({name, *(other.name for other in others)}) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_chunks_by_default(dtype: str) -> None:
+    """Whole checksum blocks of whole rows, 64 to 128 MiB."""
+
+    class Shape:
+        shape = (10**9, 768)
+
+    Shape.dtype = np.dtype(dtype)  # type: ignore[attr-defined]
+    rows, columns = qstore.dask.lazy._default_chunks(Shape)  # type: ignore[arg-type]
+    assert columns == -1
+    assert rows % block_rows(768) == 0
+    assert 64 << 20 <= rows * 768 * np.dtype(dtype).itemsize <= 128 << 20
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_tasks_carry_no_rows(store: qstore.Store) -> None:
+    lazy = qstore.dask.from_store(store, 100)
+    data = pickle.dumps(lazy)
+    assert len(data) < 10_000
+    again = pickle.loads(data)
+    assert np.array_equal(again.compute(), store[...])
+    assert qstore.dask.lazy._arrived.cache_info().currsize == 1
+    qstore.dask.lazy._arrived.cache_clear()
+
+
+def test_a_store_that_was_replaced(make_store: MakeStore, store: qstore.Store) -> None:
+    lazy = pickle.loads(pickle.dumps(qstore.dask.from_store(store)))
+    make_store(-store[...])
+    with pytest.raises(qstore.FormatError, match="the file has been replaced"):
+        lazy.compute()
+
+
+def test_arrays_of_sharded_stores(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    qstore.dask.build(da.from_array(matrix, chunks=(1000, 48)), tmp_path / "table")
+    lazy = qstore.dask.from_store(tmp_path / "table", 700)
+    with qstore.open(tmp_path / "table") as store:
+        assert np.array_equal(lazy.compute(), store[...])
+    assert np.array_equal(pickle.loads(pickle.dumps(lazy))[990:1010].compute(), lazy.compute()[990:1010])
+    qstore.dask.lazy._arrived.cache_clear()
+
+
+# ---------------------------------------------------------------- an array as a store
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "uint16"])
+def test_build(tmp_path: Path, matrix: NDArray[np.float32], dtype: str) -> None:
+    values = np.clip(matrix * 10, 0, 100).astype(dtype)
+    array = da.from_array(values, chunks=(700, 20))
+    report = qstore.dask.build(array, tmp_path / "new" / "table", tensor="words")
+    assert_same_rows(tmp_path / "new" / "table", values)
+    assert (report.rows, report.dim, report.source_dtype, report.tensor) == (3001, 48, dtype, "words")
+    assert report.source_bytes == values.nbytes
+    with qstore.open(report.path) as store:
+        assert [shard.rows for shard in store.shards] == [700, 700, 700, 700, 201]
+        assert (store.source_dtype, store.tensor) == (dtype, "words")
+        assert report.file_bytes == sum(path.stat().st_size for path in Path(report.path).iterdir())
+
+
+def test_rows_of_a_shard(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    array = da.from_array(matrix, chunks=(700, 20))
+    qstore.dask.build(array, tmp_path, shard_rows=1600)
+    with qstore.open(tmp_path) as store:
+        assert [shard.rows for shard in store.shards] == [1600, 1401]
+    assert_same_rows(tmp_path, matrix)
+    with pytest.raises(qstore.SourceError, match="shard_rows is 0"):
+        qstore.dask.build(array, tmp_path, shard_rows=0)
+
+
+def test_shards_without_rows(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    array = da.concatenate([da.from_array(matrix[:0]), da.from_array(matrix[:9]), da.from_array(matrix[:0])])
+    qstore.dask.build(array, tmp_path / "some")
+    assert_same_rows(tmp_path / "some", matrix[:9])
+    qstore.dask.build(array[:0], tmp_path / "none")
+    with qstore.open(tmp_path / "none") as store:
+        assert store.shape == (0, 48)
+
+
+def test_what_is_there_is_kept(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    array = da.from_array(matrix, chunks=(1000, 48))
+    qstore.dask.build(array, tmp_path)
+    before = qstore.open(tmp_path)
+    computed: list[int] = []
+
+    def negated(block: NDArray[Any]) -> NDArray[Any]:
+        computed.append(len(block))
+        return -block
+
+    other = array.map_blocks(negated, dtype=array.dtype, meta=matrix[:0, :0])
+    with pytest.raises(qstore.ExistsError, match="overwrite=True"):
+        qstore.dask.build(other, tmp_path)
+    assert computed == []
+    qstore.dask.build(other, tmp_path, overwrite=True)
+    assert_same_rows(tmp_path, -matrix)
+    assert np.array_equal(codes_of(before)[0], qstore.quantize(matrix)[0])
+    before.close()
+
+
+def test_the_same_again_is_the_same(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    array = da.from_array(matrix, chunks=(1000, 48))
+    for name in ("a", "b"):
+        qstore.dask.build(array, tmp_path / name)
+    qstore.dask.build(array, tmp_path / "b", overwrite=True)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("a", "b")]
+    assert files[0] == files[1]
+
+
+def test_what_is_not_finite(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    matrix[2500, 7] = np.nan
+    array = da.from_array(matrix, chunks=(1000, 20))
+    with pytest.raises(qstore.NonFiniteError, match="row 2500, column 7 is nan"):
+        qstore.dask.build(array, tmp_path)
+    assert not (tmp_path / "qstore.json").exists()
+    qstore.dask.build(array, tmp_path, nonfinite="zero")
+    matrix[2500, 7] = 0
+    assert_same_rows(tmp_path, matrix)
+
+
+def test_arrays_refused(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    array = da.from_array(matrix, chunks=(1000, 48))
+    for wrong, message in (
+        (array[array[:, 0] > 1], "compute_chunk_sizes"),
+        (array[0], "expected 2 dimensions"),
+        (array.astype(complex), "complex128"),
+        (matrix, "is of type ndarray, expected a Dask array"),
+    ):
+        with pytest.raises(qstore.SourceError, match=message):
+            qstore.dask.build(wrong, tmp_path / "table")
+    assert not (tmp_path / "table").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(qstore.OutputError):
+        qstore.dask.build(array, tmp_path / "file")
+
+
+# ---------------------------------------------------------------- processes
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Client of two worker processes."""
+    distributed = pytest.importorskip("distributed", reason="tests the integration of distributed")
+    with (
+        dask.config.set({"logging.distributed": "error"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def test_a_cluster_builds_the_same(tmp_path: Path, matrix: NDArray[np.float32], client: Any) -> None:
+    array = da.from_array(matrix, chunks=(300, 20))
+    with dask.config.set(scheduler=client):
+        qstore.dask.build(array, tmp_path / "cluster")
+    qstore.dask.build(array, tmp_path / "threads")
+    assert_same_rows(tmp_path / "cluster", matrix)
+    for path in (tmp_path / "threads").iterdir():
+        assert (tmp_path / "cluster" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_cluster_reads(store: qstore.Store, client: Any) -> None:
+    lazy = qstore.dask.from_store(store, 300)
+    assert np.array_equal(client.compute(lazy).result(), store[...])
+    held = client.run(lambda: sum(".h5" in line for line in open("/proc/self/maps")))
+    assert all(maps <= 2 for maps in held.values())  # one store, which maps its file twice
+    client.run(lambda: sys.modules["qstore.dask.lazy"]._arrived.cache_clear())
+
+
+def test_a_killed_worker_costs_a_retry(tmp_path: Path, matrix: NDArray[np.float32], client: Any) -> None:
+    """The first worker that has written half of a shard dies; its chunks go to the others."""
+    marker, folder = tmp_path / "died", tmp_path / "table"
+
+    def die_once(path: str) -> int:
+        import os
+
+        from qstore.writer import Writer
+
+        append = Writer.append
+
+        def dying(writer: Any, chunk: Any) -> None:
+            append(writer, chunk[: len(chunk) // 2])
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                append(writer, chunk[len(chunk) // 2 :])
+            else:
+                os._exit(1)
+
+        setattr(Writer, "append", dying)  # noqa: B010
+        return os.getpid()
+
+    workers = set(client.run(die_once, str(marker)).values())
+    with dask.config.set(scheduler=client):
+        qstore.dask.build(da.from_array(matrix, chunks=(300, 48)), folder)
+    assert marker.exists()
+    assert set(client.run(os.getpid).values()) != workers
+    assert_same_rows(folder, matrix)
+    assert {path.suffix for path in folder.iterdir()} == {".h5", ".json"}
+
+
+# ---------------------------------------------------------------- without Dask
+
+
+def test_without_dask(store: qstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    for name in ("library", "lazy"):
+        monkeypatch.delitem(sys.modules, f"qstore.dask.{name}", raising=False)
+    monkeypatch.delitem(vars(qstore.dask), "from_store", raising=False)
+    with pytest.raises(qstore.MissingExtraError, match=r'pip install "qstore\[dask\]"'):
+        qstore.dask.from_store(store)
+
+
+def test_names_of_the_package() -> None:
+    assert set(qstore.dask.__all__) <= set(dir(qstore.dask))
+    for name in qstore.dask.__all__:
+        assert getattr(qstore.dask, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        qstore.dask.nothing  # noqa: B018
