@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .backing import Backing, Part
+from .backing import Backing, Part, Shard
 from .indexing import ALL
-from .manifest import Shard
 from .mapping import MappedStore
 from .paging import MANY_ROWS, Pager
 from .progress import Progress

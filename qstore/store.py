@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import indexing, naming
 from .arguments import as_row_numbers, as_weights, whole_out
-from .backing import Backing, Part
+from .backing import Backing, Part, Shard
 from .errors import FormatError
-from .manifest import Shard
 from .opening import open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
