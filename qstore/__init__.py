@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
+    from .backing import Shard
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
     from .building_shards import build_shards
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     )
     from .exporting import ExportReport, export
     from .kernels import dequantize, engine_name, quantize
-    from .manifest import Shard
     from .publishing import append_shards, publish_shards
     from .sources import TensorInfo, list_tensors
     from .store import Store, open
@@ -87,6 +87,7 @@ __all__ = [
 # Names are imported when they are first used: a reader does not wait for what only builders need.
 _HOMES = {
     "against": ("AgainstReport", "verify_against"),
+    "backing": ("Shard",),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
     "building_shards": ("build_shards",),
@@ -111,7 +112,6 @@ _HOMES = {
     ),
     "exporting": ("ExportReport", "export"),
     "kernels": ("dequantize", "engine_name", "quantize"),
-    "manifest": ("Shard",),
     "publishing": ("append_shards", "publish_shards"),
     "sources": ("TensorInfo", "list_tensors"),
     "store": ("Store", "open"),

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .keys import KeyIndex
 from .layout import Facts
-from .manifest import Shard
 from .progress import Progress
-from .verify import VerifyReport
 
-__all__ = ["Backing", "Part"]
+if TYPE_CHECKING:
+    from .verify import VerifyReport
+
+__all__ = ["Backing", "Part", "Shard"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a store.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path.
+    first, rows : int
+        Number of its first row in the whole store, and how many there are.
+    content_id : str
+        Of the file.
+    """
+
+    path: str
+    first: int
+    rows: int
+    content_id: str
 
 
 class Part(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import durable, layout
+from .backing import Shard
 from .building import row_range
 from .checksums import joined_crc32
 from .copying import Copied, Span, block_spans, copy_span
@@ -22,7 +23,6 @@ from .errors import FormatError, SourceError
 from .key_checking import key_problems
 from .key_index import KeyIndexWriter
 from .layout import Facts, KeyPart, Parts
-from .manifest import Shard
 from .opening import common_facts, open_backing
 from .outputs import check_output
 from .packed_keys import KeyBlock, KeyKind

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import kernels
 from .durable import lock_file, read_exactly, sync_data, write_all
 from .packed_keys import KeyBlock, KeyKind, unpacked
 
@@ -39,7 +40,7 @@ _HEADER_LIMIT = 1 << 24
 
 def crc32(array: NDArray[Any]) -> int:
     """CRC-32 (zlib's) of the bytes of a C-contiguous array."""
-    return zlib.crc32(array.data.cast("B")) if array.size else 0
+    return kernels.crc32(array.data) if array.size else 0
 
 
 class BlockRecord(NamedTuple):

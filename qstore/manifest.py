@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import durable, layout
+from .backing import Shard
 from .errors import FormatError, VersionError
 from .layout import Facts
 
@@ -25,7 +26,6 @@ __all__ = [
     "MANIFEST",
     "MANIFEST_VERSION",
     "Manifest",
-    "Shard",
     "check_name",
     "read_manifest",
     "sharded_content_id",
@@ -39,26 +39,6 @@ _LONGEST = 64 << 20
 _MOST_ROWS = 1 << 62
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{8})"')
 _SHARD_MEMBERS = {"name": str, "rows": int, "bytes": int, "content_id": str}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of a store.
-
-    Attributes
-    ----------
-    path : str
-        Absolute path.
-    first, rows : int
-        Number of its first row in the whole store, and how many there are.
-    content_id : str
-        Of the file.
-    """
-
-    path: str
-    first: int
-    rows: int
-    content_id: str
 
 
 @dataclass(frozen=True)

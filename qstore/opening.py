@@ -11,14 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from . import durable
-from .backing import Backing
+from .backing import Backing, Shard
 from .errors import FormatError
 from .inspection import Description, inspect
 from .layout import Facts
-from .manifest import Shard, read_manifest, sharded_content_id
 from .reading import LocalStore
-from .shard_files import ShardFiles, check_files
-from .sharded import ShardedStore
 
 __all__ = ["common_facts", "describe_file", "natural_order", "open_backing"]
 
@@ -55,8 +52,8 @@ def natural_order(name: str) -> tuple[Any, ...]:
 
     Examples
     --------
-    >>> sorted(["p10.h5", "p9.h5", "p09.h5", "p.h5"], key=natural_order)
-    ['p.h5', 'p09.h5', 'p9.h5', 'p10.h5']
+    >>> sorted(["part-10.h5", "part-9.h5", "part-1.h5"], key=natural_order)
+    ['part-1.h5', 'part-9.h5', 'part-10.h5']
     """
     pieces = re.split("([0-9]+)", name)
     return (
@@ -66,6 +63,10 @@ def natural_order(name: str) -> tuple[Any, ...]:
 
 
 def _open_directory(directory: str, resident_scales: bool) -> Backing:
+    from .manifest import read_manifest
+    from .shard_files import ShardFiles, check_files
+    from .sharded import ShardedStore
+
     manifest = read_manifest(directory)
     check_files(directory, manifest)
     files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, follow=False)
@@ -74,6 +75,9 @@ def _open_directory(directory: str, resident_scales: bool) -> Backing:
 
 def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
     """Without a manifest, the headers of all files have to be read now."""
+    from .shard_files import ShardFiles
+    from .sharded import ShardedStore
+
     if not paths:
         raise FormatError("there are no files to open, expected at least one")
     shards, found, first = [], [], 0
@@ -99,6 +103,8 @@ def describe_file(path: str, *, follow: bool = True) -> Description:
 
 def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
     """Facts of a store of these shards; FormatError if their columns differ."""
+    from .manifest import sharded_content_id
+
     one = found[0]
     for other, shard in zip(found, shards, strict=True):
         if other.dim != one.dim:

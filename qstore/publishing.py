@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from . import durable
+from .backing import Shard
 from .errors import ExistsError, FormatError, OutputError, SourceError
 from .inspection import Description
-from .manifest import MANIFEST, Manifest, Shard, check_name, read_manifest
+from .manifest import MANIFEST, Manifest, check_name, read_manifest
 from .opening import common_facts, describe_file, natural_order
 from .outputs import check_output
 from .shard_files import check_shard

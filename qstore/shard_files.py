@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Sequence
 
+from .backing import Shard
 from .errors import ClosedError, FormatError, ShardError, VersionError
 from .inspection import Description, inspect
-from .manifest import Manifest, Shard
+from .manifest import Manifest
 from .reading import LocalStore
 
 __all__ = ["MOST_MAPPED", "ShardFiles", "check_files"]

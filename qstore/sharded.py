@@ -7,25 +7,26 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import indexing, kernels, layout, quantization
-from .backing import Backing, Part
+from .backing import Backing, Part, Shard
 from .errors import ClosedError, QStoreError, ShardedError
 from .indexing import ALL
 from .keys import KeyIndex
 from .layout import Facts
-from .manifest import Shard
 from .paging import MANY_ROWS, Steps, Work
 from .part_kernels import by_part, copy_parts, gather_parts, touch_parts
 from .progress import Progress, rows_progress
 from .reading import fill_slice
 from .shard_files import MOST_MAPPED, ShardFiles
 from .sharded_keys import ShardedKeys
-from .verify import VerifyReport
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
 
 __all__ = ["ShardedStore"]
 
@@ -226,6 +227,8 @@ class ShardedStore(Backing):
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. Blocks are numbered through all shards; a bad shard is a problem."""
+        from .verify import VerifyReport
+
         self._check_open()
         blocks, keys_ok = 0, self.facts.key_kind is not None
         broken: list[int] = []

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import indexing, naming
 from .arguments import as_row_numbers, as_weights, whole_out
-from .backing import Backing, Part
+from .backing import Backing, Part, Shard
 from .errors import FormatError
-from .manifest import Shard
 from .opening import open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
 from .reading import read_row
-from .verify import VerifyReport
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
 

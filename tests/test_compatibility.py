@@ -19,6 +19,7 @@ import qstore
 FOLDER = Path(__file__).parent / "data" / "v1"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "expected.json").read_bytes())
 REBUILT = [name for name, expected in EXPECTED.items() if "values" in expected["source"]]
+KEYED = [name for name, expected in EXPECTED.items() if "keys" in expected["source"]]
 
 
 def sha256(data: bytes) -> str:
@@ -54,7 +55,8 @@ def test_facts(name: str) -> None:
         assert store.content_id == expected["content_id"]
         assert store.tensor == expected["tensor"]
         assert store.source_dtype == expected["source_dtype"]
-        assert store.format_version == ((1, 9) if name == "newer-minor.h5" else (1, 0))
+        newest = (1, 1) if "keys" in expected["source"] else (1, 0)
+        assert store.format_version == ((1, 9) if name == "newer-minor.h5" else newest)
         report = store.verify()
         assert report.ok
         assert report.rows == expected["shape"][0]
@@ -74,12 +76,21 @@ def test_values(name: str) -> None:
         assert exact[:].shape == tuple(expected["shape"])
 
 
+@pytest.mark.parametrize("name", KEYED)
+def test_keys(name: str) -> None:
+    keys: list[Any] = EXPECTED[name]["source"]["keys"]
+    with qstore.open(FOLDER / name) as store:
+        assert list(store.key_of(slice(None))) == keys
+        assert store.rows_of(keys).tolist() == list(range(len(keys)))
+        assert store.verify().keys_ok
+
+
 @pytest.mark.parametrize("name", REBUILT)
 def test_the_same_input_makes_the_same_bytes(name: str, tmp_path: Path) -> None:
     expected = EXPECTED[name]
     matrix = matrix_of(expected["source"])
     with qstore.Writer(tmp_path / name, matrix.shape[1], tensor=expected["tensor"]) as writer:
-        writer.append(matrix)
+        writer.append(matrix, keys=expected["source"].get("keys"))
     assert sha256((tmp_path / name).read_bytes()) == expected["sha256"]
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 import qstore
-from qstore import durable, layout
+from qstore import durable, kernels, layout
 from qstore.checksums import joined_crc32
 from qstore.cli import main
 
@@ -40,6 +40,14 @@ def pieces(folder: Path, values: NDArray[Any], cuts: list[int], **options: Any) 
 @given(first=st.binary(max_size=300), second=st.binary(max_size=3000))
 def test_checksums_of_joined_pieces(first: bytes, second: bytes) -> None:
     assert joined_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+@given(data=st.binary(max_size=900), start=st.integers(0, 70))
+def test_checksums_are_those_of_zlib(data: bytes, start: int) -> None:
+    piece = memoryview(data)[start:]
+    assert kernels.crc32(piece) == zlib.crc32(piece)
+    if kernels.extension() is not None:
+        assert kernels.extension().crc32(piece) == zlib.crc32(piece)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

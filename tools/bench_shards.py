@@ -22,7 +22,6 @@ import numpy as np
 
 import qstore
 
-
 OPENED = """\
 import os, sys, time
 import numpy as np, qstore
@@ -139,8 +138,10 @@ def concat(folder: Path, hundred: Path, rounds: int) -> None:
 def many(folder: Path, count: int, rounds: int) -> None:
     """Open of many shards: seconds and descriptors, in a process of its own each time."""
     folder.mkdir()
-    values = np.random.default_rng(0).standard_normal((4 * count, 8))
-    qstore.build_shards(values, folder, 4)
+    qstore.build(np.random.default_rng(0).standard_normal((4, 8)), folder / "part-0.h5")
+    for number in range(1, count):
+        shutil.copyfile(folder / "part-0.h5", folder / f"part-{number}.h5")
+    qstore.publish_shards(folder)
     command = [sys.executable, "-c", OPENED, str(folder)]
     found = []
     for _ in range(rounds):

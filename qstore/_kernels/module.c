@@ -1,5 +1,6 @@
 /* The extension module qstore._native: bindings. */
 #include "arguments.h"
+#include "crc32.h"
 #include "keys_module.h"
 #include "parts.h"
 
@@ -203,6 +204,25 @@ static PyObject *pool(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
+static PyObject *crc32(PyObject *module, PyObject *data)
+{
+    (void)module;
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyThreadState *state = leave_python((size_t)view.len, 1);
+    uint32_t crc = crc32_of(view.buf, (size_t)view.len);
+    return_to_python(state);
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLong(crc);
+}
+
+static PyObject *crc32_is_fast(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    return PyBool_FromLong(has_fast_crc32());
+}
+
 static PyObject *level(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
@@ -242,6 +262,8 @@ static PyMethodDef METHODS[] = {
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.key_search.find_texts."),
     CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.key_search.find_ids."),
+    {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
+    {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},

@@ -6,7 +6,8 @@ import argparse
 import os
 from dataclasses import asdict
 
-from ..manifest import MANIFEST, Shard
+from ..backing import Shard
+from ..manifest import MANIFEST
 from ..publishing import append_shards, publish_shards
 from .arguments import Command, add_json
 from .printing import print_facts, print_json

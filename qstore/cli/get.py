@@ -71,6 +71,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if not arguments.rows and not arguments.keys:
+        raise UsageError("say which rows: ROW, A:B or --key K")
     with open_store(arguments.file) as store:
         _check_output(arguments, store)
         values = store.astype(arguments.dtype)
@@ -85,8 +87,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check_output(arguments: argparse.Namespace, store: Store) -> None:
-    if not arguments.rows and not arguments.keys:
-        raise UsageError("say which rows: ROW, A:B or --key K")
     if arguments.output is None:
         if arguments.format == "npy" and sys.stdout is not None and sys.stdout.isatty():
             raise UsageError("npy is binary and stdout is a terminal: give -o FILE, or pipe it somewhere")
