@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .exporting import ExportReport, export
     from .kernels import dequantize, engine_name, quantize
     from .sources import TensorInfo, list_tensors
+    from .stats import StoreStats
     from .store import Store, open
     from .verify import VerifyReport
     from .writer import Writer
@@ -50,6 +51,7 @@ __all__ = [
     "ResumeError",
     "SourceError",
     "Store",
+    "StoreStats",
     "TensorError",
     "TensorInfo",
     "VerifyReport",
@@ -91,6 +93,7 @@ _HOMES = {
     "exporting": ("ExportReport", "export"),
     "kernels": ("dequantize", "engine_name", "quantize"),
     "sources": ("TensorInfo", "list_tensors"),
+    "stats": ("StoreStats",),
     "store": ("Store", "open"),
     "verify": ("VerifyReport",),
     "writer": ("Writer",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ from .mapping import MappedStore
 from .paging import MANY_ROWS, Pager
 from .quantization import ZERO_POINT
 
-__all__ = ["gather", "read_by_numpy", "read_row", "read_slice"]
+__all__ = ["Part", "gather", "parts", "read_by_numpy", "read_row", "read_slice"]
+
+Part = tuple[int, NDArray[np.uint8], NDArray[np.float64]]
+"""First row, codes and scales of some rows that follow one another."""
+
+# Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
+_AHEAD_BYTES = 16 << 20
 
 
 def read_row(mapping: MappedStore, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -47,6 +54,22 @@ def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtyp
     else:
         work(0, len(codes))
     return out
+
+
+def parts(mapping: MappedStore, rows: int) -> Iterator[Part]:
+    """Walk a store once, `rows` rows at a time, with the pages to come asked for in advance.
+
+    The arrays are views of the file.
+    """
+    codes, scales = mapping.view("codes"), mapping.view("scales")
+    total, dim = codes.shape
+    ahead = rows * max(1, _AHEAD_BYTES // (rows * dim))
+    asked = 0
+    for first in range(0, total, rows):
+        wanted = min(total, first + rows + ahead)
+        mapping.pager.ask(asked, wanted)
+        asked = wanted
+        yield first, codes[first : first + rows], scales[first : first + rows]
 
 
 def gather(

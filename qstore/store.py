@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,8 +16,11 @@ from .errors import FormatError
 from .mapping import MappedStore
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import gather, read_by_numpy, read_row, read_slice
+from .reading import gather, parts, read_by_numpy, read_row, read_slice
 from .verify import VerifyReport, verify_blocks
+
+if TYPE_CHECKING:
+    from .stats import StoreStats
 
 __all__ = ["Store", "open"]
 
@@ -270,6 +273,37 @@ class Store:
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
         return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress)
+
+    def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
+        """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.
+
+        Memory stays bounded, and the figures do not depend on the threads.
+
+        Parameters
+        ----------
+        threads : int, optional
+            The number of processors by default.
+        progress : bool or callable, optional
+            True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "store.h5")
+        >>> _ = qstore.build([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]], path)
+        >>> found = qstore.open(path).stats()
+        >>> found.zero_rows, found.duplicates.examples, round(found.norms.maximum, 2)
+        (1, ((0, 2, 2),), 5.0)
+        """
+        from .stats import part_rows, survey_parts  # reading rows does without
+
+        rows, dim = self._shape
+        walk = parts(self._mapping, part_rows(dim))
+        return survey_parts(walk, rows, dim, self._quantized_row, threads=threads, progress=progress)
+
+    def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
+        codes, scales = self._mapping.row_arrays()
+        return codes[row], float(scales[row])
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)

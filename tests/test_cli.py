@@ -525,6 +525,35 @@ def test_get_does_not_replace_its_store(run: Run, store: Path, tmp_path: Path) -
     assert run("get", store, ":", "-o", tmp_path / "no" / "out").status == 1
 
 
+# stats ------------------------------------------------------------------------------------------------
+
+
+def test_stats(run: Run, store: Path, folder: Path) -> None:
+    result = run("stats", store)
+    assert result.status == 0
+    assert "200 × 16" in result.out
+    assert re.search(r"norm +\d", result.out)
+    skewed = np.random.default_rng(1).standard_normal((300, 40))
+    skewed[:, 4] = 50
+    skewed[9] = skewed[2]
+    qstore.build(skewed, folder / "skewed.h5")
+    shown = run("stats", folder / "skewed.h5", "--threads", "1").out
+    assert "1 (row 9 as 2)" in shown
+    assert "warning: columns 4 set the scale" in shown
+    qstore.build(np.zeros((0, 3)), folder / "empty.h5")
+    assert run("stats", folder / "empty.h5").status == 0
+
+
+def test_stats_json(run: Run, store: Path, folder: Path) -> None:
+    found = json.loads(run("stats", store, "--json").out)
+    assert found["path"] == str(store)
+    assert (found["rows"], found["dim"], found["norms"]["count"]) == (200, 16, 200)
+    assert len(found["column_means"]) == 16
+    assert sum(found["code_counts"]) == 3200
+    qstore.build(np.zeros((0, 3)), folder / "empty.h5", overwrite=True)
+    assert json.loads(run("stats", folder / "empty.h5", "--json").out)["norms"]["mean"] is None
+
+
 # verify -----------------------------------------------------------------------------------------------
 
 

@@ -201,6 +201,31 @@ static PyObject *pool(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
+static PyObject *survey(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    survey_job job;
+    if (count_arguments("survey", 6, nargs) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &job.codes, &job.scales) == 0 &&
+        matrix_argument(&held, args[2], "rows", &NUMBERS, 1, 2, (Py_ssize_t)job.codes.rows, &job.rows, NULL) == 0 &&
+        matrix_argument(&held, args[3], "columns", &SCALES, 1, 2, (Py_ssize_t)job.codes.dim, &job.columns, NULL) ==
+            0 &&
+        vector_argument(&held, args[4], "peaks", &NUMBERS, 1, (Py_ssize_t)job.codes.dim, &job.peaks, NULL) == 0 &&
+        vector_argument(&held, args[5], "histogram", &NUMBERS, 1, 256, &job.histogram, NULL) == 0) {
+        PyThreadState *state = leave_python(job.codes.rows, job.codes.dim);
+        survey_rows(&job);
+        return_to_python(state);
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    release_buffers(&held);
+    return result;
+}
+
 static PyObject *level(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
@@ -230,6 +255,7 @@ static PyMethodDef METHODS[] = {
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
     FAST(gather_row, "gather_row(codes, scales, row, out, /)\n--\n\nAs qstore.quantization.gather_row."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
+    FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.survey.survey."),
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},

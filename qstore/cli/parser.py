@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, demo, env, export, get, info, ls, verify
+from . import build, demo, env, export, get, info, ls, stats, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
@@ -17,6 +17,7 @@ COMMANDS: tuple[Command, ...] = (
     info.COMMAND,
     get.COMMAND,
     verify.COMMAND,
+    stats.COMMAND,
     export.COMMAND,
     env.COMMAND,
     demo.COMMAND,
