@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         VersionError,
     )
     from .exporting import ExportReport, export
+    from .fidelity import Fidelity
     from .kernels import dequantize, engine_name, quantize
     from .sources import TensorInfo, list_tensors
     from .stats import StoreStats
@@ -43,6 +44,7 @@ __all__ = [
     "ExistsError",
     "ExportError",
     "ExportReport",
+    "Fidelity",
     "FormatError",
     "MissingExtraError",
     "NonFiniteError",
@@ -91,6 +93,7 @@ _HOMES = {
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
+    "fidelity": ("Fidelity",),
     "kernels": ("dequantize", "engine_name", "quantize"),
     "sources": ("TensorInfo", "list_tensors"),
     "stats": ("StoreStats",),

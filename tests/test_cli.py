@@ -578,6 +578,15 @@ def test_verify(run: Run, store: Path, npy: Path) -> None:
     assert run("verify", store, "--against", npy, "-q") == (0, "", "")
 
 
+def test_verify_measures_errors(run: Run, store: Path, npy: Path) -> None:
+    shown = run("verify", store, "--against", npy).out
+    assert "expected (scale / √12)" in shown
+    assert re.search(r"signal to noise +4\d\.\d dB", shown)
+    found = json.loads(run("verify", store, "--against", npy, "--json").out)["against"]["fidelity"]
+    assert found["rows"] == 200
+    assert 0.999 < found["cosine_min"] < 1
+
+
 def test_verify_json(run: Run, store: Path, npy: Path) -> None:
     alone = json.loads(run("verify", store, "--json").out)
     assert set(alone) == {"path", "ok", "store", "against"}

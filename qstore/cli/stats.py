@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..distribution import Distribution
 from ..stats import StoreStats
 from ..store import open as open_store
 from .arguments import Command, add_json, add_quiet, at_least
+from .figures import distribution_table
 from .printing import jsonable, number, print_facts, print_json, print_line, print_table, show_progress
 
-__all__ = ["COMMAND", "distribution_table"]
+__all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Norms, scales, codes, columns, zero and repeated rows, and columns that make all the others coarser: read
@@ -22,8 +22,6 @@ from the codes in one pass, in bounded memory. --json has everything, a value a 
 _EXAMPLES = """\
   qstore stats words.h5
   qstore stats words.h5 --json > words.json"""
-
-_SHOWN_PERCENTILES = ("1", "50", "99")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +72,6 @@ def _outliers(found: StoreStats) -> str:
     pairs = zip(found.outliers.columns, found.outliers.peak_shares, strict=True)
     shown = ", ".join(f"{column} (largest in {share:.1%} of the rows)" for column, share in pairs)
     return f"{shown}; error of the others × {found.outliers.error_factor:.2f}"
-
-
-def distribution_table(measured: dict[str, Distribution]) -> Iterator[tuple[str, ...]]:
-    """Rows of a table: a line each."""
-    yield "", "least", *(f"{p} %" for p in _SHOWN_PERCENTILES), "largest", "mean"
-    for name, found in measured.items():
-        percentiles = (found.percentiles[p] for p in _SHOWN_PERCENTILES)
-        yield name, *map(number, (found.minimum, *percentiles, found.maximum, found.mean))
 
 
 COMMAND = Command(

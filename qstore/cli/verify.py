@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ..against import AgainstReport, verify_against
 from ..store import Store
@@ -13,13 +13,15 @@ from ..store import open as open_store
 from ..verify import VerifyReport
 from .arguments import Command, add_json, add_quiet, add_raw, add_rows, add_tensor, source_of
 from .failures import UsageError
+from .figures import fidelity_facts
 from .printing import print_facts, print_json, show_progress
 
 __all__ = ["COMMAND", "Verified"]
 
 _DESCRIPTION = """\
 Check the structure of a store and all its checksums, and name each broken block.
-With --against, quantize SRC again too and compare every code and every scale.
+With --against, quantize SRC again too, compare every code and every scale, and measure the errors of what is
+read against what SRC holds.
 The exit status is 1 if anything differs."""
 
 _EXAMPLES = """\
@@ -67,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with open_store(arguments.file) as store:
         found = _verify(store, arguments)
     if arguments.json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_facts(_facts(found, arguments))
     return 0 if found.ok else 1
@@ -99,6 +101,8 @@ def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums"
     if found.against is not None and found.against.ok:
         yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
+    if found.against is not None and found.against.fidelity is not None:
+        yield from fidelity_facts(found.against.fidelity)
 
 
 COMMAND = Command(
