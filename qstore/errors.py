@@ -9,6 +9,7 @@ __all__ = [
     "ExportError",
     "FormatError",
     "MissingExtraError",
+    "MissingKeyError",
     "NonFiniteError",
     "OutputError",
     "QStoreError",
@@ -96,6 +97,32 @@ class ExportError(QStoreError, ValueError):
 
 class ClosedError(QStoreError, ValueError):
     """The store or the writer has been closed."""
+
+
+class MissingKeyError(QStoreError, KeyError):
+    """Keys that no row has.
+
+    Attributes
+    ----------
+    keys : tuple
+        Some of them.
+    count : int
+        How many are missing.
+    """
+
+    def __init__(self, keys: tuple[str | int, ...], count: int, asked: int) -> None:
+        names = ", ".join(f"{key!r:.80}" for key in keys) + (", …" if count > len(keys) else "")
+        whole = f"{count} of {asked} keys are" if asked > 1 else "this key is"
+        super().__init__(f"{whole} not in the store: {names}")
+        self.keys = keys
+        self.count = count
+        self._asked = asked
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would give its repr
+
+    def __reduce__(self) -> tuple[type[MissingKeyError], tuple[tuple[str | int, ...], int, int]]:
+        return type(self), (self.keys, self.count, self._asked)
 
 
 class MissingExtraError(QStoreError, ImportError):

@@ -19,27 +19,35 @@ from . import headers
 from .errors import FormatError, VersionError
 from .headers import Root
 from .layout import (
-    ALIGNMENT,
-    CODES_OFFSET,
     FORMAT_VERSION,
     FORMULA,
-    ITEM_SIZES,
+    KEY_NAMES,
     MOST_COLUMNS,
     NAME_LIMIT,
     SIGNATURE,
+    TYPES,
     Extent,
+    KeyPart,
+    Parts,
+    places,
     shapes,
+    size_of,
 )
 
 __all__ = ["Description", "inspect"]
 
 _SHAPE_OFFSET = 8208
 
-# Datatype messages of STD_U8LE, STD_U32LE and IEEE_F64LE. Equal bytes: no enum, odd precision or named type.
+# Datatype messages of STD_U8LE, STD_U32LE and so on. Equal bytes: no enum, odd precision or named type.
 _U8 = bytes.fromhex("10000000 01000000 00000800")
 _U32 = bytes.fromhex("10000000 04000000 00002000")
-_F64 = bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000")
-_FILE_TYPES = {"codes": _U8, "scales": _F64, "checksums": _U32}
+_FILE_TYPES = {
+    "<u1": _U8,
+    "<u4": _U32,
+    "<u8": bytes.fromhex("10000000 08000000 00004000"),
+    "<i8": bytes.fromhex("10080000 08000000 00004000"),
+    "<f8": bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Description:
     content_id: str
     tensor: str
     source_dtype: str
+    parts: Parts
 
 
 def inspect(fd: int, path: str) -> Description:
@@ -95,17 +104,12 @@ def _describe(fd: int, size: int) -> Description:
     if _text(root, "format") != "qstore":
         raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
     version = _version(root)
-    codes = _dataset(fd, size, root, "codes", 2)
-    rows, dim = codes.shape
+    file = _File(fd, size, dict(root.links))
+    rows, dim = _dataset(file, "codes", 2).shape
     if not 1 <= dim <= MOST_COLUMNS:
-        raise FormatError(f"/codes has shape {codes.shape}, expected 1 to {MOST_COLUMNS} columns")
-    extents = {"codes": codes.extent}
-    for name, shape in shapes(rows, dim).items():
-        found = _dataset(fd, size, root, name, len(shape))
-        if found.shape != shape:
-            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
-        extents[name] = found.extent
-    _check_places(rows, dim, extents)
+        raise FormatError(f"/codes has shape {(rows, dim)}, expected 1 to {MOST_COLUMNS} columns")
+    parts = Parts(keys=_key_part(file))
+    extents = _datasets(file, shapes(rows, dim, parts))
     if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
@@ -117,7 +121,16 @@ def _describe(fd: int, size: int) -> Description:
         content_id=_content_id(root),
         tensor=_text(root, "tensor"),
         source_dtype=_text(root, "source_dtype"),
+        parts=parts,
     )
+
+
+class _File(NamedTuple):
+    """The file, and the address of what each path leads to: None for soft, external and other links."""
+
+    fd: int
+    size: int
+    links: dict[str, int | None]
 
 
 class _Dataset(NamedTuple):
@@ -125,47 +138,62 @@ class _Dataset(NamedTuple):
     extent: Extent
 
 
-def _dataset(fd: int, file_size: int, root: Root, name: str, rank: int) -> _Dataset:
-    """Shape and place of a dataset that is plain in every respect."""
-    if name not in root.links:
-        raise FormatError(f"there is no dataset /{name}")
-    address = root.links[name]
+def _key_part(file: _File) -> KeyPart | None:
+    """Kind of the keys, if there are any; the links to their datasets are added to those of `file`."""
+    if "keys" not in file.links:
+        return None
+    members = headers.read_links(file.fd, file.size, _address(file, "keys", "group"), "keys")
+    file.links.update({f"keys/{name}": address for name, address in members.items()})
+    kinds = [kind for kind, names in KEY_NAMES.items() if names[0] in members]
+    if kinds == ["integer"]:
+        return KeyPart("integer", 0)
+    if kinds != ["text"]:
+        raise FormatError('/keys must have a dataset "hashes" or one "ids", and not both')
+    return KeyPart("text", _dataset(file, "keys/bytes", 1).shape[0])
+
+
+def _address(file: _File, name: str, kind: str) -> int:
+    if name not in file.links:
+        raise FormatError(f"there is no {kind} /{name}")
+    address = file.links[name]
     if address is None:
-        raise FormatError(f"/{name} is a soft or external link, expected a dataset of this file")
-    kind, shape, offset, stored = headers.read_dataset(fd, file_size, address, name)
-    if kind != _FILE_TYPES[name]:
-        expected = {"codes": "uint8", "scales": "little-endian float64", "checksums": "little-endian uint32"}
-        raise FormatError(f"/{name} has the wrong type, expected {expected[name]}")
+        raise FormatError(f"/{name} is a soft or external link, expected a {kind} of this file")
+    return address
+
+
+def _datasets(file: _File, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Extent]:
+    """Places of all datasets: of these shapes, and where the format says, so that none overlap."""
+    extents = {}
+    for name, shape in wanted.items():
+        found = _dataset(file, name, len(shape))
+        if found.shape != shape:
+            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
+        extents[name] = found.extent
+    for name, place in places(wanted).items():
+        if place.size and extents[name] != place:
+            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place.offset}")
+    return extents
+
+
+def _dataset(file: _File, name: str, rank: int) -> _Dataset:
+    """Shape and place of a dataset that is plain in every respect."""
+    address = _address(file, name, "dataset")
+    kind, shape, offset, stored = headers.read_dataset(file.fd, file.size, address, name)
+    if kind != _FILE_TYPES[TYPES[name]]:
+        raise FormatError(f"/{name} has the wrong type, expected little-endian {np.dtype(TYPES[name])}")
     if shape is None or len(shape) != rank:
         raise FormatError(f"/{name} has the wrong rank, expected {rank} dimensions")
-    size = ITEM_SIZES[name]
-    for length in shape:
-        size *= length
+    size = size_of(name, shape)
     if size and offset is None:
         raise FormatError(f"/{name} has no place in the file")
     if stored != size:
         raise FormatError(f"/{name} has {stored} bytes of storage, expected {size}")
     extent = Extent(offset or 0, size)
-    if size and extent.stop > file_size:
+    if size and extent.stop > file.size:
         raise FormatError(
-            f"/{name} should end at byte {extent.stop}, found {file_size} bytes: the file is truncated"
+            f"/{name} should end at byte {extent.stop}, found {file.size} bytes: the file is truncated"
         )
     return _Dataset(shape, extent)
-
-
-def _check_places(rows: int, dim: int, extents: Mapping[str, Extent]) -> None:
-    """Every dataset lies where the format says: none overlap, and all readers see the same bytes."""
-    if not rows:
-        return
-    scales = _aligned(CODES_OFFSET + rows * dim) + ALIGNMENT
-    expected = {"codes": CODES_OFFSET, "scales": scales, "checksums": _aligned(scales + 8 * rows) + ALIGNMENT}
-    for name, place in expected.items():
-        if extents[name].offset != place:
-            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place}")
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def _text(root: Root, name: str) -> str:

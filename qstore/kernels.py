@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import quantization
+from . import key_search, quantization
 from . import survey as survey_by_numpy
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
@@ -33,6 +33,7 @@ __all__ = [
     "engine_name",
     "gather",
     "gather_row",
+    "key_engine",
     "pool",
     "quantize",
     "quantize_into",
@@ -70,6 +71,11 @@ _engine: Any = _native or quantization
 def engine_name() -> str:
     """Name of the engine in use: ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``."""
     return f"C ({_native.level()})" if _native else "NumPy"
+
+
+def key_engine() -> Any:
+    """What hashes and finds keys: the C extension, or :mod:`.key_search`."""
+    return _native or key_search
 
 
 # Inside: arguments are trusted (the extension checks them all the same) -----------------------------

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from . import durable
 from .errors import ClosedError
 from .inspection import inspect
+from .keys import KeyIndex, open_keys
+from .layout import TYPES
 from .paging import Pager
 
 __all__ = ["MappedStore"]
@@ -39,6 +41,8 @@ class MappedStore:
         The same for reads of scattered rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
+    keys : KeyIndex or None
+        None where rows have no keys.
 
     Raises
     ------
@@ -74,21 +78,24 @@ class MappedStore:
 
     def _make_views(self) -> None:
         shape = (self.description.rows, self.description.dim)
-        self.codes: NDArray[np.uint8] = self._array(self._map, "codes", "u1").reshape(shape)
-        self.scales: NDArray[np.float64] = self._array(self._map, "scales", "<f8")
-        self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums", "<u4").reshape(-1, 2)
-        self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes", "u1").reshape(shape)
-        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales", "<f8")
+        self.codes: NDArray[np.uint8] = self._array(self._map, "codes").reshape(shape)
+        self.scales: NDArray[np.float64] = self._array(self._map, "scales")
+        self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
+        self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes").reshape(shape)
+        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales")
         if self.resident_scales:
             self.scales = self.row_scales = np.array(self.scales)
             self.scales.flags.writeable = False
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
+        names = [name for name in self.description.extents if name.startswith("keys/")]
+        arrays = {name.removeprefix("keys/"): self._array(self._scattered_map, name) for name in names}
+        self.keys: KeyIndex | None = open_keys(self.path, arrays)
 
-    def _array(self, mapped: mmap.mmap, name: str, kind: str) -> NDArray[Any]:
+    def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
         offset, size = self.description.extents[name]
-        dtype = np.dtype(kind)
+        dtype = np.dtype(TYPES[name])
         return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 
     def row_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -118,6 +125,24 @@ class MappedStore:
             raise self._closed() from None
         return view
 
+    def key_index(self) -> KeyIndex:
+        """The keys.
+
+        Raises
+        ------
+        IndexError
+            There are none.
+        ClosedError
+            The file is closed.
+        """
+        try:
+            keys = self.keys
+        except AttributeError:
+            raise self._closed() from None
+        if keys is None:
+            raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
+        return keys
+
     def _closed(self) -> ClosedError:
         return ClosedError(f"the store {self.path} is closed")
 
@@ -132,6 +157,7 @@ class MappedStore:
         if self._map.closed:
             return
         del self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
+        del self.keys
         try:
             self._map.close()
         except BufferError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing, kernels
+from . import indexing, kernels, naming
 from .arguments import as_row_numbers, as_weights, check_whole_out
 from .errors import FormatError
 from .mapping import MappedStore
@@ -33,6 +33,10 @@ class Store:
     Made by :func:`qstore.open`. Indexing follows NumPy's rules and raises NumPy's exceptions; what it
     returns are fresh arrays of :attr:`dtype`. Values are ``(codes - 128) * scales`` in float64,
     rounded once to that dtype.
+
+    Where rows have text keys, these index, too: ``store["queen"]``, ``store[["queen", "king"]]``; and
+    ``"queen" in store`` tells whether there is such a row. Numbers always mean rows: :meth:`rows_of` finds
+    keys that are numbers.
 
     Any number of threads and forked processes may use one store. Pickling sends the path and the
     content id. Rows stay readable when the file is replaced or unlinked; truncating it in place kills
@@ -97,6 +101,12 @@ class Store:
         return self._mapping.description.version
 
     @property
+    def key_kind(self) -> Literal["text", "integer"] | None:
+        """What the keys of the rows are; None where rows have none."""
+        keys = self._mapping.description.parts.keys
+        return None if keys is None else keys.kind
+
+    @property
     def codes(self) -> NDArray[np.uint8]:
         """The codes, shape (N, D): a read-only view of the file."""
         return self._mapping.view("codes")
@@ -124,6 +134,8 @@ class Store:
             return read_row(self._mapping, key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
+            if naming.is_named(key):
+                return self[naming.numbered(self._mapping, key)]
             return read_by_numpy(self._mapping, key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
@@ -307,6 +319,71 @@ class Store:
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
+
+    # Keys -----------------------------------------------------------------------------------------
+
+    def rows_of(self, keys: Any, default: int | None = None) -> NDArray[np.int64]:
+        """Find rows by their keys, in the file as it is mapped: nothing is loaded, all processes share it.
+
+        Parameters
+        ----------
+        keys : sequence of str, or array_like of int, shape (n,)
+            As :attr:`key_kind` says.
+        default : int, optional
+            Stands for the row of a key that is not there. Give a number that is no row, such as -1, and do
+            not index with it.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        MissingKeyError
+            A `KeyError`: some keys are not there, and there is no `default`.
+        IndexError
+            The rows of this store have no keys.
+        TypeError, ValueError
+            Keys of another kind; text with half of a surrogate pair.
+        FormatError
+            The index is damaged, where it was looked at.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build([[1.0, 0.5], [2.0, -2.0]], path, keys=["king", "queen"])
+        >>> store = qstore.open(path)
+        >>> store.rows_of(["queen", "pawn", "king"], default=-1)
+        array([ 1, -1,  0])
+        >>> store["queen"], "pawn" in store, store.key_of(0)
+        (array([ 2., -2.], dtype=float32), False, 'king')
+        """
+        return naming.rows_of(self._mapping, keys, default)
+
+    def key_of(self, row: Any) -> Any:
+        """Key of a row, or keys of several.
+
+        Parameters
+        ----------
+        row : int, slice or array_like of int, shape (n,)
+            Negative numbers count from the end.
+
+        Returns
+        -------
+        str or int, or list of str or ndarray of int64 of length n
+
+        Raises
+        ------
+        IndexError
+            A row is out of range, or the rows of this store have no keys.
+        FormatError
+            The keys are damaged, where they were looked at.
+        """
+        return naming.key_of(self._mapping, row)
+
+    def __contains__(self, key: Any) -> bool:
+        return naming.contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 /* The extension module qstore._native: bindings. */
 #include "arguments.h"
+#include "keys_module.h"
 
 /* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
  * asking for single rows every release is a hand-over. */
@@ -245,7 +246,8 @@ static PyObject *set_level(PyObject *module, PyObject *name)
     Py_RETURN_NONE;
 }
 
-#define FAST(name, text) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, text}
+#define CALL(name, function, text) {#name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
+#define FAST(name, text) CALL(name, name, text)
 
 static PyMethodDef METHODS[] = {
     FAST(quantize, "quantize(values, element_type, codes, scales, zero_nonfinite, /)\n--\n\n"
@@ -256,6 +258,10 @@ static PyMethodDef METHODS[] = {
     FAST(gather_row, "gather_row(codes, scales, row, out, /)\n--\n\nAs qstore.quantization.gather_row."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
     FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.survey.survey."),
+    CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.key_search.hash_texts."),
+    CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
+                                      "As qstore.key_search.find_texts."),
+    CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.key_search.find_ids."),
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},
