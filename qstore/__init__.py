@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .comparing import DriftedRow, KeyChanges, StoreComparison, compare
     from .errors import (
         BusyError,
         ClosedError,
@@ -42,11 +43,13 @@ __all__ = [
     "BuildReport",
     "BusyError",
     "ClosedError",
+    "DriftedRow",
     "ExistsError",
     "ExportError",
     "ExportReport",
     "Fidelity",
     "FormatError",
+    "KeyChanges",
     "MissingExtraError",
     "MissingKeyError",
     "NonFiniteError",
@@ -55,6 +58,7 @@ __all__ = [
     "ResumeError",
     "SourceError",
     "Store",
+    "StoreComparison",
     "StoreStats",
     "TensorError",
     "TensorInfo",
@@ -63,6 +67,7 @@ __all__ = [
     "Writer",
     "build",
     "build_all",
+    "compare",
     "dequantize",
     "engine_name",
     "export",
@@ -79,6 +84,7 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "comparing": ("DriftedRow", "KeyChanges", "StoreComparison", "compare"),
     "errors": (
         "BusyError",
         "ClosedError",

@@ -119,7 +119,7 @@ def _piece_errors(
             np.ldexp(value_square, 2 * value_exponents),
             max_error,
             relative,
-            _angle(np.square(relative), along),
+            np.where(value_square > 0, _angle(np.square(relative), along), np.nan),
         ],
         axis=1,
     )
@@ -146,8 +146,7 @@ def _angle(relative_square: NDArray[np.float64], along: NDArray[np.float64]) -> 
     length = np.sqrt(np.maximum(1 + growth, 0.0))
     angle = (relative_square - np.square(growth / (1 + length))) / (2 * length)
     # What is read as zeros, or as infinity, has no direction: it counts as orthogonal.
-    lost = np.isnan(angle) & ~np.isnan(relative_square)
-    return np.where(lost, 1.0, np.clip(angle, 0.0, 2.0))
+    return np.where(np.isnan(angle), 1.0, np.clip(angle, 0.0, 2.0))
 
 
 class FidelityTotals:

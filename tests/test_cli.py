@@ -554,6 +554,35 @@ def test_stats_json(run: Run, store: Path, folder: Path) -> None:
     assert json.loads(run("stats", folder / "empty.h5", "--json").out)["norms"]["mean"] is None
 
 
+# compare ----------------------------------------------------------------------------------------------
+
+
+def test_compare(run: Run, store: Path, folder: Path, matrix: NDArray[np.float32]) -> None:
+    result = run("compare", store, store)
+    assert (result.status, result.out) == (0, "equal: 200 rows\n")
+    changed = matrix.copy()
+    changed[17] *= -1
+    qstore.build(changed, folder / "changed.h5", overwrite=True)
+    result = run("compare", store, folder / "changed.h5")
+    assert result.status == 1
+    assert "1 of 200 rows changed" in result.out
+    assert re.search(r"^17 +17 +2 +-1\.000000", result.out, re.MULTILINE)
+    assert run("compare", store, folder / "changed.h5", "-q") == (1, "", "")
+    found = json.loads(run("compare", store, folder / "changed.h5", "--json", "-k", "1").out)
+    assert (found["equal"], found["rows_changed"], len(found["most_drifted"])) == (False, 1, 1)
+
+
+def test_compare_names_keys(run: Run, folder: Path, matrix: NDArray[np.float32]) -> None:
+    keys = [f"w{row}" for row in range(200)]
+    qstore.build(matrix, folder / "named.h5", keys=keys, overwrite=True)
+    qstore.build(matrix * 2, folder / "renamed.h5", keys=["new", *keys[:0:-1]], overwrite=True)
+    shown = run("compare", folder / "named.h5", folder / "renamed.h5", "-k", 200).out
+    assert re.search(r"added +new$", shown, re.MULTILINE)
+    assert re.search(r"removed +w0$", shown, re.MULTILINE)
+    assert re.search(r"moved +w1, w2, .*…$", shown, re.MULTILINE)
+    assert re.search(r"^1 +199 +2\.\d+ +.*w1$", shown, re.MULTILINE)
+
+
 # verify -----------------------------------------------------------------------------------------------
 
 

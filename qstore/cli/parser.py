@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, demo, env, export, get, info, ls, stats, verify
+from . import build, compare, demo, env, export, get, info, ls, stats, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
@@ -18,6 +18,7 @@ COMMANDS: tuple[Command, ...] = (
     get.COMMAND,
     verify.COMMAND,
     stats.COMMAND,
+    compare.COMMAND,
     export.COMMAND,
     env.COMMAND,
     demo.COMMAND,
