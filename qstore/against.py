@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from . import kernels, layout
 from .building import limited, row_range
-from .fidelity import ROW_FIGURES, Fidelity, FidelityTotals, row_errors
+from .fidelity import Fidelity, FidelityTotals, row_errors
+from .journal import ROW_FIGURES
 from .progress import Progress, rows_progress
 from .sources import QuantizedSource, RowSource, Source, open_source
 from .store import Store

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .distribution import Spread
+from .distribution import PERCENTILES, Spread
+from .errors import FormatError
+from .journal import ROW_FIGURES
+from .layout import fidelity_checksum, fidelity_intact
 from .quantization import ZERO_POINT, to_float64
 
-__all__ = ["ROW_FIGURES", "Fidelity", "FidelityTotals", "row_errors"]
-
-ROW_FIGURES = 5
-"""What is kept of a row: see :func:`row_errors`."""
+__all__ = ["Fidelity", "FidelityTotals", "fidelity_of", "row_errors"]
 
 _WORST_ROWS = 8
+_NO_ROW = -1
 # So that the float64 intermediates stay in the second-level cache.
 _PIECE_VALUES = 1 << 14
 
@@ -36,6 +37,8 @@ class Fidelity:
     ----------
     rows : int
         Rows that were measured.
+    zero_rows : int
+        Those of them that hold zeros alone.
     max_error : float
         Largest error of a value, without its sign.
     rms_error : float
@@ -58,6 +61,7 @@ class Fidelity:
     """
 
     rows: int
+    zero_rows: int
     max_error: float
     rms_error: float
     expected_rms_error: float
@@ -184,27 +188,65 @@ class FidelityTotals:
         numbered = np.concatenate([self._worst, numbered[relative > 0]])
         self._worst = numbered[np.argsort(-numbered[:, 1], kind="stable")[:_WORST_ROWS]]
 
+    def numbers(self) -> NDArray[np.float64]:
+        """What has been added up, as ``/fidelity`` has it; ``docs/format.md`` says what is where."""
+        relative, angles = self._relative.report(), self._angles.report()
+        worst = np.tile([_NO_ROW, 0.0], (_WORST_ROWS, 1))
+        worst[: len(self._worst)] = self._worst
+        numbers = np.concatenate(
+            [
+                [self.rows, relative.count, self._max_error],
+                [self._error_square, self._value_square, self._expected_square],
+                [relative.mean, relative.maximum, angles.mean, angles.maximum],
+                [*relative.percentiles.values()],
+                [*angles.percentiles.values()],
+                worst.reshape(-1),
+            ]
+        )
+        numbers[np.isnan(numbers)] = np.nan  # one of the many there are
+        return np.append(numbers, fidelity_checksum(numbers)).astype("<f8")
+
     def report(self) -> Fidelity:
         """What has been added up."""
-        values = self.rows * self._dim
-        relative, angles = self._relative.report(), self._angles.report()
-        return Fidelity(
-            rows=self.rows,
-            max_error=self._max_error,
-            rms_error=_root_mean(self._error_square, values),
-            expected_rms_error=_root_mean(self._expected_square, values),
-            snr_db=_decibels(self._value_square, self._error_square),
-            relative_error_mean=relative.mean,
-            relative_error_max=relative.maximum,
-            relative_error_percentiles=relative.percentiles,
-            cosine_min=1 - angles.maximum,
-            cosine_mean=1 - angles.mean,
-            cosine_percentiles={
-                name: 1 - angle
-                for name, angle in zip(angles.percentiles, [*angles.percentiles.values()][::-1], strict=True)
-            },
-            worst_rows=tuple((int(row), error) for row, error in self._worst.tolist()),
-        )
+        return fidelity_of(self.numbers(), self._dim)
+
+
+def fidelity_of(numbers: NDArray[np.float64], dim: int) -> Fidelity:
+    """What the numbers of ``/fidelity`` say of a matrix of so many columns.
+
+    Raises
+    ------
+    FormatError
+        They differ from their checksum, or are none that a build could have measured.
+    """
+    if not fidelity_intact(numbers):
+        raise FormatError("/fidelity differs from its checksum; the rows may be whole: qstore verify tells")
+    if not np.isfinite(numbers[[0, 1, *range(28, 44, 2)]]).all() or (numbers[:6] < 0).any():
+        raise FormatError("/fidelity holds what no build can have measured")
+    rows, filled, max_error, error_square, value_square, expected_square = numbers[:6].tolist()
+    relative_mean, relative_max, angle_mean, angle_max = numbers[6:10].tolist()
+    percentiles = numbers[10:28].reshape(2, -1).tolist()
+    worst = numbers[28:-1].reshape(-1, 2).tolist()
+    values = int(rows) * dim
+    return Fidelity(
+        rows=int(rows),
+        zero_rows=int(rows - filled),
+        max_error=max_error,
+        rms_error=_root_mean(error_square, values),
+        expected_rms_error=_root_mean(expected_square, values),
+        snr_db=_decibels(value_square, error_square),
+        relative_error_mean=relative_mean,
+        relative_error_max=relative_max,
+        relative_error_percentiles=_named(percentiles[0]),
+        cosine_min=1 - angle_max,
+        cosine_mean=1 - angle_mean,
+        cosine_percentiles=_named([1 - angle for angle in reversed(percentiles[1])]),
+        worst_rows=tuple((int(row), error) for row, error in worst if row != _NO_ROW),
+    )
+
+
+def _named(values: list[float]) -> dict[str, float]:
+    return {f"{percentile:g}": value for percentile, value in zip(PERCENTILES, values, strict=True)}
 
 
 def _root_mean(square: float, count: int) -> float:

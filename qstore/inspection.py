@@ -108,7 +108,7 @@ def _describe(fd: int, size: int) -> Description:
     rows, dim = _dataset(file, "codes", 2).shape
     if not 1 <= dim <= MOST_COLUMNS:
         raise FormatError(f"/codes has shape {(rows, dim)}, expected 1 to {MOST_COLUMNS} columns")
-    parts = Parts(keys=_key_part(file))
+    parts = Parts(keys=_key_part(file), fidelity="fidelity" in file.links)
     extents = _datasets(file, shapes(rows, dim, parts))
     if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")

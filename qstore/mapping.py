@@ -41,6 +41,8 @@ class MappedStore:
         The same for reads of scattered rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
+    fidelity : ndarray of float64, or None
+        What the build measured; None where it did not.
     keys : KeyIndex or None
         None where rows have no keys.
 
@@ -88,6 +90,8 @@ class MappedStore:
             self.scales.flags.writeable = False
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
+        measured = "fidelity" in self.description.extents
+        self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         names = [name for name in self.description.extents if name.startswith("keys/")]
         arrays = {name.removeprefix("keys/"): self._array(self._scattered_map, name) for name in names}
         self.keys: KeyIndex | None = open_keys(self.path, arrays)
@@ -125,6 +129,19 @@ class MappedStore:
             raise self._closed() from None
         return view
 
+    def fidelity_numbers(self) -> NDArray[np.float64] | None:
+        """What the build measured; None where it did not.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        try:
+            return self.fidelity
+        except AttributeError:
+            raise self._closed() from None
+
     def key_index(self) -> KeyIndex:
         """The keys.
 
@@ -157,7 +174,7 @@ class MappedStore:
         if self._map.closed:
             return
         del self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
-        del self.keys
+        del self.keys, self.fidelity
         try:
             self._map.close()
         except BufferError:

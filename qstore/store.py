@@ -20,6 +20,7 @@ from .reading import gather, parts, read_by_numpy, read_row, read_slice
 from .verify import VerifyReport, verify_blocks
 
 if TYPE_CHECKING:
+    from .fidelity import Fidelity
     from .stats import StoreStats
 
 __all__ = ["Store", "open"]
@@ -105,6 +106,18 @@ class Store:
         """What the keys of the rows are; None where rows have none."""
         keys = self._mapping.description.parts.keys
         return None if keys is None else keys.kind
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """Errors against the source, measured when the store was built.
+
+        Of the first rows of each checksum block, one in 64; None where the store was made from codes, or by
+        a version that did not measure. :func:`qstore.verify_against` measures all rows.
+        """
+        from .fidelity import fidelity_of  # reading rows does without
+
+        numbers = self._mapping.fidelity_numbers()
+        return None if numbers is None else fidelity_of(numbers, self._shape[1])
 
     @property
     def codes(self) -> NDArray[np.uint8]:
@@ -284,7 +297,8 @@ class Store:
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
-        return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress)
+        fidelity = self._mapping.fidelity_numbers()
+        return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress, fidelity)
 
     def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
         """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.

@@ -46,8 +46,9 @@ def verify_blocks(
     checksums: NDArray[np.uint32],
     content_id: str,
     progress: Progress = None,
+    fidelity: NDArray[np.float64] | None = None,
 ) -> VerifyReport:
-    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2)."""
+    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2), and ``/fidelity``."""
     rows, dim = codes.shape
     step = layout.block_rows(dim)
     broken: list[int] = []
@@ -67,6 +68,8 @@ def verify_blocks(
     content_id_ok = layout.content_id(rows, dim, checksums) == content_id
     if not content_id_ok:
         problems.append("the content id does not belong to the checksums")
+    if fidelity is not None and not layout.fidelity_intact(fidelity):
+        problems.append("/fidelity, what was measured at the build, differs from its checksum")
     return VerifyReport(
         not problems, rows, len(checksums), step, tuple(broken), content_id_ok, tuple(problems)
     )

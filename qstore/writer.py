@@ -17,7 +17,7 @@ from . import layout
 from .arguments import as_count, as_matrix, as_quantized, as_text
 from .encoder import Encoder, ReadRows
 from .errors import ClosedError, ResumeError, SourceError
-from .journal import crc32
+from .journal import ROW_FIGURES, crc32
 from .origin import Origin
 from .outputs import partial_path
 from .packed_keys import KeyBlock, KeyKind, KeyStream, joined, packed
@@ -131,6 +131,8 @@ class Writer:
         self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors())
         self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
         self._pending_scales = np.empty(self._block_rows, np.float64)
+        self._pending_errors = np.empty((layout.sampled_rows(self.dim), ROW_FIGURES))
+        self._pending_measured = True
         self._unfinished = UnfinishedStore(
             self.path,
             self.dim,
@@ -151,9 +153,12 @@ class Writer:
     def _restore_pending(self) -> None:
         rest, self._unfinished.rest = self._unfinished.rest, None
         if rest is not None:
-            codes, scales, keys = rest
+            codes, scales, keys, errors = rest
             self._pending_keys = [] if keys is None else [keys]
             self._pending = len(codes)
+            self._pending_measured = errors is not None
+            if errors is not None:
+                self._pending_errors[: len(errors)] = errors
             self._pending_codes[: self._pending] = codes
             self._pending_scales[: self._pending] = scales
 
@@ -262,6 +267,7 @@ class Writer:
             held = slice(self._pending, self._pending + count)
             self._pending_codes[held] = given_codes[done : done + count]
             self._pending_scales[held] = given_scales[done : done + count]
+            self._pending_measured = False
             self._took(count, stream)
             done += count
 
@@ -322,7 +328,7 @@ class Writer:
         if count:
             held = slice(self._pending, self._pending + count)
             codes, scales = self._pending_codes[held], self._pending_scales[held]
-            self._encoder.quantize(read, first, codes, scales, self.rows)
+            self._encoder.quantize(read, first, codes, scales, self.rows, self._pending_errors)
             self._took(count, keys)
         return count
 
@@ -338,8 +344,10 @@ class Writer:
         rows, self._pending = self._pending, 0
         codes, scales = self._pending_codes[:rows], self._pending_scales[:rows]
         keys, self._pending_keys = joined(self._pending_keys) if self._pending_keys else None, []
+        errors = self._pending_errors[:rows].copy() if self._pending_measured else None
+        self._pending_measured = True
         record = self._unfinished.store(codes, scales, self.rows - rows)
-        self._unfinished.record(record._replace(keys=keys))
+        self._unfinished.record(record._replace(keys=keys, errors=errors))
 
     # Finishing ------------------------------------------------------------------------------------
 

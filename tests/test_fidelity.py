@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 import qstore
-from qstore.fidelity import ROW_FIGURES, Fidelity, FidelityTotals, row_errors
+from qstore.fidelity import Fidelity, FidelityTotals, row_errors
+from qstore.journal import ROW_FIGURES
 from qstore.quantization import to_float64
 
 MakeStore = Callable[..., qstore.Store]

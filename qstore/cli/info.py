@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+import numpy as np
 
 from .. import durable, inspection
+from ..fidelity import Fidelity, fidelity_of
 from .arguments import Command, add_json
+from .figures import fidelity_facts
 from .printing import byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]
@@ -40,6 +44,8 @@ class StoreInfo:
         The second by the first.
     datasets : dict
         Where the data of each dataset lies: offset and bytes.
+    fidelity : Fidelity or None
+        Errors against the source, measured at the build on one row in 64.
     """
 
     path: str
@@ -53,6 +59,7 @@ class StoreInfo:
     float32_bytes: int
     ratio: float
     datasets: dict[str, dict[str, int]]
+    fidelity: Fidelity | None
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +70,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     found = _inspect(os.path.abspath(arguments.file))
     if arguments.json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_facts(_facts(found))
     return 0
@@ -74,6 +81,7 @@ def _inspect(path: str) -> StoreInfo:
     try:
         about = inspection.inspect(fd, path)
         file_bytes = os.fstat(fd).st_size
+        fidelity = _read_fidelity(fd, about)
     finally:
         os.close(fd)
     float32_bytes = about.rows * about.dim * 4
@@ -89,7 +97,16 @@ def _inspect(path: str) -> StoreInfo:
         float32_bytes=float32_bytes,
         ratio=float32_bytes / file_bytes,
         datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()},
+        fidelity=fidelity,
     )
+
+
+def _read_fidelity(fd: int, about: inspection.Description) -> Fidelity | None:
+    if "fidelity" not in about.extents:
+        return None
+    offset, size = about.extents["fidelity"]
+    numbers = np.frombuffer(durable.read_exactly(fd, size, offset), "<f8")
+    return fidelity_of(numbers, about.dim)
 
 
 def _facts(found: StoreInfo) -> list[tuple[str, object]]:
@@ -103,7 +120,12 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("file", f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
+        *(_measured(found.fidelity) if found.fidelity else ()),
     ]
+
+
+def _measured(fidelity: Fidelity) -> list[tuple[str, object]]:
+    return [("measured", f"{fidelity.rows:,} rows at the build"), *fidelity_facts(fidelity)]
 
 
 COMMAND = Command(
