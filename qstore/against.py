@@ -1,4 +1,4 @@
-"""Does a store agree with a source? The source quantized again, every code compared, every error measured."""
+"""Does a store agree with a source? The source quantized again, all compared, every error measured."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from . import kernels, layout
 from .building import limited, row_range
 from .fidelity import Fidelity, FidelityTotals, row_errors
 from .journal import ROW_FIGURES
+from .key_supply import check_all_taken, given_keys, inline_keys
+from .packed_keys import KeyBlock, KeyStream, packed
 from .progress import Progress, rows_progress
 from .sources import QuantizedSource, RowSource, Source, open_source
 from .store import Store
@@ -55,16 +57,18 @@ def verify_against(
     source: Any,
     *,
     tensor: str | None = None,
+    keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     progress: Progress = None,
 ) -> AgainstReport:
-    """Quantize `source` again and compare every code and every scale; measure the errors of what is read.
+    """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
 
     Parameters
     ----------
     store : Store
-    source, tensor, rows
-        As for :func:`qstore.build`.
+    source, tensor, keys, rows
+        As for :func:`qstore.build`. Keys of the store are not looked at where the source has none and none
+        are given, or with ``keys=False``.
     progress : bool or callable, optional
     """
     with open_source(source, tensor) as matrix:
@@ -73,42 +77,54 @@ def verify_against(
             return _mismatch(0, f"the source has {matrix.dim} columns, the store {store.shape[1]}")
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}")
+        stream = given_keys(keys, matrix, first)
+        keyed = stream is not None or (matrix.keyed and keys is None)
+        if keyed and store.key_kind is None:
+            return _mismatch(0, "the rows of the store have no keys")
         with rows_progress(progress, len(store)) as on_rows:
-            return _compare(store, _compared(store, matrix, first, last), on_rows)
+            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
+        check_all_taken(stream, first + report.rows, matrix, last is None)
+        return report
 
 
 class _Compared(NamedTuple):
-    """What became of some rows."""
+    """What became of some rows, and the keys that the source itself has for them."""
 
-    first_row: int
     differs: NDArray[np.bool_]
     figures: NDArray[np.float64] | None
+    keys: KeyBlock | None = None
 
 
 class _TooLong(Exception):
     """The source has more rows than the store."""
 
 
-def _compared(store: Store, matrix: Source, first: int, last: int | None) -> Iterator[_Compared]:
+def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Compared]:
     """Compare all rows, in order: whole checksum blocks by several threads where the source allows it."""
+    done, rows = 0, None if last is None else last - first
     if isinstance(matrix, QuantizedSource):
-        done = 0
         for codes, scales in matrix.coded_chunks(first, last):
             yield _compare_codes(store, done, codes, scales, None)
             done += len(codes)
+    elif keyed and matrix.keyed:
+        for chunk, keys in inline_keys(matrix, first, rows):
+            yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
+            done += len(chunk)
     elif isinstance(matrix, RowSource):
-        rows, step = len(store), layout.block_rows(store.shape[1])
-        read = matrix.read
-        yield from in_order(
-            lambda row: _compare_values(store, row, read(first + row, first + min(row + step, rows))),
-            range(0, rows, step),
-            None,
-        )
+        yield from _compared_blocks(store, matrix, first)
     else:
-        done = 0
-        for chunk in limited(matrix.chunks(first), None if last is None else last - first):
+        for chunk in limited(matrix.chunks(first), rows):
             yield _compare_values(store, done, chunk)
             done += len(chunk)
+
+
+def _compared_blocks(store: Store, matrix: RowSource, first: int) -> Iterator[_Compared]:
+    rows, step = len(store), layout.block_rows(store.shape[1])
+
+    def compare(row: int) -> _Compared:
+        return _compare_values(store, row, matrix.read(first + row, first + min(row + step, rows)))
+
+    return in_order(compare, range(0, rows, step), None)
 
 
 def _compare_values(store: Store, row: int, values: NDArray[Any]) -> _Compared:
@@ -133,28 +149,43 @@ def _compare_codes(
     if held.stop > len(store):
         raise _TooLong
     differs = (codes != store.codes[held]).any(axis=1) | (scales != store.scales[held])
-    return _Compared(row, differs, figures)
+    return _Compared(differs, figures)
+
+
+def _other_keys(one: KeyBlock, other: KeyBlock) -> NDArray[np.bool_]:
+    """Which of as many keys differ."""
+    if one.kind != other.kind:
+        return np.ones(one.rows, np.bool_)
+    if one.payload() == other.payload():
+        return np.zeros(one.rows, np.bool_)
+    return np.array([a != b for a, b in zip(one.each(), other.each(), strict=True)])
 
 
 def _mismatch(rows: int, problem: str) -> AgainstReport:
     return AgainstReport(False, rows, 0, None, (problem,))
 
 
-def _compare(store: Store, parts: Iterator[_Compared], on_rows: Callable[[int], object]) -> AgainstReport:
+def _compare(
+    store: Store, parts: Iterator[_Compared], stream: KeyStream | None, on_rows: Callable[[int], object]
+) -> AgainstReport:
     done, differing, measured = 0, 0, True
     shown: list[int] = []
     errors = _BlockErrors(store)
     try:
         for part in parts:
-            differing += int(np.count_nonzero(part.differs))
+            bad = part.differs
+            keys = part.keys if stream is None else stream.take(len(bad))
+            if keys is not None:
+                bad = bad | _other_keys(keys, packed(store.key_of(slice(done, done + len(bad))), done))
+            differing += int(np.count_nonzero(bad))
             if len(shown) < _SHOWN:
-                shown.extend((np.flatnonzero(part.differs)[: _SHOWN - len(shown)] + done).tolist())
+                shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())
             if part.figures is None:
                 measured = False
             else:
                 errors.add(part.figures)
-            done += len(part.differs)
-            on_rows(len(part.differs))
+            done += len(bad)
+            on_rows(len(bad))
     except _TooLong:
         return _mismatch(done, f"the source has more rows than the store's {len(store)}")
     if done < len(store):

@@ -48,7 +48,7 @@ class BuildPlan:
         None where only reading to the end can tell.
     dim : int
     source_bytes, file_bytes : int or None
-        Size of the matrix in its source's type, and of the store.
+        Size of the matrix in its source's type, and of the store; that is unknown where rows have keys, too.
     """
 
     path: str
@@ -221,18 +221,20 @@ def plan(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows)
+        return planned(matrix, _absolute(path), rows, keys)
 
 
-def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None) -> BuildPlan:
+def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any) -> BuildPlan:
     """Plan of the store of an open source."""
     first, last = row_range(rows, matrix.rows)
+    keyed = given_keys(keys, matrix, first) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
     return BuildPlan(
         path=str(path),
@@ -242,7 +244,7 @@ def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None) ->
         dim=matrix.dim,
         source_bytes=None if count is None else source_bytes(count, matrix.dim, matrix.dtype),
         file_bytes=None
-        if count is None
+        if count is None or keyed
         else layout.compose(
             count,
             matrix.dim,

@@ -126,7 +126,7 @@ def _from_json(path: str) -> list[Any]:
 
 
 def _tokens(path: str, tokenizer: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """(token, row) of a tokenizer.json: BPE, WordPiece and WordLevel have an object, Unigram [token, score]."""
+    """(token, row) of a tokenizer.json: Unigram has a list of [token, score], all other models an object."""
     vocabulary = tokenizer["model"].get("vocab")
     if isinstance(vocabulary, dict):
         pairs = list(vocabulary.items())

@@ -100,7 +100,7 @@ class KeyIndexWriter:
         self._write("checksums", checksums.tobytes())
         return checksums
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes | memoryview) -> None:
         durable.write_all(self._fd, data, self._places[name].offset + self._written[name])
         self._written[name] += len(data)
         self._crcs[name] = zlib.crc32(data, self._crcs[name])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["find_ids", "find_texts", "hash_texts"]
+__all__ = ["find_ids", "find_texts", "hash_texts", "spread"]
 
 _MASK = (1 << 64) - 1
 _BASIS, _PRIME = 0xCBF29CE484222325, 0x100000001B3
@@ -55,7 +55,7 @@ def hash_texts(text: NDArray[np.uint8], offsets: Numbers, out: NDArray[np.uint64
     for number in running.tolist():
         rest = text[int(starts[number]) + position : int(stops[number])].tobytes()
         hashes[number] = _fnv(rest, int(hashes[number]))
-    out[:] = _spread(hashes)
+    out[:] = spread(hashes)
     return -1
 
 
@@ -65,7 +65,7 @@ def _fnv(data: bytes, value: int) -> int:
     return value
 
 
-def _spread(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def spread(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The step that makes the high bits as good as the others, so that interpolation finds a hash."""
     shift = np.uint64(33)
     for factor in _SPREAD:

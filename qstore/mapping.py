@@ -92,9 +92,11 @@ class MappedStore:
         self.spread = np.broadcast_to(self.scales[:, None], shape)
         measured = "fidelity" in self.description.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
+        self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
+
+    def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
         names = [name for name in self.description.extents if name.startswith("keys/")]
-        arrays = {name.removeprefix("keys/"): self._array(self._scattered_map, name) for name in names}
-        self.keys: KeyIndex | None = open_keys(self.path, arrays)
+        return {name.removeprefix("keys/"): self._array(mapped, name) for name in names}
 
     def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
@@ -159,6 +161,11 @@ class MappedStore:
         if keys is None:
             raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
         return keys
+
+    def scanned_keys(self) -> dict[str, NDArray[Any]]:
+        """The datasets of the keys by name, to be read from front to back; none where there are no keys."""
+        self.view("codes")
+        return self._key_arrays(self._map)
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"the store {self.path} is closed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,14 +31,14 @@ class KeyBlock(NamedTuple):
     rows : int
     lengths : ndarray of uint32
         Bytes of each text; none for integers.
-    data : bytes
+    data : bytes or memoryview
         The texts in UTF-8, or the integers as little-endian int64.
     """
 
     kind: KeyKind
     rows: int
     lengths: NDArray[np.uint32]
-    data: bytes
+    data: bytes | memoryview
 
     def payload(self) -> bytes:
         """All of it but kind and rows, as a journal keeps it."""
@@ -48,12 +48,19 @@ class KeyBlock(NamedTuple):
         """CRC-32 of the payload."""
         return zlib.crc32(self.payload())
 
+    def each(self) -> list[bytes]:
+        """The bytes of each key."""
+        size = [8] * self.rows if self.kind == "integer" else self.lengths.tolist()
+        ends = list(accumulate(size, initial=0))
+        return [bytes(self.data[start:stop]) for start, stop in pairwise(ends)]
+
     def split(self, rows: int) -> tuple[KeyBlock, KeyBlock]:
-        """Those of the first rows, and the others."""
+        """Those of the first rows, and the others. No byte is copied."""
         size = 8 * rows if self.kind == "integer" else int(self.lengths[:rows].sum(dtype=np.int64))
+        data = memoryview(self.data)
         return (
-            KeyBlock(self.kind, rows, self.lengths[:rows], self.data[:size]),
-            KeyBlock(self.kind, self.rows - rows, self.lengths[rows:], self.data[size:]),
+            KeyBlock(self.kind, rows, self.lengths[:rows], data[:size]),
+            KeyBlock(self.kind, self.rows - rows, self.lengths[rows:], data[size:]),
         )
 
 
@@ -178,6 +185,7 @@ class KeyStream:
     def __init__(self, blocks: Iterable[KeyBlock], count: int | None = None) -> None:
         self._blocks = iter(blocks)
         self._held: KeyBlock | None = None
+        self._kind: KeyKind = "text"
         self.count = count
         self.taken = 0
         self.rows: int | None = None
@@ -193,9 +201,15 @@ class KeyStream:
 
     def kind(self) -> KeyKind:
         """What the keys are; texts where there are none."""
+        self._look()
+        return self._kind
+
+    def _look(self) -> KeyBlock | None:
+        """The block that the next key is in; None behind the last key."""
         if self._held is None:
             self._held = next(self._blocks, None)
-        return "text" if self._held is None else self._held.kind
+            self._kind = self._kind if self._held is None else self._held.kind
+        return self._held
 
     def take(self, count: int) -> KeyBlock:
         """The next `count` keys.
@@ -206,16 +220,9 @@ class KeyStream:
             There are fewer.
         """
         parts, wanted = [], count
-        while True:
-            if self._held is None:
-                self._held = next(self._blocks, None)
-            if self._held is None:
-                break
-            part = self._held
-            if part.rows > wanted:
-                part, self._held = part.split(wanted)
-            else:
-                self._held = None
+        while (part := self._look()) is not None:
+            part, rest = part.split(min(wanted, part.rows))
+            self._held = rest if rest.rows else None
             parts.append(part)
             wanted -= part.rows
             if not wanted:

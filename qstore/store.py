@@ -290,15 +290,22 @@ class Store:
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """Compare every block with its checksums; the structure was checked on opening.
+        """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
-        fidelity = self._mapping.fidelity_numbers()
-        return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress, fidelity)
+        return verify_blocks(
+            self.codes,
+            self.scales,
+            self.checksums,
+            self.content_id,
+            progress,
+            self._mapping.scanned_keys(),
+            self._mapping.fidelity_numbers(),
+        )
 
     def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
         """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.

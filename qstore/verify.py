@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import layout
 from .journal import crc32
+from .key_checking import key_problems
 from .progress import Progress, rows_progress
 
 __all__ = ["VerifyReport", "verify_blocks"]
@@ -27,6 +30,8 @@ class VerifyReport:
         Blocks whose codes or scales differ from their checksum.
     content_id_ok : bool
         The content id belongs to these checksums.
+    keys_ok : bool or None
+        The keys are whole and the index finds each; None where rows have none.
     problems : tuple of str
         The same in words.
     """
@@ -37,6 +42,7 @@ class VerifyReport:
     block_rows: int
     broken_blocks: tuple[int, ...]
     content_id_ok: bool
+    keys_ok: bool | None
     problems: tuple[str, ...]
 
 
@@ -46,9 +52,10 @@ def verify_blocks(
     checksums: NDArray[np.uint32],
     content_id: str,
     progress: Progress = None,
+    keys: Mapping[str, NDArray[Any]] | None = None,
     fidelity: NDArray[np.float64] | None = None,
 ) -> VerifyReport:
-    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2), and ``/fidelity``."""
+    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2); check the rest, too."""
     rows, dim = codes.shape
     step = layout.block_rows(dim)
     broken: list[int] = []
@@ -65,11 +72,21 @@ def verify_blocks(
                     f"{' and '.join(parts)} differ from the checksum"
                 )
             on_rows(held.stop - held.start)
-    content_id_ok = layout.content_id(rows, dim, checksums) == content_id
+    in_keys = key_problems(keys) if keys else []
+    problems.extend(in_keys)
+    expected = layout.content_id(rows, dim, checksums, keys["checksums"] if keys else None)
+    content_id_ok = expected == content_id
     if not content_id_ok:
         problems.append("the content id does not belong to the checksums")
     if fidelity is not None and not layout.fidelity_intact(fidelity):
         problems.append("/fidelity, what was measured at the build, differs from its checksum")
     return VerifyReport(
-        not problems, rows, len(checksums), step, tuple(broken), content_id_ok, tuple(problems)
+        ok=not problems,
+        rows=rows,
+        blocks=len(checksums),
+        block_rows=step,
+        broken_blocks=tuple(broken),
+        content_id_ok=content_id_ok,
+        keys_ok=not in_keys if keys else None,
+        problems=tuple(problems),
     )

@@ -12,7 +12,7 @@ from .. import durable, inspection
 from ..fidelity import Fidelity, fidelity_of
 from .arguments import Command, add_json
 from .figures import fidelity_facts
-from .printing import byte_size, print_facts, print_json
+from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]
 
@@ -42,6 +42,8 @@ class StoreInfo:
         Size of the file, and of the matrix as float32.
     ratio : float
         The second by the first.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are; None where they have none. There are as many as rows.
     datasets : dict
         Where the data of each dataset lies: offset and bytes.
     fidelity : Fidelity or None
@@ -58,6 +60,7 @@ class StoreInfo:
     file_bytes: int
     float32_bytes: int
     ratio: float
+    key_kind: str | None
     datasets: dict[str, dict[str, int]]
     fidelity: Fidelity | None
 
@@ -96,6 +99,7 @@ def _inspect(path: str) -> StoreInfo:
         file_bytes=file_bytes,
         float32_bytes=float32_bytes,
         ratio=float32_bytes / file_bytes,
+        key_kind=None if about.parts.keys is None else about.parts.keys.kind,
         datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()},
         fidelity=fidelity,
     )
@@ -116,6 +120,7 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("tensor", found.tensor or "(no name)"),
         ("built from", found.source_dtype or "(unknown)"),
         ("format", f"qstore {found.format_version}"),
+        ("keys", f"{found.rows:,}, {KEY_WORDS[found.key_kind]}" if found.key_kind else "(none)"),
         ("content id", found.content_id),
         ("file", f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "KEY_WORDS",
     "byte_size",
     "jsonable",
     "number",
@@ -22,6 +23,10 @@ __all__ = [
     "printable",
     "show_progress",
 ]
+
+
+KEY_WORDS = {"text": "texts", "integer": "whole numbers"}
+"""What keys of each kind are called."""
 
 
 def show_progress(quiet: bool) -> bool:

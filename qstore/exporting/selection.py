@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
+from ..packed_keys import KeyKind
 from ..store import Store
 
 __all__ = ["Selection"]
@@ -28,8 +29,9 @@ class Selection:
         Read as the type to export.
     first, last : int
         The first row, and the one behind the last.
-    keys : sequence of str or None
-        A word for each row of the whole store.
+    keys : callable or None
+        Gives the keys of the rows from a first to before a last one: texts or whole numbers.
+    key_kind : {"text", "integer"}
     on_rows : callable
         Gets the number of rows that were just given.
     """
@@ -37,7 +39,8 @@ class Selection:
     store: Store
     first: int
     last: int
-    keys: Sequence[str] | None
+    keys: Callable[[int, int], Sequence[Any]] | None
+    key_kind: KeyKind
     on_rows: Callable[[int], object]
 
     @property
@@ -92,7 +95,10 @@ class Selection:
         """
         if self.keys is None:
             return [str(row).encode() for row in range(first, first + count)]
-        return [_word(self.keys[row], row) for row in range(first, first + count)]
+        keys = self.keys(first, first + count)
+        if self.key_kind == "integer":
+            return [b"%d" % key for key in keys]
+        return [_word(key, first + number) for number, key in enumerate(keys)]
 
 
 def _word(key: str, row: int) -> bytes:
