@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .exporting import ExportReport, export
     from .fidelity import Fidelity
     from .kernels import dequantize, engine_name, quantize
+    from .plotting import plot
+    from .reporting import report
     from .sources import TensorInfo, list_tensors
     from .stats import StoreStats
     from .store import Store, open
@@ -75,7 +77,9 @@ __all__ = [
     "open",
     "plan",
     "plan_all",
+    "plot",
     "quantize",
+    "report",
     "verify_against",
 ]
 
@@ -104,6 +108,8 @@ _HOMES = {
     "exporting": ("ExportReport", "export"),
     "fidelity": ("Fidelity",),
     "kernels": ("dequantize", "engine_name", "quantize"),
+    "plotting": ("plot",),
+    "reporting": ("report",),
     "sources": ("TensorInfo", "list_tensors"),
     "stats": ("StoreStats",),
     "store": ("Store", "open"),

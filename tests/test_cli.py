@@ -349,7 +349,7 @@ def test_ls_of_a_type_without_a_size(run: Run, tmp_path: Path) -> None:
 
 def test_info(run: Run, store: Path) -> None:
     found = json.loads(run("info", store, "--json").out)
-    assert (found["rows"], found["dim"], found["format_version"]) == (200, 16, "1.0")
+    assert (found["rows"], found["dim"], found["format_version"]) == (200, 16, "1.1")
     assert found["float32_bytes"] == 12800
     assert found["ratio"] == 12800 / store.stat().st_size
     assert found["datasets"]["codes"] == {"offset": 12288, "bytes": 3200}
@@ -358,6 +358,9 @@ def test_info(run: Run, store: Path) -> None:
     out = run("info", store).out
     assert found["content_id"] in out
     assert "3,200 bytes at 12,288" in out
+    assert found["fidelity"]["rows"] == 200
+    assert "measured" in out
+    assert "expected (scale / √12)" in out
 
 
 # get --------------------------------------------------------------------------------------------------
@@ -581,6 +584,33 @@ def test_compare_names_keys(run: Run, folder: Path, matrix: NDArray[np.float32])
     assert re.search(r"removed +w0$", shown, re.MULTILINE)
     assert re.search(r"moved +w1, w2, .*…$", shown, re.MULTILINE)
     assert re.search(r"^1 +199 +2\.\d+ +.*w1$", shown, re.MULTILINE)
+
+
+# plot and report --------------------------------------------------------------------------------------
+
+
+def test_plot(run: Run, store: Path, npy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("plot", store, "-o", tmp_path / "all.png")
+    assert (result.status, result.out) == (0, f"{tmp_path}/all.png: norms, scales, codes, columns, pca\n")
+    assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG"
+    words = ("plot", store, "-o", tmp_path / "one.svg", "--kind", "errors")
+    assert run(*words).status == 2
+    assert run(*words, "--against", npy, "--dark", "-q") == (0, "", "")
+    assert run(*words, "--against", npy).status == 1
+    assert run(*words, "--against", npy, "--force").status == 0
+    assert run("plot", store, "-o", tmp_path / "x.jpg").status == 2
+    assert run("plot", store, "-o", tmp_path / "x.png", "--rows", ":5").status == 2
+
+
+def test_report(run: Run, store: Path, npy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    assert run("report", store, "-o", page) == (0, f"{page}\n", "")
+    assert "measured at the build" in page.read_text()
+    assert run("report", store, "-o", page).status == 1
+    assert run("report", store, "-o", page, "--force", "--against", npy, "-q") == (0, "", "")
+    assert "every code and scale agrees" in page.read_text()
 
 
 # verify -----------------------------------------------------------------------------------------------

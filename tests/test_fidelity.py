@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 import qstore
+from qstore import layout
 from qstore.fidelity import Fidelity, FidelityTotals, row_errors
 from qstore.journal import ROW_FIGURES
 from qstore.quantization import to_float64
@@ -174,3 +179,103 @@ def test_a_block_of_no_rows() -> None:
     totals = FidelityTotals(3)
     totals.add_block(0, np.empty((0, ROW_FIGURES)), np.empty(0))
     assert totals.report().rows == 0
+
+
+# What a build measures ------------------------------------------------------------------------------
+
+
+def sampled(rows: int, dim: int) -> NDArray[np.int64]:
+    """Numbers of the rows that a build measures, as the format page says."""
+    block = max(1, layout.block_rows(dim))
+    numbers = np.arange(rows)
+    return numbers[numbers % block < max(1, block // 64)]
+
+
+@pytest.mark.parametrize("shape", [(5000, 768), (100, 3), (3, 1_200_000)])
+def test_a_build_measures_the_first_rows_of_each_block(make_store: MakeStore, shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(4).standard_normal(shape, np.float32)
+    matrix[1] = 0
+    store = make_store(matrix)
+    rows = sampled(*shape)
+    found = store.fidelity
+    assert found is not None
+    assert found.zero_rows == np.count_nonzero(rows == 1)
+    expected = make_store(matrix[rows], "sample.h5")
+    check_sample(found, matrix[rows], expected, rows)
+    assert store.verify().ok
+    assert store.format_version == (1, 1)
+
+
+def check_sample(found: Fidelity, matrix: NDArray[Any], store: qstore.Store, rows: NDArray[np.int64]) -> None:
+    renumbered = tuple((int(np.searchsorted(rows, row)), error) for row, error in found.worst_rows)
+    moved = dataclasses.replace(found, worst_rows=renumbered)
+    check(moved, matrix, store.astype("float64")[:], store.scales)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 1000])
+def test_what_is_measured_depends_on_the_rows_alone(
+    tmp_path: Path, matrix: NDArray[np.float32], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_BLOCK_CODES", 200 * 48)
+    qstore.build(matrix[:1111], tmp_path / "whole.h5", threads=3)
+    for resumed in (False, True):
+        path = tmp_path / f"{resumed}.h5"
+        for stop in (333, 1111) if resumed else (1111,):
+            with contextlib.suppress(InterruptedError), qstore.Writer(path, 48, resume=True) as writer:
+                for start in range(writer.rows, stop, chunk):
+                    writer.append(matrix[start : min(start + chunk, stop)])
+                if stop < 1111:
+                    raise InterruptedError
+        assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_rows_that_come_quantized_are_not_measured(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    codes, scales = qstore.quantize(matrix)
+    for coded in (1, 3001):
+        with qstore.Writer(tmp_path / f"{coded}.h5", 48, source_dtype="float32") as writer:
+            writer.append_codes(codes[:coded], scales[:coded])
+            writer.append(matrix[coded:])
+        with qstore.open(tmp_path / f"{coded}.h5") as store:
+            assert store.fidelity is None
+            assert store.format_version == (1, 0)
+
+
+def test_what_was_measured_is_not_in_the_content_id(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    qstore.build(matrix, tmp_path / "measured.h5")
+    qstore.build(qstore.quantize(matrix), tmp_path / "coded.h5")
+    with qstore.open(tmp_path / "measured.h5") as one, qstore.open(tmp_path / "coded.h5") as other:
+        assert one.content_id == other.content_id
+        assert one.fidelity is not None
+    with pytest.raises(qstore.ClosedError):
+        _ = one.fidelity
+
+
+def changed_number(path: Path, number: int, value: float, reseal: bool) -> None:
+    with h5py.File(path, "r+") as file:
+        numbers = file["fidelity"][:]
+        numbers[number] = value
+        if reseal:
+            numbers[-1] = zlib.crc32(numbers[:-1].tobytes())
+        file["fidelity"][:] = numbers
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
+    qstore.build(matrix, tmp_path / "store.h5")
+    changed_number(tmp_path / "store.h5", 3, 1.0, reseal=False)
+    with qstore.open(tmp_path / "store.h5") as store:
+        with pytest.raises(qstore.FormatError, match="differs from its checksum"):
+            _ = store.fidelity
+        found = store.verify()
+    assert (found.ok, found.broken_blocks) == (False, ())
+    assert "/fidelity" in found.problems[0]
+
+
+@pytest.mark.parametrize(("number", "value"), [(0, np.nan), (0, -1), (1, np.inf), (3, -2.0), (28, np.nan)])
+def test_numbers_that_lie(tmp_path: Path, number: int, value: float) -> None:
+    qstore.build(np.ones((4, 3)), tmp_path / "store.h5")
+    changed_number(tmp_path / "store.h5", number, value, reseal=True)
+    with (
+        qstore.open(tmp_path / "store.h5") as store,
+        pytest.raises(qstore.FormatError, match="no build can have measured"),
+    ):
+        _ = store.fidelity

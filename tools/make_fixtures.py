@@ -104,7 +104,7 @@ def good_sources() -> dict[str, dict[str, Any]]:
     """What each good file is made from, in JSON's types so that a test can make it again."""
     values = wave(300, 16)
     bfloat16 = [[0x3F80, 0xBF00, 0x4049], [0, 0x8000, 1]]
-    measured = {
+    measured: dict[str, dict[str, Any]] = {
         "measured-two-rows": {"dtype": "float32", "values": [[1, -0.5, 0.25], [2, 3, -4]]},
         "measured-300-rows": {"dtype": "float32", "values": values, "tensor": "w"},
         "measured-bfloat16": {"dtype": "bfloat16", "values": bfloat16},

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator
 
 from ..comparing import DriftedRow, KeyChanges, StoreComparison, compare
+from ..wording import distribution_table, number
 from .arguments import Command, add_json, add_quiet, at_least
-from .figures import distribution_table
-from .printing import number, print_facts, print_json, print_line, print_table, show_progress
+from .printing import print_facts, print_json, print_line, print_table, show_progress
 
 __all__ = ["COMMAND"]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import durable, inspection
 from ..fidelity import Fidelity, fidelity_of
+from ..wording import fidelity_facts
 from .arguments import Command, add_json
-from .figures import fidelity_facts
 from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]

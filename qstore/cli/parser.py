@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, compare, demo, env, export, get, info, ls, stats, verify
+from . import build, compare, demo, env, export, get, info, ls, plot, report, stats, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
@@ -19,6 +19,8 @@ COMMANDS: tuple[Command, ...] = (
     verify.COMMAND,
     stats.COMMAND,
     compare.COMMAND,
+    plot.COMMAND,
+    report.COMMAND,
     export.COMMAND,
     env.COMMAND,
     demo.COMMAND,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
+from ..wording import jsonable
 
 __all__ = [
     "KEY_WORDS",
     "byte_size",
-    "jsonable",
-    "number",
     "print_facts",
     "print_json",
     "print_line",
@@ -37,37 +33,6 @@ def show_progress(quiet: bool) -> bool:
 def print_json(value: Any) -> None:
     """One JSON value, indented. Only ASCII: it must get through any terminal and locale."""
     print(json.dumps(jsonable(value), indent=2))
-
-
-def jsonable(value: Any) -> Any:
-    """`value` with reports as objects, arrays as lists, and null for numbers that JSON does not have.
-
-    Examples
-    --------
-    >>> jsonable({"scales": (0.5, float("nan"))})
-    {'scales': [0.5, None]}
-    """
-    if dataclasses.is_dataclass(value):
-        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray, np.generic)):
-        items = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-        return [jsonable(item) for item in items] if isinstance(items, (list, tuple)) else jsonable(items)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def number(value: float) -> str:
-    """A measured number, short.
-
-    Examples
-    --------
-    >>> number(0.0071323), number(1234567.0), number(0.0)
-    ('0.007132', '1.235e+06', '0')
-    """
-    return f"{value:.4g}"
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
-import numpy as np
-
-from ..stats import StoreStats
 from ..store import open as open_store
+from ..wording import distribution_table, jsonable, stats_distributions, stats_facts
 from .arguments import Command, add_json, add_quiet, at_least
-from .figures import distribution_table
-from .printing import jsonable, number, print_facts, print_json, print_line, print_table, show_progress
+from .printing import print_facts, print_json, print_line, print_table, show_progress
 
 __all__ = ["COMMAND"]
 
@@ -38,40 +34,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"path": path, **jsonable(found)})
         return 0
-    print_facts([("store", path), *_facts(found)])
+    print_facts([("store", path), *stats_facts(found)])
     print_line("")
-    measured = {"norm": found.norms, "scale": found.scales, "error / values, expected": found.relative_steps}
-    print_table(distribution_table(measured))
+    print_table(distribution_table(stats_distributions(found)))
     for warning in found.warnings:
         print_line(f"\nwarning: {warning}")
     return 0
-
-
-def _facts(found: StoreStats) -> Iterator[tuple[str, object]]:
-    yield "shape", f"{found.rows:,} × {found.dim:,}"
-    yield "rows of zeros", f"{found.zero_rows:,}"
-    yield "repeated rows", _repeated(found)
-    used = int(np.count_nonzero(found.code_counts))
-    yield "codes in use", f"{used} of 256"
-    if found.rows:
-        yield "column means", f"{number(found.column_means.min())} to {number(found.column_means.max())}"
-        deviations = np.sqrt(found.column_variances)
-        yield "column deviations", f"{number(deviations.min())} to {number(deviations.max())}"
-    yield "outlier columns", _outliers(found)
-
-
-def _repeated(found: StoreStats) -> str:
-    about = "" if found.duplicates.share_looked_at == 1 else "about "
-    shown = [f"row {second} as {first}" for first, second, _ in found.duplicates.examples]
-    return f"{about}{found.duplicates.rows:,}" + (f" ({', '.join(shown)})" if shown else "")
-
-
-def _outliers(found: StoreStats) -> str:
-    if not found.outliers.columns:
-        return "none"
-    pairs = zip(found.outliers.columns, found.outliers.peak_shares, strict=True)
-    shown = ", ".join(f"{column} (largest in {share:.1%} of the rows)" for column, share in pairs)
-    return f"{shown}; error of the others × {found.outliers.error_factor:.2f}"
 
 
 COMMAND = Command(

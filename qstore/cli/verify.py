@@ -6,24 +6,15 @@ import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..against import AgainstReport, verify_against
 from ..store import Store
 from ..store import open as open_store
 from ..verify import VerifyReport
-from .arguments import (
-    Command,
-    add_json,
-    add_keys,
-    add_quiet,
-    add_raw,
-    add_rows,
-    add_tensor,
-    keys_of,
-    source_of,
-)
+from ..wording import fidelity_facts
+from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
 from .failures import UsageError
-from .figures import fidelity_facts
 from .printing import print_facts, print_json, show_progress
 
 __all__ = ["COMMAND", "Verified"]
@@ -63,23 +54,18 @@ class Verified:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store")
-    parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
-    add_tensor(parser)
-    add_raw(parser)
+    add_against(parser)
     add_keys(parser)
-    add_rows(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    of_source = (arguments.tensor, arguments.rows, keys_of(arguments))
-    if arguments.against is None and any(one is not None for one in of_source):
-        raise UsageError("--tensor, --rows and --keys say what of SRC to compare: give --against SRC too")
-    if arguments.raw is not None and len(arguments.against or ()) != 1:
-        raise UsageError("--raw goes with one --against SRC")
+    source, keys = against_of(arguments), keys_of(arguments)
+    if source is None and keys is not None:
+        raise UsageError("--keys says what to compare keys with: give --against SRC too")
     with open_store(arguments.file) as store:
-        found = _verify(store, arguments)
+        found = _verify(store, source, keys, arguments)
     if arguments.json:
         print_json(found)
     else:
@@ -87,18 +73,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
+def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace) -> Verified:
     progress = show_progress(arguments.quiet)
     held = store.verify(progress)
     against = None
-    if arguments.against is not None:
-        paths = arguments.against
-        source = paths if len(paths) > 1 else source_of(paths[0], arguments.raw)
+    if source is not None:
         against = verify_against(
             store,
             source,
             tensor=arguments.tensor,
-            keys=keys_of(arguments),
+            keys=keys,
             rows=arguments.rows,
             progress=progress,
         )
