@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import SourceError
-from .packed_keys import KeyBlock, KeyStream, packed
+from .packed_keys import KeyBlock, KeyStream, packed_utf8
 
 __all__ = ["read_key_file"]
 
@@ -63,23 +63,23 @@ def _text_blocks(path: str) -> Iterator[KeyBlock]:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
         while lines := file.readlines(_PIECE_BYTES):
-            block = packed(_decoded(path, lines, row), row)
+            block = packed_utf8(_checked(path, lines, row), row)
             yield block
             row += block.rows
 
 
-def _decoded(path: str, lines: list[bytes], row: int) -> list[str]:
+def _checked(path: str, lines: list[bytes], row: int) -> list[bytes]:
+    """The lines without their ends; they must be UTF-8, which all together are if each one is."""
+    whole = b"".join(lines)
     try:
-        return [_without_end(line).decode() for line in lines]
+        whole.decode()
     except UnicodeDecodeError as error:
         number = next(number for number, line in enumerate(lines) if not _is_utf8(line))
         raise SourceError(
             f"{path}: line {row + number + 1} is not UTF-8 ({error.reason}): expected a key a line"
         ) from None
-
-
-def _without_end(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r")
+    parts = whole.removesuffix(b"\n").split(b"\n")
+    return [part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts
 
 
 def _is_utf8(line: bytes) -> bool:

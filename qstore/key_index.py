@@ -22,8 +22,8 @@ from .packed_keys import KeyBlock
 
 __all__ = ["KeyIndexWriter"]
 
-MOST_SORTED = 8 << 20
-"""Values sorted in memory at once: 256 MiB with their rows and what sorting takes."""
+MOST_SORTED = 4 << 20
+"""Values sorted in memory at once: 128 MiB with their rows and what sorting takes."""
 
 _BINS = 1 << 16
 _STEP_ROWS = 1 << 18
@@ -75,7 +75,8 @@ class KeyIndexWriter:
         if block.rows:
             offsets[0] = 0
             np.cumsum(block.lengths[:-1], dtype=np.int64, out=offsets[1:])
-        self._write("offsets", (offsets + self._written["bytes"]).tobytes())
+        offsets += self._written["bytes"]
+        self._write("offsets", offsets.data.cast("B"))
         self._write("bytes", block.data)
 
     def finish(self) -> NDArray[np.uint32]:
@@ -92,9 +93,10 @@ class KeyIndexWriter:
             for values, rows in self._in_order(low, high, count):
                 if self._unique:
                     self._check_unique(values, rows)
-                in_file = values if self._part.kind == "text" else values ^ _SIGN
-                self._write("hashes" if self._part.kind == "text" else "sorted", in_file.tobytes())
-                self._write("rows", rows.tobytes())
+                if self._part.kind == "integer":
+                    values ^= _SIGN
+                self._write("hashes" if self._part.kind == "text" else "sorted", values.data.cast("B"))
+                self._write("rows", rows.data.cast("B"))
         names = KEY_NAMES[self._part.kind][:-1]
         checksums = np.array([self._crcs[name] for name in names], "<u4")
         self._write("checksums", checksums.tobytes())
@@ -163,9 +165,9 @@ class KeyIndexWriter:
     def _histogram(self, low: int, high: int, width: int) -> NDArray[np.int64]:
         counts = np.zeros(_BINS, np.int64)
         for _, values in self._values():
-            held = values[(values >= low) & (values <= high)]
-            bins = ((held - np.uint64(low)) // np.uint64(width)).astype(np.int64)
-            counts += np.bincount(bins, minlength=_BINS)
+            above = values - np.uint64(low)  # modulo 2**64: those below are far above
+            bins = above[above <= np.uint64(high - low)] // np.uint64(width)
+            counts += np.bincount(bins.astype(np.int64), minlength=_BINS)
         return counts
 
     def _in_order(self, low: int, high: int, count: int) -> Iterator[tuple[Values, Rows]]:
@@ -182,11 +184,14 @@ class KeyIndexWriter:
         ordered = values[order]
         if (ordered[1:] == ordered[:-1]).any():
             order = np.argsort(values, kind="stable")
-        yield ordered, rows[order]
+        del values  # each of these arrays may have 32 MiB
+        rows = rows[order]
+        del order
+        yield ordered, rows
 
     def _selected(self, low: int, high: int) -> Iterator[tuple[Values, Rows]]:
         for first, values in self._values():
-            rows = np.flatnonzero((values >= low) & (values <= high))
+            rows = np.flatnonzero(values - np.uint64(low) <= np.uint64(high - low))  # modulo 2**64
             if len(rows):
                 yield values[rows], rows + first
 

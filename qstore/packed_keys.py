@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import SourceError
 
-__all__ = ["KeyBlock", "KeyKind", "KeyStream", "joined", "packed", "unpacked"]
+__all__ = ["KeyBlock", "KeyKind", "KeyStream", "joined", "packed", "packed_utf8", "unpacked"]
 
 KeyKind = Literal["text", "integer"]
 
@@ -151,6 +151,11 @@ def _packed_texts(texts: list[Any], first: int) -> KeyBlock:
             f"the key of row {row} is {bad!r:.200}, expected "
             + ("text without half a surrogate pair" if isinstance(bad, str) else "text")
         ) from None
+    return packed_utf8(parts, first)
+
+
+def packed_utf8(parts: list[bytes], first: int = 0) -> KeyBlock:
+    """Pack texts that are in UTF-8 already; else as :func:`packed`."""
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     if lengths.size and lengths.max() > _LONGEST:
         raise SourceError(f"the key of row {first + int(lengths.argmax())} has 4 GiB or more")

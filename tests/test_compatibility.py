@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent / "data" / "v1"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "expected.json").read_bytes())
 REBUILT = [name for name, expected in EXPECTED.items() if "values" in expected["source"]]
 MEASURED = [name for name in REBUILT if EXPECTED[name]["source"].get("measured")]
+KEYED = [name for name, expected in EXPECTED.items() if "keys" in expected["source"]]
 
 
 def sha256(data: bytes) -> str:
@@ -38,7 +39,7 @@ def matrix_of(source: dict[str, Any]) -> NDArray[Any]:
 
 
 def version_of(name: str) -> tuple[int, int]:
-    return (1, 9) if name == "newer-minor.h5" else (1, 1) if name in MEASURED else (1, 0)
+    return (1, 9) if name == "newer-minor.h5" else (1, 1) if name in (*MEASURED, *KEYED) else (1, 0)
 
 
 def test_every_file_is_recorded() -> None:
@@ -79,6 +80,15 @@ def test_values(name: str) -> None:
         assert exact[:].shape == tuple(expected["shape"])
 
 
+@pytest.mark.parametrize("name", KEYED)
+def test_keys(name: str) -> None:
+    keys: list[Any] = EXPECTED[name]["source"]["keys"]
+    with qstore.open(FOLDER / name) as store:
+        assert list(store.key_of(slice(None))) == keys
+        assert store.rows_of(keys).tolist() == list(range(len(keys)))
+        assert store.verify().keys_ok
+
+
 @pytest.mark.parametrize("name", REBUILT)
 def test_the_same_input_makes_the_same_bytes(name: str, tmp_path: Path) -> None:
     expected = EXPECTED[name]
@@ -88,7 +98,7 @@ def test_the_same_input_makes_the_same_bytes(name: str, tmp_path: Path) -> None:
         if name in MEASURED:
             writer.append(matrix)
         else:  # without a source there is nothing to measure, and the file is one of format 1.0
-            writer.append_codes(*qstore.quantize(matrix))
+            writer.append_codes(*qstore.quantize(matrix), keys=expected["source"].get("keys"))
     assert sha256((tmp_path / name).read_bytes()) == expected["sha256"]
 
 
@@ -97,7 +107,7 @@ def test_what_is_measured_adds_to_the_file_and_changes_nothing_else(name: str, t
     expected = EXPECTED[name]
     matrix = matrix_of(expected["source"])
     with qstore.Writer(tmp_path / name, matrix.shape[1], tensor=expected["tensor"]) as writer:
-        writer.append(matrix)
+        writer.append(matrix, keys=expected["source"].get("keys"))
     with qstore.open(tmp_path / name) as store, qstore.open(FOLDER / name) as frozen:
         assert store.content_id == frozen.content_id
         assert (store.fidelity is None) == (len(matrix) == 0)

@@ -7,6 +7,7 @@ A missing tool skips its tests, and fails them under ``QSTORE_CI=1``, where all 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -114,24 +115,53 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
-def build(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+def build(path: Path, shape: tuple[int, int], keys: Any = None) -> NDArray[np.float32]:
     values = np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
     with qstore.Writer(path, shape[1], tensor="Gewichte/wörter") as writer:
-        writer.append(values)
+        writer.append(values, keys=keys)
     return values
 
 
+def keys_of(kind: str, rows: int) -> Any:
+    return {
+        "none": None,
+        "text": [f"wört-{row}" for row in range(rows)],
+        "integer": np.arange(rows)[::-1] * 9,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["none", "text", "integer"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_codes_and_scales_are_read_alike(
-    tmp_path: Path, scratch: Path, reader: Reader, shape: tuple[int, int]
+    tmp_path: Path, scratch: Path, reader: Reader, shape: tuple[int, int], kind: str
 ) -> None:
-    expected_codes, expected_scales = qstore.quantize(build(tmp_path / "store.h5", shape))
+    values = build(tmp_path / "store.h5", shape, keys_of(kind, shape[0]))
+    expected_codes, expected_scales = qstore.quantize(values)
     codes, scales = reader(tmp_path / "store.h5", scratch)
     assert codes.dtype == np.dtype(np.uint8)
     assert scales.dtype == np.dtype(np.float64)
     assert np.array_equal(codes, expected_codes)
     assert np.array_equal(scales, expected_scales)
+
+
+@pytest.mark.parametrize("library", ["h5py", "pyfive"])
+@pytest.mark.parametrize("rows", [0, 1, 300])
+def test_keys_are_plain_datasets(tmp_path: Path, library: str, rows: int) -> None:
+    module: Any = pytest.importorskip(library)
+    texts, numbers = keys_of("text", rows), keys_of("integer", rows)
+    build(tmp_path / "text.h5", (rows, 3), texts)
+    build(tmp_path / "integer.h5", (rows, 3), numbers)
+    with module.File(tmp_path / "text.h5") as file:
+        offsets, raw = file["keys/offsets"][...], file["keys/bytes"][...].tobytes()
+        assert [raw[a:b].decode() for a, b in itertools.pairwise(offsets)] == texts
+        assert sorted(file["keys/rows"][...].tolist()) == list(range(rows))
+        hashes = file["keys/hashes"][...]
+        assert hashes.tolist() == sorted(hashes.tolist())
+    with module.File(tmp_path / "integer.h5") as file:
+        assert np.array_equal(file["keys/ids"][...], numbers)
+        assert np.array_equal(file["keys/sorted"][...], np.sort(numbers))
+        assert np.array_equal(file["keys/ids"][...][file["keys/rows"][...]], file["keys/sorted"][...])
 
 
 def test_javascript_reads_the_values_that_we_read(tmp_path: Path, scratch: Path) -> None:

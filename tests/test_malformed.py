@@ -31,6 +31,7 @@ from hdf5_seal import seal, sealed_parts
 FOLDER = Path(__file__).parent / "data" / "malformed"
 EXPECTED: dict[str, tuple[str, str]] = json.loads((FOLDER / "expected.json").read_bytes())
 GOOD = Path(__file__).parent / "data" / "v1" / "five-rows.h5"
+KEYED = GOOD.with_name("text-keys.h5")
 
 
 def fixture(name: str) -> bytes:
@@ -174,18 +175,20 @@ def test_things_that_are_no_files(path: str, words: str, tmp_path: Path, no_leak
 # Damage everywhere ------------------------------------------------------------------------------------
 
 
-def test_truncation_at_every_length(tmp_path: Path, no_leaks: None) -> None:
+@pytest.mark.parametrize(("good", "step"), [(GOOD, 1), (KEYED, 3)], ids=["bare", "keyed"])
+def test_truncation_at_every_length(tmp_path: Path, no_leaks: None, good: Path, step: int) -> None:
     path = tmp_path / "store.h5"
-    path.write_bytes(GOOD.read_bytes())
-    for size in reversed(range(len(GOOD.read_bytes()))):
+    path.write_bytes(good.read_bytes())
+    for size in reversed(range(0, len(good.read_bytes()), step)):
         os.truncate(path, size)
         error = error_of(path)
         assert isinstance(error, qstore.FormatError), size
 
 
-def test_every_flipped_bit_of_the_metadata(tmp_path: Path, no_leaks: None) -> None:
+@pytest.mark.parametrize("good", [GOOD, KEYED], ids=["bare", "keyed"])
+def test_every_flipped_bit_of_the_metadata(tmp_path: Path, no_leaks: None, good: Path) -> None:
     """Without a new checksum: refused, or a bit that says nothing."""
-    content = bytearray(GOOD.read_bytes())
+    content = bytearray(good.read_bytes())
     path = tmp_path / "store.h5"
     path.write_bytes(content)
     with qstore.open(path) as store:

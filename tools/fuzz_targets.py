@@ -106,6 +106,7 @@ class Judge:
             _require(store.codes.tobytes() == content[12288 : 12288 + rows * dim], "codes from another place")
             with np.errstate(all="ignore"):
                 _require(store[0].shape == store[-1].shape == (dim,), "rows of another shape")
+        _use_keys(store)
         if not store.verify().ok:
             return "found by verify"
         _require(
@@ -115,8 +116,23 @@ class Judge:
         return "whole"
 
 
+def _use_keys(store: qstore.Store) -> None:
+    """Whatever the keys hold: an answer or a refusal."""
+    if store.key_kind is None:
+        return
+    asked: list[str] | list[int] = (
+        ["queen", "", "77kepQFQ8Kl"] if store.key_kind == "text" else [0, -1, 17403]
+    )
+    with contextlib.suppress(qstore.FormatError):
+        found = store.rows_of(asked, default=-1)
+        _require(bool(((found >= -1) & (found < len(store))).all()), "keys of rows that are not there")
+    with contextlib.suppress(qstore.FormatError):
+        _require(len(store.key_of(slice(None))) == len(store), "another number of keys than rows")
+
+
 def _digest(store: qstore.Store) -> str:
     data = hashlib.sha256(repr(store.shape).encode())
+    data.update(repr(None if store.key_kind is None else list(store.key_of(slice(None)))).encode())
     data.update(store.codes.tobytes())
     data.update(store.scales.tobytes())
     return data.hexdigest()

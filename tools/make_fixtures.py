@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from defects import all_defects, fidelity_defects
+from defects_of_keys import key_defects
 from hdf5_edit import add_message, patched, with_header
 from hdf5_seal import LINK
 from numpy.typing import NDArray
@@ -64,16 +65,20 @@ def built(source: NDArray[np.float32]) -> bytes:
         return path.read_bytes()
 
 
-def plain(source: NDArray[np.float32]) -> bytes:
-    """The same without: format 1.0."""
+def plain(source: NDArray[np.float32], keys: Any = None) -> bytes:
+    """The same without, but with keys."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
         with qstore.Writer(path, source.shape[1], source_dtype="float32") as writer:
-            writer.append_codes(*qstore.quantize(source))
+            writer.append_codes(*qstore.quantize(source), keys=keys)
         return path.read_bytes()
 
 
 # Good files -------------------------------------------------------------------------------------------
+
+
+# Any Unicode, an empty text, NULs, two normal forms of one word, and two texts of one hash.
+TEXT_KEYS = ["queen", "", "\0", "a\0b", "é", "e\u0301", "𝄞", "77kepQFQ8Kl", "!0IC=VloaY"]
 
 
 def good_files() -> dict[str, bytes]:
@@ -129,6 +134,19 @@ def good_sources() -> dict[str, dict[str, Any]]:
             "dtype": "int64",
             "values": [[20000, 3000, 1000, 1000], [1999999, 20000, 1999999, 1999999]],
         },
+        "text-keys": {"dtype": "float32", "values": wave(9, 3), "keys": TEXT_KEYS},
+        "300-text-keys": {
+            "dtype": "float32",
+            "values": wave(300, 4),
+            "keys": [f"word {row * 7919 % 300}" for row in range(300)],
+        },
+        "integer-keys": {
+            "dtype": "float32",
+            "values": wave(6, 3),
+            "keys": [0, -1, 1 << 62, -(1 << 63), (1 << 63) - 1, 17403],
+        },
+        "one-empty-key": {"dtype": "float32", "values": [[1, 2]], "keys": [""]},
+        "no-rows-text-keys": {"dtype": "float32", "values": [], "dim": 3, "keys": []},
     }
 
 
@@ -161,7 +179,7 @@ def store_of(source: Mapping[str, Any]) -> tuple[bytes, NDArray[np.uint8], NDArr
             if source.get("measured"):
                 writer.append(matrix)
             else:  # format 1.0 had no errors beside the matrix
-                writer.append_codes(codes, scales)
+                writer.append_codes(codes, scales, keys=source.get("keys"))
         return path.read_bytes(), codes, scales
 
 
@@ -235,6 +253,7 @@ def malformed_files() -> dict[str, bytes]:
     """All one-defect files, and ``expected.json`` with class and words of the error of each."""
     values = np.array([[1, -0.5, 0.25], [2, 3, -4]], np.float32)
     defects = all_defects(plain(values), plain(values[:0])) | fidelity_defects(built(values))
+    defects |= key_defects(plain(values, ["a", "é"]), plain(values, [7, -7]))
     # Mostly zeros: in this form all of them together are smaller than five of them as they are.
     files = {f"{name}.h5.gz": gzip.compress(defect.content, mtime=0) for name, defect in defects.items()}
     expected = {name: [defect.error, defect.message] for name, defect in defects.items()}

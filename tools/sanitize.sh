@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The kernel tests over an extension built with the address and undefined-behavior sanitizers (gcc).
+# The tests of kernels and keys over an extension built with the address and undefined-behavior sanitizers (gcc).
 # Works in a temporary copy of the repository; needs an environment with qstore's dependencies, pytest and
 # hypothesis. Any report ends the tests with an error.
 #
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -r qstore tests pyproject.toml "$work"
+cp -r qstore tests docs pyproject.toml "$work"
 cd "$work"
 include=$("$python" -c "import sysconfig; print(sysconfig.get_path('include'))")
 gcc -shared -fPIC -O1 -g -std=c11 -ffp-contract=off -fno-omit-frame-pointer \
@@ -18,4 +18,4 @@ gcc -shared -fPIC -O1 -g -std=c11 -ffp-contract=off -fno-omit-frame-pointer \
 # Leaks are not looked for: the interpreter itself keeps memory until the end.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 QSTORE_REQUIRE_EXTENSION=1 PYTHONPATH="$work" \
-    "$python" -m pytest -q -p no:cacheprovider tests/test_quantization.py tests/test_kernels.py "$@"
+    "$python" -m pytest -q -p no:cacheprovider tests/test_quantization.py tests/test_kernels.py tests/test_keys.py "$@"

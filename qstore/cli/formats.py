@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..exporting.npy import npy_header
+from ..npy_header import npy_header
 from ..shortest import shortest_words
 
 __all__ = ["FORMATS", "Format"]

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, compare, demo, env, export, get, info, ls, plot, report, stats, verify
 from .arguments import Command, shield_slices
 
-__all__ = ["COMMANDS", "make_parser", "run_command"]
+__all__ = ["COMMANDS", "find_command", "make_parser", "run_command"]
 
-COMMANDS: tuple[Command, ...] = (
-    build.COMMAND,
-    ls.COMMAND,
-    info.COMMAND,
-    get.COMMAND,
-    verify.COMMAND,
-    stats.COMMAND,
-    compare.COMMAND,
-    plot.COMMAND,
-    report.COMMAND,
-    export.COMMAND,
-    env.COMMAND,
-    demo.COMMAND,
+COMMANDS = (
+    "build",
+    "ls",
+    "info",
+    "get",
+    "verify",
+    "stats",
+    "compare",
+    "plot",
+    "report",
+    "export",
+    "env",
+    "demo",
 )
-"""In the order the help lists them."""
+"""In the order the help lists them; each has a module of its name."""
 
 _DESCRIPTION = "Embedding matrices on disk in 8 bits: one plain HDF5 file, any row back at memory speed."
 
@@ -41,8 +41,14 @@ Data goes to stdout, progress and messages to stderr.
 "qstore COMMAND --help" tells more about a command; "qstore demo" shows them at work."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Parser of the whole command line."""
+def find_command(name: str) -> Command:
+    """The command of this name. Its module is imported now: all of them take longer than reading a row."""
+    command: Command = importlib.import_module(f".{name}", __package__).COMMAND
+    return command
+
+
+def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Parser of the command line with these commands."""
     parser = argparse.ArgumentParser(
         prog="qstore",
         description=_DESCRIPTION,
@@ -53,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qstore {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in COMMANDS:
+    for command in map(find_command, names):
         command.add_arguments(
             commands.add_parser(
                 command.name,
@@ -69,9 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_command(words: Sequence[str]) -> int:
     """Parse `words` and run the command they name; exceptions pass."""
+    names = [name for name in words[:1] if name in COMMANDS] or COMMANDS
     try:
-        arguments = make_parser().parse_args(shield_slices(words))
+        arguments = make_parser(names).parse_args(shield_slices(words))
     except SystemExit as leaving:  # argparse has printed help, version or what is wrong
         return int(leaving.code or 0)
-    command = next(command for command in COMMANDS if command.name == arguments.command)
-    return command.run(arguments)
+    return find_command(arguments.command).run(arguments)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-
+from ..npy_header import npy_header
 from .base import Format
 from .selection import Selection
 
-__all__ = ["NpyFormat", "npy_header"]
-
-
-def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """What stands in front of the values of an array in C order."""
-    header = io.BytesIO()
-    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, described)
-    return header.getvalue()
+__all__ = ["NpyFormat"]
 
 
 class NpyFormat(Format):

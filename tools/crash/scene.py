@@ -117,7 +117,8 @@ class Scene:
     folder : Path
         Empty; the build happens in its folder ``out``.
     streamed : bool
-        Build through `qstore.Writer`, which is not told the number of rows, instead of `qstore.build`.
+        Build through `qstore.Writer`, which is not told the number of rows, instead of `qstore.build`; rows
+        have keys then.
     values : ndarray, optional
         The matrix.
 
@@ -143,12 +144,17 @@ class Scene:
         self.expected = self._store_of(self.values)
 
     def _store_of(self, values: NDArray[Any]) -> bytes:
-        qstore.build(values, self.final, threads=1)
+        qstore.build(values, self.final, threads=1, keys=self._keys(0, len(values)))
         content = self.final.read_bytes()
         with qstore.open(self.final) as store:
             self.whole.add(store.content_id)
         self.final.unlink()
         return content
+
+    def _keys(self, first: int, last: int) -> list[str] | None:
+        """Texts that are not in order, some of them longer than others."""
+        rows = range(first, last)
+        return [f"{row * 7919 % 1009}" + "é" * (row % 9) for row in rows] if self.streamed else None
 
     def build(
         self, overwrite: bool = False, rows: int | None = None, resume: bool = True, threads: int = 1
@@ -170,7 +176,8 @@ class Scene:
     def _stream(self, overwrite: bool, rows: int | None, resume: bool) -> None:
         with qstore.Writer(self.final, DIM, overwrite=overwrite, resume=resume, threads=1) as writer:
             while writer.rows < len(self.values):
-                writer.append(self.values[writer.rows : writer.rows + _CHUNK_ROWS])
+                first, last = writer.rows, min(writer.rows + _CHUNK_ROWS, len(self.values))
+                writer.append(self.values[first:last], keys=self._keys(first, last))
                 if rows is not None and writer.rows >= rows:
                     writer.abort()
                     return
