@@ -368,9 +368,7 @@ def _draw_pca(axes: Axes, facts: Facts, theme: Theme) -> None:
         return
     axes.plot(*facts.places.T, ".", color=theme.main, markersize=3, alpha=0.7)
     axes.margins(0.08)
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.5, foreground=theme.background)]
+    behind = {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.7, "pad": 0.4}
     for place in _labelled(facts.places, facts.labels):
         text = facts.labels[place]
         shown = text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1] + "…"
@@ -382,7 +380,7 @@ def _draw_pca(axes: Axes, facts: Facts, theme: Theme) -> None:
             ha="center",
             fontsize=7,
             color=theme.ink,
-            path_effects=halo,
+            bbox=behind,
             parse_math=False,
         )
 
