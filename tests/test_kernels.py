@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -902,6 +903,30 @@ def test_many_threads_may_read_at_once() -> None:
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_results_come_in_order(count: int | None) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.001 * (number % 3))
+        if number == 40:
+            raise KeyError(number)
+        return 2 * number
+
+    before = threading.active_count()
+    found = threads.in_order(work, items(), count)
+    assert [next(found) for _ in range(30)] == list(range(0, 60, 2))
+    assert len(taken) <= 30 + 2 * (count or threads.processors())
+    with pytest.raises(KeyError, match="40"):
+        list(found)
+    assert threading.active_count() == before
 
 
 def test_small_requests_start_no_threads(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
