@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 __all__ = ["DuplicateRows", "RowHashes"]
 
-MOST_HASHES = 1 << 21
-"""Different hashes that are kept: 48 MiB."""
+MOST_HASHES = 1 << 20
+"""Different hashes that are kept: 32 MiB."""
 
-_BATCH = 1 << 20
+_BATCH = 1 << 18
 _NO_ROW = np.iinfo(np.int64).max
 
 
@@ -26,7 +26,7 @@ class DuplicateRows:
         How many rows repeat an earlier one, by 64-bit hashes of codes and scale (of a billion rows, two
         different ones are taken for equal with a chance of 3 %; of a million, of 3 in 100 million).
     share_looked_at : float
-        1.0 up to 2,097,152 different rows. Of more, so many different rows were looked at, those with
+        1.0 up to 1,048,576 different rows. Of more, so many different rows were looked at, those with
         the least hashes, and `rows` is an estimate from them: their repetitions divided by this share.
     examples : tuple of (int, int, int)
         Number of the first of some equal rows, number of another of them, and how many there are in all.

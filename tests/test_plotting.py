@@ -109,7 +109,15 @@ def test_every_picture(plotting: Any, named: qstore.Store, tmp_path: Path) -> No
         assert words in first
     qstore.plot(named, tmp_path / "all.svg", source=values, overwrite=True)
     assert (tmp_path / "all.svg").read_bytes() == first
-    assert "matplotlib.pyplot" not in sys.modules or "pyplot" in str(sys.modules["matplotlib.pyplot"])
+
+
+def test_pyplot_and_its_state_are_left_alone(plotting: Any, named: qstore.Store, tmp_path: Path) -> None:
+    code = (
+        "import sys, qstore; store = qstore.open(sys.argv[1]); qstore.plot(store, sys.argv[2]); "
+        "qstore.report(store, sys.argv[3]); sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    arguments = [named.path, tmp_path / "x.png", tmp_path / "x.html"]
+    subprocess.run([sys.executable, "-W", "error", "-c", code, *map(str, arguments)], check=True)
 
 
 def test_dark_and_light(plotting: Any, named: qstore.Store, tmp_path: Path) -> None:
