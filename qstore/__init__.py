@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
     from .building_shards import build_shards
+    from .comparing import DriftedRow, KeyChanges, StoreComparison, compare
     from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
         VersionError,
     )
     from .exporting import ExportReport, export
+    from .fidelity import Fidelity
     from .kernels import dequantize, engine_name, quantize
+    from .plotting import plot
     from .publishing import append_shards, publish_shards
+    from .reporting import report
     from .sources import TensorInfo, list_tensors
+    from .stats import StoreStats
     from .store import Store, open
     from .verify import VerifyReport
     from .writer import Writer
@@ -47,10 +52,13 @@ __all__ = [
     "BusyError",
     "ClosedError",
     "ConcatReport",
+    "DriftedRow",
     "ExistsError",
     "ExportError",
     "ExportReport",
+    "Fidelity",
     "FormatError",
+    "KeyChanges",
     "MissingExtraError",
     "MissingKeyError",
     "NonFiniteError",
@@ -62,6 +70,8 @@ __all__ = [
     "ShardedError",
     "SourceError",
     "Store",
+    "StoreComparison",
+    "StoreStats",
     "TensorError",
     "TensorInfo",
     "VerifyReport",
@@ -71,6 +81,7 @@ __all__ = [
     "build",
     "build_all",
     "build_shards",
+    "compare",
     "concat",
     "dequantize",
     "engine_name",
@@ -79,8 +90,10 @@ __all__ = [
     "open",
     "plan",
     "plan_all",
+    "plot",
     "publish_shards",
     "quantize",
+    "report",
     "verify_against",
 ]
 
@@ -91,6 +104,7 @@ _HOMES = {
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
     "building_shards": ("build_shards",),
+    "comparing": ("DriftedRow", "KeyChanges", "StoreComparison", "compare"),
     "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
@@ -111,9 +125,13 @@ _HOMES = {
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
+    "fidelity": ("Fidelity",),
     "kernels": ("dequantize", "engine_name", "quantize"),
+    "plotting": ("plot",),
     "publishing": ("append_shards", "publish_shards"),
+    "reporting": ("report",),
     "sources": ("TensorInfo", "list_tensors"),
+    "stats": ("StoreStats",),
     "store": ("Store", "open"),
     "verify": ("VerifyReport",),
     "writer": ("Writer",),

@@ -1,27 +1,29 @@
-"""Does a store agree with a source? The source quantized again, every code compared."""
+"""Does a store agree with a source? The source quantized again, all compared, every error measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernels
+from . import kernels, layout
+from .backing import coded_rows
 from .building import limited, row_range
+from .fidelity import Fidelity, FidelityTotals, row_errors
+from .journal import ROW_FIGURES
 from .key_supply import check_all_taken, given_keys, inline_keys
 from .packed_keys import KeyBlock, KeyStream, packed
 from .progress import Progress, rows_progress
-from .sources import QuantizedSource, Source, open_source
+from .sources import QuantizedSource, RowSource, Source, open_source
 from .store import Store
+from .threads import in_order
 
 __all__ = ["AgainstReport", "verify_against"]
 
 _SHOWN = 10
-
-_Quantized = tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None]
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class AgainstReport:
     rows : int
         Rows compared.
     differing_rows : int
-        Rows with another code, scale or key.
+        Rows with another code or scale.
     first_differing_row : int or None
     problems : tuple of str
         The same in words.
+    fidelity : Fidelity or None
+        Errors of what the store reads against what the source holds, over all rows. None where the shapes
+        differ, or where the source is quantized itself.
     """
 
     ok: bool
@@ -45,6 +50,7 @@ class AgainstReport:
     differing_rows: int
     first_differing_row: int | None
     problems: tuple[str, ...]
+    fidelity: Fidelity | None = None
 
 
 def verify_against(
@@ -56,7 +62,7 @@ def verify_against(
     rows: slice | tuple[int, int] | None = None,
     progress: Progress = None,
 ) -> AgainstReport:
-    """Quantize `source` again and compare every code and every scale with the store, and every key.
+    """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
 
     Parameters
     ----------
@@ -77,29 +83,72 @@ def verify_against(
         if keyed and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys")
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, _keyed(_quantized(matrix, first, last, keyed), stream), on_rows)
+            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
         check_all_taken(stream, first + report.rows, matrix, last is None)
         return report
 
 
-def _quantized(matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Quantized]:
-    """Codes, scales and the source's own keys of the rows, as a build makes them."""
-    rows = None if last is None else last - first
+class _Compared(NamedTuple):
+    """What became of some rows, and the keys that the source itself has for them."""
+
+    differs: NDArray[np.bool_]
+    figures: NDArray[np.float64] | None
+    keys: KeyBlock | None = None
+
+
+class _TooLong(Exception):
+    """The source has more rows than the store."""
+
+
+def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Compared]:
+    """Compare all rows, in order: whole checksum blocks by several threads where the source allows it."""
+    done, rows = 0, None if last is None else last - first
     if isinstance(matrix, QuantizedSource):
         for codes, scales in matrix.coded_chunks(first, last):
-            yield codes, scales, None
+            yield _compare_codes(store, done, codes, scales, None)
+            done += len(codes)
     elif keyed and matrix.keyed:
         for chunk, keys in inline_keys(matrix, first, rows):
-            yield *kernels.quantize(chunk, nonfinite="zero"), packed(keys)
+            yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
+            done += len(chunk)
+    elif isinstance(matrix, RowSource):
+        yield from _compared_blocks(store, matrix, first)
     else:
         for chunk in limited(matrix.chunks(first), rows):
-            yield *kernels.quantize(chunk, nonfinite="zero"), None
+            yield _compare_values(store, done, chunk)
+            done += len(chunk)
 
 
-def _keyed(chunks: Iterator[_Quantized], stream: KeyStream | None) -> Iterator[_Quantized]:
-    """The chunks with the keys that were given, if any were."""
-    for codes, scales, keys in chunks:
-        yield codes, scales, keys if stream is None else stream.take(len(codes))
+def _compared_blocks(store: Store, matrix: RowSource, first: int) -> Iterator[_Compared]:
+    rows, step = len(store), layout.block_rows(store.shape[1])
+
+    def compare(row: int) -> _Compared:
+        return _compare_values(store, row, matrix.read(first + row, first + min(row + step, rows)))
+
+    return in_order(compare, range(0, rows, step), None)
+
+
+def _compare_values(store: Store, row: int, values: NDArray[Any]) -> _Compared:
+    held = row, row + len(values)
+    if held[1] > len(store):
+        raise _TooLong
+    codes, scales = np.empty(values.shape, np.uint8), np.empty(len(values))
+    kernels.quantize_into(values, codes, scales, nonfinite="zero")
+    return _compare_codes(store, row, codes, scales, row_errors(values, *coded_rows(store.parts(*held))))
+
+
+def _compare_codes(
+    store: Store,
+    row: int,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    figures: NDArray[np.float64] | None,
+) -> _Compared:
+    if row + len(codes) > len(store):
+        raise _TooLong
+    held_codes, held_scales = coded_rows(store.parts(row, row + len(codes)))
+    differs = (codes != held_codes).any(axis=1) | (scales != held_scales)
+    return _Compared(differs, figures)
 
 
 def _other_keys(one: KeyBlock, other: KeyBlock) -> NDArray[np.bool_]:
@@ -115,26 +164,60 @@ def _mismatch(rows: int, problem: str) -> AgainstReport:
     return AgainstReport(False, rows, 0, None, (problem,))
 
 
-def _compare(store: Store, chunks: Iterator[_Quantized], on_rows: Callable[[int], object]) -> AgainstReport:
-    done, differing = 0, 0
+def _compare(
+    store: Store, parts: Iterator[_Compared], stream: KeyStream | None, on_rows: Callable[[int], object]
+) -> AgainstReport:
+    done, differing, measured = 0, 0, True
     shown: list[int] = []
-    for codes, scales, keys in chunks:
-        if done + len(codes) > len(store):
-            return _mismatch(done, f"the source has more rows than the store's {len(store)}")
-        bad = np.empty(len(codes), np.bool_)
-        for part in store.parts(done, done + len(codes)):
-            held = slice(part.first - done, part.first - done + len(part.codes))
-            bad[held] = (codes[held] != part.codes).any(axis=1) | (scales[held] != part.scales)
-        if keys is not None:
-            bad |= _other_keys(keys, packed(store.key_of(slice(done, done + len(codes))), done))
-        differing += int(np.count_nonzero(bad))
-        if len(shown) < _SHOWN:
-            shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())
-        done += len(codes)
-        on_rows(len(codes))
+    errors = _BlockErrors(store)
+    try:
+        for part in parts:
+            bad = part.differs
+            keys = part.keys if stream is None else stream.take(len(bad))
+            if keys is not None:
+                bad = bad | _other_keys(keys, packed(store.key_of(slice(done, done + len(bad))), done))
+            differing += int(np.count_nonzero(bad))
+            if len(shown) < _SHOWN:
+                shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())
+            if part.figures is None:
+                measured = False
+            else:
+                errors.add(part.figures)
+            done += len(bad)
+            on_rows(len(bad))
+    except _TooLong:
+        return _mismatch(done, f"the source has more rows than the store's {len(store)}")
     if done < len(store):
         return _mismatch(done, f"the source has {done} rows, the store {len(store)}")
     problems = (
         (f"{differing} rows differ, the first ones: {', '.join(map(str, shown))}",) if differing else ()
     )
-    return AgainstReport(not differing, done, differing, shown[0] if shown else None, problems)
+    fidelity = errors.report() if measured else None
+    return AgainstReport(not differing, done, differing, shown[0] if shown else None, problems, fidelity)
+
+
+class _BlockErrors:
+    """Gathers the errors of rows that come in any pieces, so that they are summed within checksum blocks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._step = layout.block_rows(store.shape[1])
+        self._totals = FidelityTotals(store.shape[1])
+        self._waiting = np.empty((0, ROW_FIGURES))
+
+    def add(self, figures: NDArray[np.float64]) -> None:
+        """The rows that follow."""
+        self._waiting = np.concatenate([self._waiting, figures])
+        while len(self._waiting) >= self._step:
+            self._add_block(self._step)
+
+    def _add_block(self, count: int) -> None:
+        row = self._totals.rows
+        block, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._totals.add_block(row, block, coded_rows(self._store.parts(row, row + count))[1])
+
+    def report(self) -> Fidelity:
+        """What all rows give together."""
+        if len(self._waiting):
+            self._add_block(len(self._waiting))
+        return self._totals.report()

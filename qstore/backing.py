@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from .verify import VerifyReport
 
-__all__ = ["Backing", "Part", "Shard"]
+__all__ = ["Backing", "Part", "Shard", "coded_rows"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,17 @@ class Backing(ABC):
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """The rows `first` to before `last`, in order, in as few pieces as there are: read-only views."""
 
+    def scan(self, rows: int) -> Iterator[Part]:
+        """All rows, in order, in parts of so many rows, or fewer where they do not lie in one piece."""
+        for first, codes, scales in self.parts(0, self.facts.rows):
+            for start in range(0, len(codes), rows):
+                held = slice(start, start + rows)
+                yield Part(first + start, codes[held], scales[held])
+
+    def fidelity_numbers(self) -> NDArray[np.float64] | None:
+        """What the build measured, as the dataset ``/fidelity`` has it; None where it did not."""
+        return None
+
     @abstractmethod
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
         """One dataset as a whole; a QStoreError that says what to use where it does not lie in one piece."""
@@ -132,3 +143,11 @@ class Backing(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and memory; may be called twice. Reads raise ClosedError from then on."""
+
+
+def coded_rows(parts: Iterable[Part]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Codes and scales of all parts, one behind the other; not copied where there is one."""
+    _, codes, scales = zip(*parts, strict=True)
+    if len(codes) == 1:
+        return codes[0], scales[0]
+    return np.concatenate(codes), np.concatenate(scales)

@@ -245,7 +245,12 @@ def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, ke
         source_bytes=None if count is None else source_bytes(count, matrix.dim, matrix.dtype),
         file_bytes=None
         if count is None or keyed
-        else layout.compose(count, matrix.dim, {"content_id": "0" * 32}).size,
+        else layout.compose(
+            count,
+            matrix.dim,
+            {"content_id": "0" * 32},
+            layout.Parts(fidelity=count > 0 and not isinstance(matrix, QuantizedSource)),
+        ).size,
     )
 
 

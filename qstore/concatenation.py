@@ -78,7 +78,8 @@ def concat(
 
     Codes and scales are copied byte for byte, nothing is rounded again, and keys go along where all rows
     have some. Every block that is copied is compared with its checksums on the way. The file appears when
-    it is complete and synced, and is, byte for byte, what one build of all the rows would have made.
+    it is complete and synced, and is, byte for byte, what one build of all the rows would have made, but
+    without measured errors: those are of the first rows of each block, and the blocks are others.
 
     Parameters
     ----------

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from . import kernels
 from .checksums import crc32
 from .errors import SourceError
-from .journal import BlockRecord
+from .fidelity import row_errors
+from .journal import ROW_FIGURES, BlockRecord
+from .layout import sampled_rows
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,9 +53,17 @@ class Encoder:
         self._pool: ThreadPoolExecutor | None = None
 
     def quantize(
-        self, read: ReadRows, first: int, codes: NDArray[np.uint8], scales: NDArray[np.float64], row: int
+        self,
+        read: ReadRows,
+        first: int,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float64],
+        row: int,
+        errors: NDArray[np.float64] | None = None,
     ) -> None:
-        """Fill `codes` and `scales` with the rows that `read` gives from `first` on.
+        """Fill `codes` and `scales` with the rows that `read` gives from `first` on: some or all of a block.
+
+        `errors` has a row for each of the first rows of the block: it is filled for those that are read here.
 
         Raises
         ------
@@ -71,6 +81,12 @@ class Encoder:
                     f"the source gave shape {values.shape}, expected {(stop - start, self._dim)}"
                 )
             kernels.quantize_into(values, codes[start:stop], scales[start:stop], self._nonfinite, row + start)
+            if errors is not None:
+                place = (row + start) % self._block_rows
+                held = slice(start, start + max(0, min(len(values), len(errors) - place)))
+                errors[place : place + held.stop - start] = row_errors(
+                    values[: held.stop - start], codes[held], scales[held]
+                )
 
     def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
         """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
@@ -81,8 +97,9 @@ class Encoder:
         def encode(start: int) -> EncodedBlock:
             codes = np.empty((self._block_rows, self._dim), np.uint8)
             scales = np.empty(self._block_rows, np.float64)
-            self.quantize(read, start, codes, scales, row + start - first)
-            return codes, record_of(codes, scales)
+            errors = np.empty((sampled_rows(self._dim), ROW_FIGURES))
+            self.quantize(read, start, codes, scales, row + start - first, errors)
+            return codes, record_of(codes, scales)._replace(errors=errors)
 
         starts = iter(range(first, last, self._block_rows))
         if self._threads == 1 or last - first <= self._block_rows:

@@ -19,6 +19,7 @@ from . import headers
 from .errors import FormatError, VersionError
 from .headers import Root
 from .layout import (
+    FIDELITY_NUMBERS,
     FORMAT_VERSION,
     FORMULA,
     KEY_NAMES,
@@ -103,7 +104,7 @@ def _describe(fd: int, size: int) -> Description:
     rows, dim = _dataset(file, "codes", 2).shape
     if not 1 <= dim <= MOST_COLUMNS:
         raise FormatError(f"/codes has shape {(rows, dim)}, expected 1 to {MOST_COLUMNS} columns")
-    parts = Parts(keys=_key_part(file))
+    parts = Parts(keys=_key_part(file), fidelity=_has_fidelity(file, version))
     extents = _datasets(file, shapes(rows, dim, parts))
     if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
@@ -146,6 +147,16 @@ def _key_part(file: _File) -> KeyPart | None:
     if kinds != ["text"]:
         raise FormatError('/keys must have a dataset "hashes" or one "ids", and not both')
     return KeyPart("text", _dataset(file, "keys/bytes", 1).shape[0])
+
+
+def _has_fidelity(file: _File, version: tuple[int, int]) -> bool:
+    """Whether there is a ``/fidelity`` to be read. Newer minor versions may give the name another meaning."""
+    if "fidelity" not in file.links or version <= FORMAT_VERSION:
+        return "fidelity" in file.links and version == FORMAT_VERSION
+    try:
+        return _dataset(file, "fidelity", 1).shape == (FIDELITY_NUMBERS,)
+    except FormatError:
+        return False
 
 
 def _address(file: _File, name: str, kind: str) -> int:

@@ -9,7 +9,7 @@ Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A
 that fails its checksums counts. Each frame's checksum begins with that of the header, so that frames of
 another build are none of this one's. ``SYNC`` frames say how many blocks have surely reached the disk,
 a ``MIXED`` frame that sources with different times of change have been read. The keys of a block's rows
-stand in a frame of their own in front of it, and count with it.
+stand in a frame of their own in front of it, and count with it; so do the errors of its first rows.
 """
 
 from __future__ import annotations
@@ -28,29 +28,45 @@ from numpy.typing import NDArray
 from .durable import lock_file, read_exactly, sync_data, write_all
 from .packed_keys import KeyBlock, KeyKind, unpacked
 
-__all__ = ["BlockRecord", "Journal"]
+__all__ = ["ROW_FIGURES", "BlockRecord", "Journal"]
+
+ROW_FIGURES = 5
+"""What is kept of the errors of a row: see :func:`.fidelity.row_errors`."""
 
 _FRAME = struct.Struct("<4sIIQI")
-_HEADER, _BLOCK, _SYNC, _MIXED = b"qsJ1", b"blk1", b"syn1", b"mix1"
+_HEADER, _BLOCK, _SYNC, _MIXED, _ERRORS = b"qsJ1", b"blk1", b"syn1", b"mix1", b"err1"
 _KEY_TAGS: dict[KeyKind, bytes] = {"text": b"ktx1", "integer": b"kid1"}
 _KEY_KINDS = {tag: kind for kind, tag in _KEY_TAGS.items()}
 _HEADER_LIMIT = 1 << 24
 
 
 class BlockRecord(NamedTuple):
-    """One block of rows: what its place in the file must hold, its scales, and its keys if rows have keys."""
+    """One block of rows.
+
+    Attributes
+    ----------
+    rows, codes_crc, scales_crc : int
+        What its place in the file must hold.
+    scales : ndarray of float64, shape (rows,)
+    keys : KeyBlock or None
+        None where rows have no keys.
+    errors : ndarray of float64, shape (m, 5), or None
+        What :func:`.fidelity.row_errors` found of its first rows; None where the rows came quantized.
+    """
 
     rows: int
     codes_crc: int
     scales_crc: int
     scales: NDArray[np.float64]
     keys: KeyBlock | None = None
+    errors: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> int:
         """Bytes it takes in a journal."""
         keys = 0 if self.keys is None else _FRAME.size + self.keys.lengths.nbytes + len(self.keys.data)
-        return keys + _FRAME.size + 8 * self.rows
+        errors = 0 if self.errors is None else _FRAME.size + self.errors.nbytes
+        return keys + errors + _FRAME.size + 8 * self.rows
 
 
 class Journal:
@@ -94,6 +110,9 @@ class Journal:
         if record.keys is not None:
             payload = record.keys.payload()
             self._append(_KEY_TAGS[record.keys.kind], zlib.crc32(payload), 0, len(payload), payload)
+        if record.errors is not None:
+            payload = record.errors.astype("<f8", copy=False).tobytes()
+            self._append(_ERRORS, zlib.crc32(payload), 0, len(payload), payload)
         scales = record.scales.astype("<f8", copy=False).tobytes()
         self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
 
@@ -162,6 +181,14 @@ class Journal:
             keys, kind = found, _KEY_KINDS[frame[0]]
             position += _FRAME.size + len(keys)
             frame = self._frame(position)
+        errors = None
+        if frame is not None and frame[0] == _ERRORS:
+            found = self._payload(position, frame[3], frame[1])
+            if found is None or len(found) % (8 * ROW_FIGURES):
+                return None
+            errors = np.frombuffer(found, "<f8").reshape(-1, ROW_FIGURES)
+            position += _FRAME.size + len(found)
+            frame = self._frame(position)
         if frame is None or frame[0] != _BLOCK or not 0 < frame[3] <= block_rows:
             return None
         _, codes_crc, scales_crc, rows = frame
@@ -169,7 +196,7 @@ class Journal:
         block = None if kind is None else unpacked(kind, rows, keys)
         if payload is None or (block is None) != (kind is None):
             return None
-        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"), block)
+        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"), block, errors)
 
     def _payload(self, position: int, size: int, crc: int) -> bytes | None:
         """What the frame at `position` carries; None where it is damaged."""

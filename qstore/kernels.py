@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import key_search, quantization
+from . import survey as survey_by_numpy
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
 from .quantization import OUTPUT_TYPES, element_type
@@ -38,6 +39,7 @@ __all__ = [
     "pool",
     "quantize",
     "quantize_into",
+    "survey",
     "table",
 ]
 
@@ -270,6 +272,19 @@ def pool(
     if values >= SPLIT_VALUES:  # what the parts say would depend on the split
         quantization.bag_lengths(offsets, rows.size)
     in_parts(part, len(offsets), values, threads)
+
+
+def survey(
+    codes: Codes,
+    scales: Scales,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.float64],
+    peaks: NDArray[np.int64],
+    histogram: NDArray[np.int64],
+) -> None:
+    """Sums and hashes of rows, sums of columns, counts of codes: as :func:`qstore.survey.survey`."""
+    engine = _native if _native and lies_well(codes) else survey_by_numpy
+    engine.survey(codes, scales, rows, columns, peaks, histogram)
 
 
 # Public: arguments are checked ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ __all__ = [
     "ALIGNMENT",
     "CODES_OFFSET",
     "DTYPE_LIMIT",
+    "FIDELITY_NUMBERS",
     "FORMAT_VERSION",
     "FORMULA",
     "KEY_NAMES",
@@ -43,7 +45,10 @@ __all__ = [
     "block_rows",
     "compose",
     "content_id",
+    "fidelity_checksum",
+    "fidelity_intact",
     "places",
+    "sampled_rows",
     "shapes",
     "size_of",
     "version_of",
@@ -65,6 +70,10 @@ MOST_COLUMNS = 1 << 40
 """Without rows the file's size bounds nothing, and NumPy refuses shapes it cannot count in bytes."""
 
 _BLOCK_CODES = 1 << 20
+_SAMPLED_SHARE = 64
+
+FIDELITY_NUMBERS = 45
+"""Length of ``/fidelity``; :mod:`.fidelity` knows what they are."""
 
 KEY_NAMES = {
     "text": ("hashes", "rows", "offsets", "bytes", "checksums"),
@@ -76,6 +85,7 @@ TYPES = {
     "codes": "<u1",
     "scales": "<f8",
     "checksums": "<u4",
+    "fidelity": "<f8",
     "keys/hashes": "<u8",
     "keys/rows": "<i8",
     "keys/offsets": "<i8",
@@ -102,9 +112,10 @@ class KeyPart(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a store may have or not; None: it has not."""
+    """What a store may have or not; None or False: it has not."""
 
     keys: KeyPart | None = None
+    fidelity: bool = False
 
 
 NO_PARTS = Parts()
@@ -180,6 +191,11 @@ def block_rows(dim: int) -> int:
     return max(1, _BLOCK_CODES // dim)
 
 
+def sampled_rows(dim: int) -> int:
+    """How many rows of each checksum block, the first ones, have their errors measured for ``/fidelity``."""
+    return max(1, block_rows(dim) // _SAMPLED_SHARE)
+
+
 def block_count(rows: int, dim: int) -> int:
     """Number of checksum blocks."""
     return -(-rows // block_rows(dim))
@@ -196,6 +212,8 @@ def shapes(rows: int, dim: int, parts: Parts = NO_PARTS) -> dict[str, tuple[int,
         names = KEY_NAMES[parts.keys.kind]
         special = {"offsets": rows + 1, "bytes": parts.keys.text_bytes, "checksums": len(names) - 1}
         found |= {f"keys/{name}": (special.get(name, rows),) for name in names}
+    if parts.fidelity:
+        found["fidelity"] = (FIDELITY_NUMBERS,)
     return found
 
 
@@ -224,7 +242,7 @@ def places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Extent]:
 
 def version_of(parts: Parts) -> tuple[int, int]:
     """The lowest version of the format that has these parts."""
-    return FORMAT_VERSION if parts.keys is not None else (1, 0)
+    return (1, 0) if parts == NO_PARTS else FORMAT_VERSION
 
 
 def content_id(
@@ -242,6 +260,16 @@ def content_id(
     if key_checksums is not None:
         digest.update(b"keys\n" + np.ascontiguousarray(key_checksums, dtype="<u4").tobytes())
     return digest.hexdigest()[:32]
+
+
+def fidelity_checksum(numbers: NDArray[np.float64]) -> int:
+    """The last number of ``/fidelity``: CRC-32 of those before it."""
+    return zlib.crc32(numbers.astype("<f8").tobytes())
+
+
+def fidelity_intact(numbers: NDArray[np.float64]) -> bool:
+    """Whether the numbers of ``/fidelity`` agree with their checksum."""
+    return fidelity_checksum(numbers[:-1]) == float(numbers[-1])
 
 
 class _SparseFile(io.RawIOBase):

@@ -48,6 +48,8 @@ class MappedStore:
         The same for reads of single rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
+    fidelity : ndarray of float64, or None
+        What the build measured; None where it did not.
     keys : KeyIndex or None
         None where rows have no keys.
 
@@ -104,6 +106,8 @@ class MappedStore:
         self.table = kernels.table(self.row_codes, self.row_scales)
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
+        measured = "fidelity" in self.description.extents
+        self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
 
     def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
@@ -143,6 +147,19 @@ class MappedStore:
             raise self.closed() from None
         return view
 
+    def fidelity_numbers(self) -> NDArray[np.float64] | None:
+        """What the build measured; None where it did not.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        try:
+            return self.fidelity
+        except AttributeError:
+            raise self.closed() from None
+
     def key_index(self) -> KeyIndex:
         """The keys.
 
@@ -181,7 +198,7 @@ class MappedStore:
         if self._map.closed:
             return
         del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
-        del self.keys
+        del self.keys, self.fidelity
         try:
             self._map.close()
         except BufferError:

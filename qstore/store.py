@@ -19,6 +19,8 @@ from .progress import Progress
 from .quantization import OUTPUT_TYPES
 
 if TYPE_CHECKING:
+    from .fidelity import Fidelity
+    from .stats import StoreStats
     from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
@@ -110,6 +112,18 @@ class Store:
     def key_kind(self) -> Literal["text", "integer"] | None:
         """What the keys of the rows are; None where rows have none."""
         return self._mapping.facts.key_kind
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """Errors against the source, measured when the store was built.
+
+        Of the first rows of each checksum block, one in 64; None where the store was made from codes, or by
+        a version that did not measure. :func:`qstore.verify_against` measures all rows.
+        """
+        from .fidelity import fidelity_of  # reading rows does without
+
+        numbers = self._mapping.fidelity_numbers()
+        return None if numbers is None else fidelity_of(numbers, self._shape[1])
 
     @property
     def codes(self) -> NDArray[np.uint8]:
@@ -335,6 +349,37 @@ class Store:
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
         return self._mapping.verify(progress)
+
+    def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
+        """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.
+
+        Memory stays bounded, and the figures do not depend on the threads.
+
+        Parameters
+        ----------
+        threads : int, optional
+            The number of processors by default.
+        progress : bool or callable, optional
+            True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "store.h5")
+        >>> _ = qstore.build([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]], path)
+        >>> found = qstore.open(path).stats()
+        >>> found.zero_rows, found.duplicates.examples, round(found.norms.maximum, 2)
+        (1, ((0, 2, 2),), 5.0)
+        """
+        from .stats import part_rows, survey_parts  # reading rows does without
+
+        rows, dim = self._shape
+        walk = self._mapping.scan(part_rows(dim))
+        return survey_parts(walk, rows, dim, self._quantized_row, threads=threads, progress=progress)
+
+    def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
+        codes, scales = self.take_codes([row])
+        return codes[0], float(scales[0])
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)

@@ -6,20 +6,19 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["SPLIT_VALUES", "in_order", "in_parts", "processors"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # A request that reads fewer codes than this stays on the caller's thread: handing a part to another one
 # costs 30 to 100 us, and this many codes take about 250 us in C.
 SPLIT_VALUES = 1 << 21
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 _executor: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
@@ -76,21 +75,31 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
             raise error
 
 
-def in_order(task: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
-    """Yield ``task(item)`` of each item in order, a few computed ahead; none is under way at the end."""
-    if threads == 1:
+def in_order(
+    task: Callable[[_Item], _Result], items: Iterable[_Item], threads: int | None
+) -> Iterator[_Result]:
+    """Yield ``task(item)`` of each item, in the order of the items, with as many threads (None: processors).
+
+    Items are taken on the caller's thread, two a thread ahead of what is yielded. If this ends early, no
+    task is under way any more.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1")
+    count = threads or processors()
+    if count == 1:
         yield from map(task, items)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor  # 5 ms: only for those who need it
 
-    waiting = iter(items)
-    with ThreadPoolExecutor(threads, thread_name_prefix="qstore-work") as pool:
-        # Two a thread under way keep all busy while the oldest is waited for.
-        running = deque(pool.submit(task, item) for item in islice(waiting, 2 * threads))
+    running: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(count, thread_name_prefix="qstore-scan") as pool:
         try:
+            for item in items:
+                running.append(pool.submit(task, item))
+                if len(running) >= 2 * count:
+                    yield running.popleft().result()
             while running:
-                result = running.popleft().result()
-                running.extend(pool.submit(task, item) for item in islice(waiting, 1))
-                yield result
+                yield running.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in running:
+                future.cancel()

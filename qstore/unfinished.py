@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import durable, layout
 from .checksums import crc32
 from .errors import OutputError
+from .fidelity import FidelityTotals
 from .journal import BlockRecord, Journal
 from .key_index import KeyIndexWriter
 from .origin import Origin
@@ -30,6 +31,7 @@ __all__ = ["UnfinishedStore"]
 
 # Scales of a block may be 8 bytes, with one row a block: not each is worth a call.
 _GATHERED_BLOCKS = 256
+_Rest = tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None, NDArray[np.float64] | None]
 
 
 class UnfinishedStore:
@@ -62,7 +64,7 @@ class UnfinishedStore:
     rows : int
         Rows the interrupted build had done.
     rest : tuple, or None
-        Codes, scales and keys of those behind the last whole block. They are not recorded any more.
+        Codes, scales, keys and errors of those behind the last whole block. They are not recorded any more.
     key_kind : {"text", "integer"} or None
         What keys the rows have, if any; to be set before the first block is recorded.
     key_checksums : array of uint32
@@ -95,11 +97,12 @@ class UnfinishedStore:
     ) -> None:
         self.path = path
         self.rows = 0
-        self.rest: tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None] | None = None
+        self.rest: _Rest | None = None
         self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.stale = False
         self.key_kind: KeyKind | None = None
         self.key_checksums = array("I")
+        self._measured = True
         self._text_bytes = 0
         self._duplicates: Literal["error", "first"] = duplicates
         self._dim = dim
@@ -166,7 +169,7 @@ class UnfinishedStore:
             self.key_kind = None if record.keys is None else record.keys.kind
             if record.rows < self._block_rows:
                 self._journal.back(record)
-                self.rest = codes, record.scales, record.keys
+                self.rest = codes, record.scales, record.keys, record.errors
                 break
             self._note(record)
         self._journal.cut()
@@ -226,6 +229,7 @@ class UnfinishedStore:
 
     def _note(self, record: BlockRecord) -> None:
         self.checksums.extend((record.codes_crc, record.scales_crc))
+        self._measured &= record.errors is not None
         if record.keys is not None:
             self.key_checksums.append(record.keys.crc32())
             self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
@@ -286,10 +290,13 @@ class UnfinishedStore:
     def _complete(self, rows: int) -> None:
         """Write all but the codes, all durable before the superblock makes it a store."""
         keys = None if self.key_kind is None else layout.KeyPart(self.key_kind, self._text_bytes)
-        parts = layout.Parts(keys=keys)
+        parts = layout.Parts(keys=keys, fidelity=self._measured and rows > 0)
         places = layout.places(layout.shapes(rows, self._dim, parts))
         index = None if keys is None else KeyIndexWriter(self._fd, places, rows, keys, self._duplicates)
-        self._write_scales(places["scales"].offset, rows, index)
+        fidelity = FidelityTotals(self._dim)
+        self._write_scales(places["scales"].offset, rows, index, fidelity)
+        if parts.fidelity:
+            durable.write_all(self._fd, fidelity.numbers().tobytes(), places["fidelity"].offset)
         checksums = np.array(self.checksums, dtype="<u4").reshape(-1, 2)
         durable.write_all(self._fd, checksums.tobytes(), places["checksums"].offset)
         key_checksums = None if index is None else index.finish()
@@ -309,14 +316,18 @@ class UnfinishedStore:
     ) -> layout.Composition:
         return layout.compose(rows, self._dim, self._origin.attributes(content_id), parts)
 
-    def _write_scales(self, offset: int, rows: int, index: KeyIndexWriter | None) -> None:
-        """Write the scales, and the keys by row, as the journal has kept them."""
+    def _write_scales(
+        self, offset: int, rows: int, index: KeyIndexWriter | None, fidelity: FidelityTotals
+    ) -> None:
+        """Write the scales, and the keys by row, as the journal has kept them; add up the errors."""
         scales = WindowedWriter(self._fd, offset)
         gathered, found = [], 0
         for record in self._journal.records(self._block_rows):
             gathered.append(record.scales)
             if index is not None and record.keys is not None:
                 index.add(record.keys)
+            if record.errors is not None:
+                fidelity.add_block(found, record.errors, record.scales[: len(record.errors)])
             found += record.rows
             if len(gathered) == _GATHERED_BLOCKS:
                 scales.add(np.concatenate(gathered).data)

@@ -53,8 +53,9 @@ def verify_blocks(
     content_id: str,
     progress: Progress = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
+    fidelity: NDArray[np.float64] | None = None,
 ) -> VerifyReport:
-    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2); check the keys, too."""
+    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2); check the rest, too."""
     rows, dim = codes.shape
     step = layout.block_rows(dim)
     broken: list[int] = []
@@ -77,6 +78,8 @@ def verify_blocks(
     content_id_ok = expected == content_id
     if not content_id_ok:
         problems.append("the content id does not belong to the checksums")
+    if fidelity is not None and not layout.fidelity_intact(fidelity):
+        problems.append("/fidelity, what was measured at the build, differs from its checksum")
     return VerifyReport(
         ok=not problems,
         rows=rows,

@@ -19,6 +19,7 @@ from .arguments import as_count, as_matrix, as_quantized, as_text
 from .checksums import crc32
 from .encoder import Encoder, ReadRows, record_of
 from .errors import ClosedError, OutputError, ResumeError, SourceError
+from .journal import ROW_FIGURES
 from .origin import Origin
 from .outputs import partial_path
 from .packed_keys import KeyBlock, KeyKind, KeyStream, joined, packed
@@ -151,13 +152,18 @@ class Writer:
         self._pending_keys: list[KeyBlock] = []
         self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
         self._pending_scales = np.empty(self._block_rows, np.float64)
+        self._pending_errors = np.empty((layout.sampled_rows(self.dim), ROW_FIGURES))
+        self._pending_measured = True
 
     def _restore_pending(self) -> None:
         rest, self._unfinished.rest = self._unfinished.rest, None
         if rest is not None:
-            codes, scales, keys = rest
+            codes, scales, keys, errors = rest
             self._pending_keys = [] if keys is None else [keys]
             self._pending = len(codes)
+            self._pending_measured = errors is not None
+            if errors is not None:
+                self._pending_errors[: len(errors)] = errors
             self._pending_codes[: self._pending] = codes
             self._pending_scales[: self._pending] = scales
 
@@ -266,6 +272,7 @@ class Writer:
             held = slice(self._pending, self._pending + count)
             self._pending_codes[held] = given_codes[done : done + count]
             self._pending_scales[held] = given_scales[done : done + count]
+            self._pending_measured = False
             self._took(count, stream)
             done += count
 
@@ -326,7 +333,7 @@ class Writer:
         if count:
             held = slice(self._pending, self._pending + count)
             codes, scales = self._pending_codes[held], self._pending_scales[held]
-            self._encoder.quantize(read, first, codes, scales, self.rows)
+            self._encoder.quantize(read, first, codes, scales, self.rows, self._pending_errors)
             self._took(count, keys)
         return count
 
@@ -341,8 +348,9 @@ class Writer:
     def _flush_pending(self) -> None:
         codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]
         keys = joined(self._pending_keys) if self._pending_keys else None
+        errors = self._pending_errors[: self._pending] if self._pending_measured else None
         self._begin_block()  # the arrays of the last one are written when it suits the page cache
-        self._unfinished.add(codes, record_of(codes, scales)._replace(keys=keys))
+        self._unfinished.add(codes, record_of(codes, scales)._replace(keys=keys, errors=errors))
 
     # Finishing ------------------------------------------------------------------------------------
 

@@ -349,7 +349,7 @@ def test_ls_of_a_type_without_a_size(run: Run, tmp_path: Path) -> None:
 
 def test_info(run: Run, store: Path) -> None:
     found = json.loads(run("info", store, "--json").out)
-    assert (found["rows"], found["dim"], found["format_version"]) == (200, 16, "1.0")
+    assert (found["rows"], found["dim"], found["format_version"]) == (200, 16, "1.1")
     assert found["float32_bytes"] == 12800
     assert found["ratio"] == 12800 / store.stat().st_size
     assert found["datasets"]["codes"] == {"offset": 12288, "bytes": 3200}
@@ -358,6 +358,9 @@ def test_info(run: Run, store: Path) -> None:
     out = run("info", store).out
     assert found["content_id"] in out
     assert "3,200 bytes at 12,288" in out
+    assert found["fidelity"]["rows"] == 200
+    assert "measured" in out
+    assert "expected (scale / √12)" in out
 
 
 # get --------------------------------------------------------------------------------------------------
@@ -525,6 +528,91 @@ def test_get_does_not_replace_its_store(run: Run, store: Path, tmp_path: Path) -
     assert run("get", store, ":", "-o", tmp_path / "no" / "out").status == 1
 
 
+# stats ------------------------------------------------------------------------------------------------
+
+
+def test_stats(run: Run, store: Path, folder: Path) -> None:
+    result = run("stats", store)
+    assert result.status == 0
+    assert "200 × 16" in result.out
+    assert re.search(r"norm +\d", result.out)
+    skewed = np.random.default_rng(1).standard_normal((300, 40))
+    skewed[:, 4] = 50
+    skewed[9] = skewed[2]
+    qstore.build(skewed, folder / "skewed.h5")
+    shown = run("stats", folder / "skewed.h5", "--threads", "1").out
+    assert "1 (row 9 as 2)" in shown
+    assert "warning: columns 4 set the scale" in shown
+    qstore.build(np.zeros((0, 3)), folder / "empty.h5")
+    assert run("stats", folder / "empty.h5").status == 0
+
+
+def test_stats_json(run: Run, store: Path, folder: Path) -> None:
+    found = json.loads(run("stats", store, "--json").out)
+    assert found["path"] == str(store)
+    assert (found["rows"], found["dim"], found["norms"]["count"]) == (200, 16, 200)
+    assert len(found["column_means"]) == 16
+    assert sum(found["code_counts"]) == 3200
+    qstore.build(np.zeros((0, 3)), folder / "empty.h5", overwrite=True)
+    assert json.loads(run("stats", folder / "empty.h5", "--json").out)["norms"]["mean"] is None
+
+
+# compare ----------------------------------------------------------------------------------------------
+
+
+def test_compare(run: Run, store: Path, folder: Path, matrix: NDArray[np.float32]) -> None:
+    result = run("compare", store, store)
+    assert (result.status, result.out) == (0, "equal: 200 rows\n")
+    changed = matrix.copy()
+    changed[17] *= -1
+    qstore.build(changed, folder / "changed.h5", overwrite=True)
+    result = run("compare", store, folder / "changed.h5")
+    assert result.status == 1
+    assert "1 of 200 rows changed" in result.out
+    assert re.search(r"^17 +17 +2 +-1\.000000", result.out, re.MULTILINE)
+    assert run("compare", store, folder / "changed.h5", "-q") == (1, "", "")
+    found = json.loads(run("compare", store, folder / "changed.h5", "--json", "-k", "1").out)
+    assert (found["equal"], found["rows_changed"], len(found["most_drifted"])) == (False, 1, 1)
+
+
+def test_compare_names_keys(run: Run, folder: Path, matrix: NDArray[np.float32]) -> None:
+    keys = [f"w{row}" for row in range(200)]
+    qstore.build(matrix, folder / "named.h5", keys=keys, overwrite=True)
+    qstore.build(matrix * 2, folder / "renamed.h5", keys=["new", *keys[:0:-1]], overwrite=True)
+    shown = run("compare", folder / "named.h5", folder / "renamed.h5", "-k", 200).out
+    assert re.search(r"added +new$", shown, re.MULTILINE)
+    assert re.search(r"removed +w0$", shown, re.MULTILINE)
+    assert re.search(r"moved +w1, w2, .*…$", shown, re.MULTILINE)
+    assert re.search(r"^1 +199 +2\.\d+ +.*w1$", shown, re.MULTILINE)
+
+
+# plot and report --------------------------------------------------------------------------------------
+
+
+def test_plot(run: Run, store: Path, npy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("plot", store, "-o", tmp_path / "all.png")
+    assert (result.status, result.out) == (0, f"{tmp_path}/all.png: norms, scales, codes, columns, pca\n")
+    assert (tmp_path / "all.png").read_bytes()[:4] == b"\x89PNG"
+    words = ("plot", store, "-o", tmp_path / "one.svg", "--kind", "errors")
+    assert run(*words).status == 2
+    assert run(*words, "--against", npy, "--dark", "-q") == (0, "", "")
+    assert run(*words, "--against", npy).status == 1
+    assert run(*words, "--against", npy, "--force").status == 0
+    assert run("plot", store, "-o", tmp_path / "x.jpg").status == 2
+    assert run("plot", store, "-o", tmp_path / "x.png", "--rows", ":5").status == 2
+
+
+def test_report(run: Run, store: Path, npy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    assert run("report", store, "-o", page) == (0, f"{page}\n", "")
+    assert "measured at the build" in page.read_text()
+    assert run("report", store, "-o", page).status == 1
+    assert run("report", store, "-o", page, "--force", "--against", npy, "-q") == (0, "", "")
+    assert "every code and scale agrees" in page.read_text()
+
+
 # Keys --------------------------------------------------------------------------------------------------
 
 
@@ -635,6 +723,15 @@ def test_verify(run: Run, store: Path, npy: Path) -> None:
     assert result.status == 0
     assert "every code and scale of 200 rows" in result.out
     assert run("verify", store, "--against", npy, "-q") == (0, "", "")
+
+
+def test_verify_measures_errors(run: Run, store: Path, npy: Path) -> None:
+    shown = run("verify", store, "--against", npy).out
+    assert "expected (scale / √12)" in shown
+    assert re.search(r"signal to noise +4\d\.\d dB", shown)
+    found = json.loads(run("verify", store, "--against", npy, "--json").out)["against"]["fidelity"]
+    assert found["rows"] == 200
+    assert 0.999 < found["cosine_min"] < 1
 
 
 def test_verify_json(run: Run, store: Path, npy: Path) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import qstore
 from qstore import layout
+from qstore.fidelity import FidelityTotals, row_errors
 
 FORMAT_PAGE = Path(__file__).parents[1] / "docs" / "format.md"
 SHAPES = [
@@ -75,7 +76,13 @@ def places(rows: int, dim: int) -> dict[str, tuple[int, int]]:
     blocks = -(-rows // max(1, 2**20 // dim))
     scales = up(12288 + rows * dim) + 4096
     checksums = up(scales + 8 * rows) + 4096
-    return {"codes": (12288, rows * dim), "scales": (scales, 8 * rows), "checksums": (checksums, 8 * blocks)}
+    fidelity = up(checksums + 8 * blocks) + 4096
+    return {
+        "codes": (12288, rows * dim),
+        "scales": (scales, 8 * rows),
+        "checksums": (checksums, 8 * blocks),
+        "fidelity": (fidelity, 360),
+    }
 
 
 def checksums_of(codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> NDArray[np.uint32]:
@@ -96,8 +103,18 @@ def content_id_of(rows: int, dim: int, checksums: NDArray[np.uint32]) -> str:
     return hashlib.sha256(text).hexdigest()[:32]
 
 
+def fidelity_of(values: NDArray[Any], codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> Any:
+    """The numbers of /fidelity as the format page has them; sums are added up as the writer adds them."""
+    step = max(1, 2**20 // values.shape[1])
+    totals = FidelityTotals(values.shape[1])
+    for start in range(0, len(values), step):
+        held = slice(start, min(start + max(1, step // 64), len(values)))
+        totals.add_block(start, row_errors(values[held], codes[held], scales[held]), scales[held])
+    return totals.numbers()
+
+
 def plain_h5py_build(
-    path: Path, codes: NDArray[np.uint8], scales: NDArray[np.float64], source_dtype: str
+    path: Path, codes: NDArray[np.uint8], scales: NDArray[np.float64], source_dtype: str, fidelity: Any
 ) -> None:
     """The same store by h5py alone, which writes the data itself: nothing of qstore's writer is used."""
     access = h5p.create(h5p.FILE_ACCESS)
@@ -107,7 +124,10 @@ def plain_h5py_build(
     creation.set_obj_track_times(False)
     file_id = h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access)
     checksums = checksums_of(codes, scales)
-    for name, data in (("codes", codes), ("scales", scales), ("checksums", checksums)):
+    datasets: dict[str, NDArray[Any]] = {"codes": codes, "scales": scales, "checksums": checksums}
+    if len(codes):
+        datasets["fidelity"] = fidelity
+    for name, data in datasets.items():
         plain = h5p.create(h5p.DATASET_CREATE)
         plain.set_layout(h5d.CONTIGUOUS)
         plain.set_alloc_time(h5d.ALLOC_TIME_EARLY)
@@ -130,7 +150,7 @@ def plain_h5py_build(
         kind.set_strpad(h5t.STR_NULLPAD)
         value = np.array(text.encode(), f"S{len(text)}")
         h5a.create(file_id, name.encode(), kind, h5s.create(h5s.SCALAR)).write(value)
-    version = np.array([1, 0], "<u4")
+    version = np.array([1, 1 if len(codes) else 0], "<u4")
     h5a.create(file_id, b"version", h5t.STD_U32LE, h5s.create_simple((2,))).write(version)
     zero_point = np.array(128, np.uint8)
     h5a.create(file_id, b"zero_point", h5t.STD_U8LE, h5s.create(h5s.SCALAR)).write(zero_point)
@@ -145,7 +165,8 @@ def plain_h5py_build(
 def test_bytes_are_those_of_a_plain_h5py_build(tmp_path: Path, shape: tuple[int, int], known: bool) -> None:
     values = values_of(*shape)
     codes, scales = qstore.quantize(values)
-    plain_h5py_build(tmp_path / "plain.h5", codes, scales, "float32")
+    fidelity = fidelity_of(values, codes, scales)
+    plain_h5py_build(tmp_path / "plain.h5", codes, scales, "float32", fidelity)
     ours = write(tmp_path / "ours.h5", values, known)
     assert ours.read_bytes() == (tmp_path / "plain.h5").read_bytes()
 
@@ -258,7 +279,7 @@ def test_bytes_do_not_depend_on_a_shorter_store_finished_before(
 @given(st.integers(1, 10**12), st.integers(1, 2**21), st.integers(0, 2048))
 def test_places_follow_the_rule_at_any_size(rows: int, dim: int, name_length: int) -> None:
     attributes = {"content_id": "0" * 32, "tensor": "x" * name_length, "source_dtype": "float8_e4m3fn"}
-    made = layout.compose(rows, dim, attributes)
+    made = layout.compose(rows, dim, attributes, layout.Parts(fidelity=True))
     expected = places(rows, dim)
     assert {name: tuple(extent) for name, extent in made.extents.items()} == expected
     headers = {first - 4096: 268 for first, _ in expected.values()}
@@ -266,7 +287,10 @@ def test_places_follow_the_rule_at_any_size(rows: int, dim: int, name_length: in
     root_header = sizes.pop(4096)
     assert root_header <= 4096
     assert sizes == {0: 48, **headers}
-    assert made.size == sum(expected["checksums"])
+    assert made.size == sum(expected["fidelity"])
+    plain = layout.compose(rows, dim, attributes)
+    assert plain.size == sum(expected["checksums"])
+    assert {**plain.extents, "fidelity": made.extents["fidelity"]} == made.extents
 
 
 @given(st.integers(0, 10**12), st.integers(1, 2**21), st.none() | st.integers(0, 2**45))
@@ -329,8 +353,13 @@ def test_superblock_is_version_2_and_headers_keep_no_times(tmp_path: Path) -> No
 def test_datasets_are_plain(tmp_path: Path) -> None:
     path = write(tmp_path / "store.h5", values_of(3000, 768))
     with h5py.File(path) as file:
-        assert set(file) == {"codes", "scales", "checksums"}
-        kinds = {"codes": h5t.STD_U8LE, "scales": h5t.IEEE_F64LE, "checksums": h5t.STD_U32LE}
+        kinds = {
+            "codes": h5t.STD_U8LE,
+            "scales": h5t.IEEE_F64LE,
+            "checksums": h5t.STD_U32LE,
+            "fidelity": h5t.IEEE_F64LE,
+        }
+        assert set(file) == set(kinds)
         for name, kind in kinds.items():
             creation = file[name].id.get_create_plist()
             assert file[name].id.get_type().equal(kind)
@@ -340,6 +369,7 @@ def test_datasets_are_plain(tmp_path: Path) -> None:
             "codes": (3000, 768),
             "scales": (3000,),
             "checksums": (3, 2),
+            "fidelity": (45,),
         }
 
 
@@ -363,7 +393,7 @@ def test_attributes_are_few_short_and_of_fixed_length(tmp_path: Path, tensor: st
         assert expected.items() <= {name: bytes(file.attrs[name]) for name in texts}.items()
         assert set(found) - set(texts) == {"version", "zero_point"}
         assert found["version"].get_type().equal(h5t.STD_U32LE)
-        assert file.attrs["version"].tolist() == [1, 0]
+        assert file.attrs["version"].tolist() == [1, 1]
         assert found["zero_point"].get_type().equal(h5t.STD_U8LE)
         assert file.attrs["zero_point"] == 128
         assert ("tensor" in found) == bool(tensor)

@@ -177,5 +177,5 @@ def test_pyfive_reads_the_attributes(tmp_path: Path, scratch: Path) -> None:
     pyfive: Any = importlib.import_module("pyfive")
     with pyfive.File(tmp_path / "store.h5") as file, qstore.open(tmp_path / "store.h5") as store:
         assert bytes(file.attrs["content_id"]).decode() == store.content_id
-        assert file.attrs["version"].tolist() == [1, 0]
+        assert file.attrs["version"].tolist() == [1, 1]
         assert file.attrs["zero_point"] == 128

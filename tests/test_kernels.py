@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
-from qstore import kernels, quantization, threads
+from qstore import kernels, quantization, survey, threads
 from qstore.errors import NonFiniteError, SourceError
 from qstore.quantization import ELEMENT_TYPES, OUTPUT_TYPES, element_type, marker_dtype
 
@@ -488,6 +489,14 @@ QUANTIZE = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.ze
 DEQUANTIZE = [np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 6), np.float32)]
 GATHER = [np.zeros((4, 6), U8), np.zeros(4), np.zeros(3, I64), np.zeros((3, 6), np.float32)]
 POOL = [np.zeros((4, 6), U8), np.zeros(4), np.zeros(3, I64), np.zeros(2, I64), None, "sum", np.zeros((2, 6))]
+SURVEY = [
+    np.zeros((4, 6), U8),
+    np.zeros(4),
+    np.zeros((2, 4), I64),
+    np.zeros((2, 6)),
+    np.zeros(6, I64),
+    np.zeros(256, I64),
+]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("quantize", QUANTIZE, 0, np.zeros((4, 6))),
     ("quantize", QUANTIZE, 0, np.zeros((4, 6), ">f4")),
@@ -537,6 +546,19 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("pool", POOL, 6, np.zeros((2, 6), np.float16)),
     ("pool", POOL, 6, np.zeros((2, 5))),
     ("pool", POOL, 6, read_only(np.zeros((2, 6)))),
+    ("survey", SURVEY, 0, np.zeros((5, 6), U8)),
+    ("survey", SURVEY, 0, np.zeros((4, 12), U8)[:, ::2]),
+    ("survey", SURVEY, 1, np.zeros(4, np.float32)),
+    ("survey", SURVEY, 2, np.zeros((2, 5), I64)),
+    ("survey", SURVEY, 2, np.zeros((1, 4), I64)),
+    ("survey", SURVEY, 2, np.zeros((2, 8), I64)[:, ::2]),
+    ("survey", SURVEY, 2, read_only(np.zeros((2, 4), I64))),
+    ("survey", SURVEY, 3, np.zeros((2, 5))),
+    ("survey", SURVEY, 3, read_only(np.zeros((2, 6)))),
+    ("survey", SURVEY, 4, np.zeros(5, I64)),
+    ("survey", SURVEY, 4, np.zeros(6, np.int32)),
+    ("survey", SURVEY, 5, np.zeros(255, I64)),
+    ("survey", SURVEY, 5, read_only(np.zeros(256, I64))),
 ]
 
 
@@ -635,6 +657,89 @@ def test_extension_takes_empty_arrays() -> None:
         == -1
     )
     assert not out.any()
+
+
+# Surveys --------------------------------------------------------------------------------------------
+
+
+Survey = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def empty_survey(rows: int, dim: int) -> Survey:
+    """Sums that something has been added to before."""
+    return (
+        np.full((2, rows), -1, I64),
+        np.arange(2.0 * dim).reshape(2, dim),
+        np.arange(dim, dtype=I64),
+        np.arange(256, dtype=I64),
+    )
+
+
+def check_survey(codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> None:
+    expected, found = empty_survey(*codes.shape), empty_survey(*codes.shape)
+    survey.survey(codes, scales, *expected)
+    kernels.survey(codes, scales, *found)
+    for one, other in zip(found, expected, strict=True):
+        assert_same_bits(one, other)
+
+
+@given(data=st.data())
+@settings(function_fixture, max_examples=100)
+def test_survey(engine: str, data: st.DataObject) -> None:
+    rows, dim = data.draw(st.integers(0, 9)), data.draw(st.one_of(st.integers(1, 9), st.integers(10, 300)))
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    codes = generator.choice(
+        np.array(data.draw(st.lists(st.integers(0, 255), min_size=1, max_size=9)), U8), (rows, dim)
+    )
+    pool_of_scales = data.draw(
+        st.lists(st.sampled_from([0.0, 1.0, 0.1, 5e-324, 1e308, 3e-200]), min_size=1, max_size=3)
+    )
+    check_survey(codes, generator.choice(np.array(pool_of_scales), rows) * generator.random(rows))
+
+
+def test_survey_of_many_rows_and_of_long_ones(engine: str) -> None:
+    generator = np.random.default_rng(3)
+    for shape in ((700, 129), (3, 70_001), (1000, 1), (130, 64)):
+        codes = generator.integers(0, 256, shape, U8)
+        check_survey(codes, generator.random(shape[0]))
+    check_survey(np.zeros((2, 200_000), U8), np.ones(2))  # the largest squares there are
+
+
+def test_survey_of_codes_that_do_not_lie_well(engine: str) -> None:
+    codes, scales = np.random.default_rng(4).integers(0, 256, (40, 30), U8), np.arange(40.0)
+    check_survey(codes[::-2, ::3], scales[::-2])
+    check_survey(codes[1:, 5:], scales[1:])
+
+
+def test_survey_says_what_it_should(engine: str) -> None:
+    codes = np.array([[255, 128, 1], [0, 129, 128], [255, 128, 1], [255, 128, 1]], U8)
+    scales = np.array([0.5, 2.0, 0.5, 0.25])
+    rows, columns = np.empty((2, 4), I64), np.zeros((2, 3))
+    peaks, histogram = np.zeros(3, I64), np.zeros(256, I64)
+    kernels.survey(codes, scales, rows, columns, peaks, histogram)
+    assert rows[0].tolist() == [32258, 16385, 32258, 32258]
+    assert len(set(rows[1].tolist())) == 3  # another scale is another row
+    values = (codes - 128.0) * scales[:, None]
+    np.testing.assert_array_equal(columns, [values.sum(axis=0), (values**2).sum(axis=0)])
+    assert peaks.tolist() == [4, 0, 3]
+    assert {code: histogram[code] for code in np.flatnonzero(histogram)} == {
+        0: 1,
+        1: 3,
+        128: 4,
+        129: 1,
+        255: 3,
+    }
+
+
+def test_hashes_tell_rows_apart(engine: str) -> None:
+    """Rows that differ in one code, or have the same codes in another order."""
+    codes = np.full((70 * 5, 70), 128, U8)
+    codes[np.arange(350), np.arange(350) % 70] += (np.arange(350) // 70 + 1).astype(U8)
+    rows = np.empty((2, 350), I64)
+    kernels.survey(codes, np.ones(350), rows, np.zeros((2, 70)), np.zeros(70, I64), np.zeros(256, I64))
+    assert np.unique(rows[1]).size == 350
+    assert abs(np.mean(rows[1] >= 0) - 0.5) < 0.15
+    assert abs(np.mean(rows[1] & 1) - 0.5) < 0.15
 
 
 # Public functions -----------------------------------------------------------------------------------
@@ -837,6 +942,30 @@ def test_many_threads_may_read_at_once() -> None:
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_results_come_in_order(count: int | None) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.001 * (number % 3))
+        if number == 40:
+            raise KeyError(number)
+        return 2 * number
+
+    before = threading.active_count()
+    found = threads.in_order(work, items(), count)
+    assert [next(found) for _ in range(30)] == list(range(0, 60, 2))
+    assert len(taken) <= 30 + 2 * (count or threads.processors())
+    with pytest.raises(KeyError, match="40"):
+        list(found)
+    assert threading.active_count() == before
 
 
 def test_small_requests_start_no_threads(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

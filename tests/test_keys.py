@@ -257,7 +257,7 @@ def test_keys_of_another_kind_are_refused(engine: str, words: qstore.Store, tmp_
 def test_without_keys(tmp_path: Path) -> None:
     qstore.build(np.eye(3), tmp_path / "store.h5")
     with qstore.open(tmp_path / "store.h5") as store:
-        assert (store.key_kind, store.format_version) == (None, (1, 0))
+        assert (store.key_kind, store.format_version) == (None, (1, 1))
         for ask in (
             lambda: store.rows_of(["a"]),
             lambda: store.key_of(0),

@@ -42,7 +42,7 @@ def test_facts(make_store: MakeStore, matrix: NDArray[Any], tmp_path: Path) -> N
     assert (store.ndim, store.size, len(store)) == (2, 3001 * 48, 3001)
     assert (store.dtype, store.nbytes) == (np.dtype("float32"), 3001 * 48 * 4)
     assert store.path == str(tmp_path / "store.h5")
-    assert (store.source_dtype, store.tensor, store.format_version) == ("float32", "", (1, 0))
+    assert (store.source_dtype, store.tensor, store.format_version) == ("float32", "", (1, 1))
     assert repr(store) == f"<qstore.Store {store.path}: 3001 × 48, read as float32>"
     assert len(store.content_id) == 32
     assert make_store(matrix, "again.h5").content_id == store.content_id

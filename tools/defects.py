@@ -34,11 +34,11 @@ from hdf5_seal import (
     lookup3,
 )
 
-__all__ = ["all_defects"]
+__all__ = ["all_defects", "fidelity_defects"]
 
 ROOT, CODES_HEADER, CODES = 4096, 8192, 12288
-HEADERS = {"root": ROOT, "codes": CODES_HEADER, "scales": 16384, "checksums": 24576}
-"""Of a store of 2 × 3 values."""
+HEADERS = {"root": ROOT, "codes": CODES_HEADER, "scales": 16384, "checksums": 24576, "fidelity": 32768}
+"""Of a store of 2 × 3 values; the last one of one that has it."""
 
 
 def all_defects(good: bytes, no_rows: bytes) -> dict[str, Defect]:
@@ -272,6 +272,41 @@ def places(good: bytes) -> dict[str, Defect]:
             placed("checksums", 20480, 8), "/checksums lies at byte 20480, expected 28672"
         ),
         "checksums-nowhere": Defect(placed("checksums", UNDEFINED, 8), "/checksums has no place in the file"),
+    }
+
+
+def fidelity_defects(good: bytes) -> dict[str, Defect]:
+    """What a build measured, in another form than the format has it; `good` is of 2 × 3 values."""
+
+    def changed(kind: int, body: bytes, size: int = 360, place: int = 36864) -> bytes:
+        def change(header: Header) -> None:
+            header.first(LAYOUT).body = struct.pack("<BBQQ", 3, 1, place, size)
+            if kind != LAYOUT:
+                header.first(kind).body = body
+
+        return with_header(good, HEADERS["fidelity"], change)
+
+    def soft(header: Header) -> None:
+        found = next(message for message in header.messages if b"fidelity" in message.body)
+        found.body = struct.pack("<BBBB", 1, 8, 1, 8) + b"fidelity" + struct.pack("<H", 7) + b"/scales"
+
+    return {
+        "fidelity-of-44-numbers": Defect(
+            changed(DATASPACE, space(44), 352), "/fidelity has shape (44,), expected (45,)"
+        ),
+        "fidelity-of-rank-2": Defect(changed(DATASPACE, space(45, 1)), "/fidelity has the wrong rank"),
+        "fidelity-of-integers": Defect(
+            changed(DATATYPE, kind_of(h5t.STD_I64LE)), "/fidelity has the wrong type"
+        ),
+        "fidelity-over-scales": Defect(
+            changed(LAYOUT, b"", place=20480), "/fidelity lies at byte 20480, expected 36864"
+        ),
+        "fidelity-behind-the-end": Defect(
+            changed(LAYOUT, b"", place=1 << 40), "/fidelity should end at byte"
+        ),
+        "fidelity-by-a-soft-link": Defect(
+            with_header(good, ROOT, soft), "/fidelity is a soft or external link"
+        ),
     }
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from defects import all_defects
+from defects import all_defects, fidelity_defects
 from defects_of_keys import key_defects
 from hdf5_edit import add_message, patched, with_header
 from hdf5_seal import LINK
@@ -57,11 +57,20 @@ def _only_longer(old: bytes, new: bytes) -> bool:
     return all(members.get(name) == value for name, value in json.loads(old).items())
 
 
-def built(**options: Any) -> bytes:
-    """The bytes of a store of `options["source"]`."""
+def built(source: NDArray[np.float32]) -> bytes:
+    """The bytes of a store of `source`, with what a build measures."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
-        qstore.build(path=path, **options)
+        qstore.build(source, path)
+        return path.read_bytes()
+
+
+def plain(source: NDArray[np.float32], keys: Any = None) -> bytes:
+    """The same without, but with keys."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "store.h5")
+        with qstore.Writer(path, source.shape[1], source_dtype="float32") as writer:
+            writer.append_codes(*qstore.quantize(source), keys=keys)
         return path.read_bytes()
 
 
@@ -99,7 +108,15 @@ def newer_minor(content: bytes) -> bytes:
 def good_sources() -> dict[str, dict[str, Any]]:
     """What each good file is made from, in JSON's types so that a test can make it again."""
     values = wave(300, 16)
+    bfloat16 = [[0x3F80, 0xBF00, 0x4049], [0, 0x8000, 1]]
+    measured: dict[str, dict[str, Any]] = {
+        "measured-two-rows": {"dtype": "float32", "values": [[1, -0.5, 0.25], [2, 3, -4]]},
+        "measured-300-rows": {"dtype": "float32", "values": values, "tensor": "w"},
+        "measured-bfloat16": {"dtype": "bfloat16", "values": bfloat16},
+        "measured-float64": {"dtype": "float64", "values": [[1e300, -1e-300], [5e-324, 0.0], [0.0, 0.0]]},
+    }
     return {
+        **{name: {**source, "measured": True} for name, source in measured.items()},
         "one-value": {"dtype": "float32", "values": [[-2.5]]},
         "two-rows": {"dtype": "float32", "values": [[1, -0.5, 0.25], [2, 3, -4]]},
         "five-rows": {"dtype": "float32", "values": wave(5, 3)},
@@ -111,7 +128,7 @@ def good_sources() -> dict[str, dict[str, Any]]:
             "codes": [[0, 128, 255], [1, 127, 0], [128, 128, 128]],
             "scales": [0.5, 2.0**-1040, 0.0],
         },
-        "bfloat16": {"dtype": "bfloat16", "values": [[0x3F80, 0xBF00, 0x4049], [0, 0x8000, 1]]},
+        "bfloat16": {"dtype": "bfloat16", "values": bfloat16},
         "float64": {"dtype": "float64", "values": [[1e300, -1e-300], [5e-324, 0.0], [1e-310, -1e-311]]},
         "int64": {
             "dtype": "int64",
@@ -156,10 +173,14 @@ def store_of(source: Mapping[str, Any]) -> tuple[bytes, NDArray[np.uint8], NDArr
             with qstore.Writer(path, codes.shape[1]) as writer:
                 writer.append_codes(codes, scales)
             return path.read_bytes(), codes, scales
-        matrix = matrix_of(source)
-        with qstore.Writer(path, matrix.shape[1], tensor=source.get("tensor", "")) as writer:
-            writer.append(matrix, keys=source.get("keys"))
-        return path.read_bytes(), *quantized(source)
+        matrix, tensor = matrix_of(source), source.get("tensor", "")
+        codes, scales = quantized(source)
+        with qstore.Writer(path, matrix.shape[1], tensor=tensor, source_dtype=source["dtype"]) as writer:
+            if source.get("measured"):
+                writer.append(matrix)
+            else:  # format 1.0 had no errors beside the matrix
+                writer.append_codes(codes, scales, keys=source.get("keys"))
+        return path.read_bytes(), codes, scales
 
 
 def quantized(source: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -191,7 +212,10 @@ def described(
         Path(file.name).write_bytes(content)
         with qstore.open(file.name) as store:
             identity = store.content_id
+            fidelity = store.fidelity
+    measured = {} if fidelity is None else {"fidelity": fidelity_in_words(fidelity)}
     return {
+        **measured,
         "shape": list(codes.shape),
         "tensor": source.get("tensor", ""),
         "source_dtype": source.get("dtype", "quantized"),
@@ -203,6 +227,16 @@ def described(
         "last_row": [value.hex() for value in values[-1].tolist()] if len(values) else [],
         "float32_sha256": hashlib.sha256(float32.tobytes()).hexdigest(),
         "source": dict(source),
+    }
+
+
+def fidelity_in_words(fidelity: qstore.Fidelity) -> dict[str, Any]:
+    """A few of the figures."""
+    return {
+        "rows": fidelity.rows,
+        "max_error": fidelity.max_error.hex(),
+        "rms_error": fidelity.rms_error.hex(),
+        "worst_rows": [[row, error.hex()] for row, error in fidelity.worst_rows],
     }
 
 
@@ -218,8 +252,8 @@ def as_json(content: Any) -> bytes:
 def malformed_files() -> dict[str, bytes]:
     """All one-defect files, and ``expected.json`` with class and words of the error of each."""
     values = np.array([[1, -0.5, 0.25], [2, 3, -4]], np.float32)
-    defects = all_defects(built(source=values), built(source=values[:0]))
-    defects |= key_defects(built(source=values, keys=["a", "é"]), built(source=values, keys=[7, -7]))
+    defects = all_defects(plain(values), plain(values[:0])) | fidelity_defects(built(values))
+    defects |= key_defects(plain(values, ["a", "é"]), plain(values, [7, -7]))
     # Mostly zeros: in this form all of them together are smaller than five of them as they are.
     files = {f"{name}.h5.gz": gzip.compress(defect.content, mtime=0) for name, defect in defects.items()}
     expected = {name: [defect.error, defect.message] for name, defect in defects.items()}

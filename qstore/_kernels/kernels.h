@@ -71,6 +71,27 @@ typedef struct {
 /* The bag of rows[start] to before rows[stop]. */
 typedef void pool_bag(const pool_job *job, size_t start, size_t stop, char *out);
 
+/* What a survey of rows adds up; the specification is qstore.survey. */
+typedef struct {
+    matrix codes;
+    vector scales;
+    matrix rows;    /* int64, (2, codes.rows): squares and hashes, written */
+    matrix columns; /* float64, (2, codes.dim): sums and energies, added to */
+    vector peaks, histogram; /* int64, added to */
+} survey_job;
+
+/* Rows that are surveyed together; the counts of a column fit a byte. */
+enum { SURVEY_ROWS = 128, SURVEY_TABLES = 4 };
+typedef struct {
+    matrix codes;
+    double scales[SURVEY_ROWS];
+    uint64_t tables[SURVEY_TABLES][256];
+} survey_tile;
+
+/* Columns `column` to before `column` + n of a tile, added to n sums, energies and peaks, and to its tables. */
+typedef void survey_columns(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
+                            uint8_t *peaks);
+
 /* The functions of one dispatch level. They work on one row (or bag) each: an indirect call that is always
  * predicted costs 1 to 2 ns, and the loops around them need no copies per level. */
 typedef struct {
@@ -84,6 +105,9 @@ typedef struct {
     dequantize_row *dequantize[OUT_TYPES];
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
     pool_bag *pool;
+    int32_t (*sum_of_squares)(const uint8_t *codes, size_t n); /* of the centred codes; at most 65,536 of them */
+    void (*hash_stripes)(const uint8_t *codes, size_t stripes, uint64_t *lanes);
+    survey_columns *survey_columns;
 } kernels;
 
 /* levels.c */
@@ -106,6 +130,7 @@ ptrdiff_t find_bad_row(vector rows, size_t total);
 void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_type type);
 ptrdiff_t find_bad_offset(vector offsets, size_t rows);
 void pool_rows(const pool_job *job, vector offsets, matrix out);
+void survey_rows(const survey_job *job);
 
 /* NumPy hands out views at any address (a tensor at an odd offset of a mapped file): memcpy compiles to a
  * plain load, where a dereference would be undefined. */

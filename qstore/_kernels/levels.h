@@ -13,7 +13,10 @@
     void widen_bfloat16_##level(const char *x, size_t n, float *out);                                             \
     dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
-    pool_bag pool_##level;
+    pool_bag pool_##level;                                                                                        \
+    int32_t sum_of_squares_##level(const uint8_t *codes, size_t n);                                               \
+    void hash_stripes_##level(const uint8_t *codes, size_t stripes, uint64_t *lanes);                             \
+    survey_columns survey_columns_##level;
 
 DECLARE_LEVEL(baseline)
 #if QSTORE_X86

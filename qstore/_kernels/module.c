@@ -188,6 +188,31 @@ static PyObject *crc32_is_fast(PyObject *module, PyObject *ignored)
     return PyBool_FromLong(has_fast_crc32());
 }
 
+static PyObject *survey(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    survey_job job;
+    if (count_arguments("survey", 6, nargs) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    PyObject *result = NULL;
+    if (table_arguments(&held, args, &job.codes, &job.scales) == 0 &&
+        matrix_argument(&held, args[2], "rows", &NUMBERS, 1, 2, (Py_ssize_t)job.codes.rows, &job.rows, NULL) == 0 &&
+        matrix_argument(&held, args[3], "columns", &SCALES, 1, 2, (Py_ssize_t)job.codes.dim, &job.columns, NULL) ==
+            0 &&
+        vector_argument(&held, args[4], "peaks", &NUMBERS, 1, (Py_ssize_t)job.codes.dim, &job.peaks, NULL) == 0 &&
+        vector_argument(&held, args[5], "histogram", &NUMBERS, 1, 256, &job.histogram, NULL) == 0) {
+        PyThreadState *state = leave_python(job.codes.rows, job.codes.dim);
+        survey_rows(&job);
+        return_to_python(state);
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    release_buffers(&held);
+    return result;
+}
+
 static PyObject *level(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
@@ -222,6 +247,7 @@ static PyMethodDef METHODS[] = {
                        "As qstore.part_kernels.gather_parts; codes and scales are tuples."),
     FAST(copy_parts, "copy_parts(firsts, total, codes, scales, rows, out, out_scales, /)\n--\n\n"
                      "As qstore.part_kernels.copy_parts; codes and scales are tuples."),
+    FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.survey.survey."),
     CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.key_search.hash_texts."),
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.key_search.find_texts."),

@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .failures import UsageError
+
 __all__ = [
     "Command",
+    "add_against",
     "add_json",
     "add_quiet",
     "add_raw",
     "add_rows",
     "add_tensor",
+    "against_of",
     "any_slice",
     "at_least",
     "consecutive",
@@ -145,6 +149,24 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
 def keys_of(arguments: argparse.Namespace) -> Any:
     """What :func:`add_keys` read, as the library takes it."""
     return False if arguments.no_keys else arguments.keys
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    """``--against SRC…`` and what says which part of it."""
+    parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
+    add_tensor(parser)
+    add_raw(parser)
+    add_rows(parser)
+
+
+def against_of(arguments: argparse.Namespace) -> Any:
+    """What ``--against`` names, as a source; None where it is not there."""
+    if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
+        raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    if arguments.raw is not None and len(arguments.against or ()) != 1:
+        raise UsageError("--raw goes with one --against SRC")
+    paths = arguments.against
+    return paths if paths is None or len(paths) > 1 else source_of(paths[0], arguments.raw)
 
 
 def source_of(path: str, raw: str | None) -> Any:

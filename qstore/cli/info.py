@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+import numpy as np
+
+from .. import durable
+from ..fidelity import Fidelity, fidelity_of
+from ..inspection import Description
 from ..layout import Facts
 from ..manifest import read_manifest
 from ..opening import describe_file
 from ..shard_files import check_files
+from ..wording import fidelity_facts
 from .arguments import Command, add_json
 from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
@@ -47,6 +53,8 @@ class StoreInfo:
         Where the data of each dataset lies: offset and bytes. Empty for a directory.
     shards : int or None
         Number of files in a directory.
+    fidelity : Fidelity or None
+        Errors against the source, measured at the build on one row in 64; None for a directory.
     """
 
     path: str
@@ -62,6 +70,7 @@ class StoreInfo:
     key_kind: str | None
     datasets: dict[str, dict[str, int]]
     shards: int | None
+    fidelity: Fidelity | None
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +81,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     found = _inspect(os.path.abspath(arguments.file))
     if arguments.json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_facts(_facts(found))
     return 0
@@ -82,14 +91,19 @@ def _inspect(path: str) -> StoreInfo:
     if os.path.isdir(path):
         manifest = read_manifest(path)
         check_files(path, manifest)
-        return _info(path, manifest.facts, sum(manifest.sizes), {}, len(manifest.shards))
+        return _info(path, manifest.facts, sum(manifest.sizes), {}, len(manifest.shards), None)
     about = describe_file(path)
     places = {name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()}
-    return _info(path, about, os.stat(path).st_size, places, None)
+    return _info(path, about, os.stat(path).st_size, places, None, _read_fidelity(path, about))
 
 
 def _info(
-    path: str, about: Facts, file_bytes: int, places: dict[str, dict[str, int]], shards: int | None
+    path: str,
+    about: Facts,
+    file_bytes: int,
+    places: dict[str, dict[str, int]],
+    shards: int | None,
+    fidelity: Fidelity | None,
 ) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
@@ -106,7 +120,20 @@ def _info(
         key_kind=about.key_kind,
         datasets=places,
         shards=shards,
+        fidelity=fidelity,
     )
+
+
+def _read_fidelity(path: str, about: Description) -> Fidelity | None:
+    if "fidelity" not in about.extents:
+        return None
+    offset, size = about.extents["fidelity"]
+    fd = durable.open_regular(path)
+    try:
+        numbers = np.frombuffer(durable.read_exactly(fd, size, offset), "<f8")
+    finally:
+        os.close(fd)
+    return fidelity_of(numbers, about.dim)
 
 
 def _facts(found: StoreInfo) -> list[tuple[str, object]]:
@@ -122,7 +149,12 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
+        *(_measured(found.fidelity) if found.fidelity else ()),
     ]
+
+
+def _measured(fidelity: Fidelity) -> list[tuple[str, object]]:
+    return [("measured", f"{fidelity.rows:,} rows at the build"), *fidelity_facts(fidelity)]
 
 
 COMMAND = Command(

@@ -11,7 +11,22 @@ from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "find_command", "make_parser", "run_command"]
 
-COMMANDS = ("build", "append", "concat", "ls", "info", "get", "verify", "export", "env", "demo")
+COMMANDS = (
+    "build",
+    "append",
+    "concat",
+    "ls",
+    "info",
+    "get",
+    "verify",
+    "stats",
+    "compare",
+    "plot",
+    "report",
+    "export",
+    "env",
+    "demo",
+)
 """In the order the help lists them; each has a module of its name."""
 
 _DESCRIPTION = "Embedding matrices on disk in 8 bits: one plain HDF5 file, any row back at memory speed."

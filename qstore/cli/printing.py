@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..wording import jsonable
+
 __all__ = [
     "KEY_WORDS",
     "byte_size",
@@ -30,7 +32,7 @@ def show_progress(quiet: bool) -> bool:
 
 def print_json(value: Any) -> None:
     """One JSON value, indented. Only ASCII: it must get through any terminal and locale."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(jsonable(value), indent=2))
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from ..against import AgainstReport, verify_against
 from ..store import Store
 from ..store import open as open_store
 from ..verify import VerifyReport
-from .arguments import (
-    Command,
-    add_json,
-    add_keys,
-    add_quiet,
-    add_raw,
-    add_rows,
-    add_tensor,
-    keys_of,
-    source_of,
-)
+from ..wording import fidelity_facts
+from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
 
@@ -29,7 +21,8 @@ __all__ = ["COMMAND", "Verified"]
 
 _DESCRIPTION = """\
 Check the structure of a store, all its checksums and its keys, and name each broken block.
-With --against, quantize SRC again too and compare every code and every scale, and the keys of SRC or --keys.
+With --against, quantize SRC again too, compare every code and every scale, and the keys of SRC or --keys, and
+measure the errors of what is read against what SRC holds.
 The exit status is 1 if anything differs."""
 
 _EXAMPLES = """\
@@ -61,42 +54,35 @@ class Verified:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
-    parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
-    add_tensor(parser)
-    add_raw(parser)
+    add_against(parser)
     add_keys(parser)
-    add_rows(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    of_source = (arguments.tensor, arguments.rows, keys_of(arguments))
-    if arguments.against is None and any(one is not None for one in of_source):
-        raise UsageError("--tensor, --rows and --keys say what of SRC to compare: give --against SRC too")
-    if arguments.raw is not None and len(arguments.against or ()) != 1:
-        raise UsageError("--raw goes with one --against SRC")
+    source, keys = against_of(arguments), keys_of(arguments)
+    if source is None and keys is not None:
+        raise UsageError("--keys says what to compare keys with: give --against SRC too")
     with open_store(arguments.file) as store:
-        found = _verify(store, arguments)
+        found = _verify(store, source, keys, arguments)
     if arguments.json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_facts(_facts(found, arguments))
     return 0 if found.ok else 1
 
 
-def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
+def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace) -> Verified:
     progress = show_progress(arguments.quiet)
     held = store.verify(progress)
     against = None
-    if arguments.against is not None:
-        paths = arguments.against
-        source = paths if len(paths) > 1 else source_of(paths[0], arguments.raw)
+    if source is not None:
         against = verify_against(
             store,
             source,
             tensor=arguments.tensor,
-            keys=keys_of(arguments),
+            keys=keys,
             rows=arguments.rows,
             progress=progress,
         )
@@ -117,6 +103,8 @@ def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
         yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
+    if found.against is not None and found.against.fidelity is not None:
+        yield from fidelity_facts(found.against.fidelity)
 
 
 COMMAND = Command(

@@ -1,0 +1,56 @@
+"""``qstore report``: one page with all there is to see about a store."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..reporting import report
+from ..store import open as open_store
+from .arguments import Command, add_against, add_quiet, against_of
+from .printing import print_line, show_progress
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+Write one HTML page about a store: statistics, errors and all pictures. It fetches nothing and runs no script,
+and is light or dark as the reader's system is. With --against, every code is compared with SRC and every
+error measured. Needs matplotlib: pip install "qstore[plot]"."""
+
+_EXAMPLES = """\
+  qstore report words.h5 -o words.html
+  qstore report words.h5 -o words.html --against model.safetensors --tensor embeddings.weight"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the page to make")
+    add_against(parser)
+    parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
+    add_quiet(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    source = against_of(arguments)
+    with open_store(arguments.file) as store:
+        report(
+            store,
+            arguments.output,
+            source=source,
+            tensor=arguments.tensor,
+            rows=arguments.rows,
+            overwrite=arguments.force,
+            progress=show_progress(arguments.quiet),
+        )
+    if not arguments.quiet:
+        print_line(arguments.output)
+    return 0
+
+
+COMMAND = Command(
+    name="report",
+    summary="one HTML page about a store",
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)
