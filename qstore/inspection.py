@@ -1,13 +1,13 @@
 """Checks the metadata of a file: is it a store, exactly as format v1 wants it?
 
-The file is read by ``pread`` from one descriptor and taken apart by :mod:`.headers`; the HDF5 library never
-sees it, so that no file can make it load a filter or open another file.
+The file is read by ``pread`` from one descriptor, or in ranges from elsewhere, and taken apart by
+:mod:`.headers`; the HDF5 library never sees it, so that no file can make it load a filter or open another
+file.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import numpy as np
 
 from . import headers
 from .errors import FormatError, VersionError
-from .headers import Root
+from .headers import ReadAt, Root
 from .layout import (
     ALIGNMENT,
     CODES_OFFSET,
@@ -55,13 +55,15 @@ class Description:
     source_dtype: str
 
 
-def inspect(fd: int, path: str) -> Description:
-    """Check the metadata of the file behind `fd` and return what it says.
+def inspect(read: ReadAt, size: int, path: str) -> Description:
+    """Check the metadata of a file and return what it says.
 
     Parameters
     ----------
-    fd : int
-        Descriptor of a regular file, open for reading.
+    read : callable
+        Gives bytes of the file, see :data:`.headers.ReadAt`.
+    size : int
+        Size of the file in bytes.
     path : str
         For the messages.
 
@@ -72,10 +74,9 @@ def inspect(fd: int, path: str) -> Description:
     VersionError
         Where the file has a newer major version.
     """
-    size = os.fstat(fd).st_size
     try:
-        _check_signature(os.pread(fd, len(SIGNATURE), 0), size)
-        return _describe(fd, size)
+        _check_signature(read(len(SIGNATURE), 0), size)
+        return _describe(read, size)
     except FormatError as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -90,23 +91,23 @@ def _check_signature(found: bytes, size: int) -> None:
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
 
 
-def _describe(fd: int, size: int) -> Description:
-    root = headers.read_root(fd, size)
+def _describe(read: ReadAt, size: int) -> Description:
+    root = headers.read_root(read, size)
     if _text(root, "format") != "qstore":
         raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
     version = _version(root)
-    codes = _dataset(fd, size, root, "codes", 2)
+    codes = _dataset(read, size, root, "codes", 2)
     rows, dim = codes.shape
     if not 1 <= dim <= MOST_COLUMNS:
         raise FormatError(f"/codes has shape {codes.shape}, expected 1 to {MOST_COLUMNS} columns")
     extents = {"codes": codes.extent}
     for name, shape in shapes(rows, dim).items():
-        found = _dataset(fd, size, root, name, len(shape))
+        found = _dataset(read, size, root, name, len(shape))
         if found.shape != shape:
             raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
         extents[name] = found.extent
     _check_places(rows, dim, extents)
-    if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
+    if read(16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
     return Description(
@@ -125,14 +126,14 @@ class _Dataset(NamedTuple):
     extent: Extent
 
 
-def _dataset(fd: int, file_size: int, root: Root, name: str, rank: int) -> _Dataset:
+def _dataset(read: ReadAt, file_size: int, root: Root, name: str, rank: int) -> _Dataset:
     """Shape and place of a dataset that is plain in every respect."""
     if name not in root.links:
         raise FormatError(f"there is no dataset /{name}")
     address = root.links[name]
     if address is None:
         raise FormatError(f"/{name} is a soft or external link, expected a dataset of this file")
-    kind, shape, offset, stored = headers.read_dataset(fd, file_size, address, name)
+    kind, shape, offset, stored = headers.read_dataset(read, file_size, address, name)
     if kind != _FILE_TYPES[name]:
         expected = {"codes": "uint8", "scales": "little-endian float64", "checksums": "little-endian uint32"}
         raise FormatError(f"/{name} has the wrong type, expected {expected[name]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 from typing import Any, Literal
@@ -58,8 +59,8 @@ class MappedStore:
         self.resident_scales = resident_scales
         fd = durable.open_regular(path)
         try:
-            self.description = inspect(fd, path)
             size = os.fstat(fd).st_size
+            self.description = inspect(functools.partial(os.pread, fd), size, path)
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)

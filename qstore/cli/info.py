@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from dataclasses import asdict, dataclass
 
@@ -72,8 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _inspect(path: str) -> StoreInfo:
     fd = durable.open_regular(path)
     try:
-        about = inspection.inspect(fd, path)
         file_bytes = os.fstat(fd).st_size
+        about = inspection.inspect(functools.partial(os.pread, fd), file_bytes, path)
     finally:
         os.close(fd)
     float32_bytes = about.rows * about.dim * 4
