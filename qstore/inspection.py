@@ -28,6 +28,7 @@ from .layout import (
     NAME_LIMIT,
     SIGNATURE,
     Extent,
+    Facts,
     shapes,
 )
 
@@ -43,16 +44,10 @@ _FILE_TYPES = {"codes": _U8, "scales": _F64, "checksums": _U32}
 
 
 @dataclass(frozen=True)
-class Description:
-    """What the checked metadata of a store says."""
+class Description(Facts):
+    """What the checked metadata of a store's file says: also where the data of each dataset lies."""
 
-    rows: int
-    dim: int
     extents: dict[str, Extent]
-    version: tuple[int, int]
-    content_id: str
-    tensor: str
-    source_dtype: str
 
 
 def inspect(read: ReadAt, size: int, path: str) -> Description:

@@ -174,13 +174,14 @@ def gather(
         if bad >= 0:
             _raise_out_of_bounds(int(rows[bad]), len(codes))
     else:
-        check_rows(codes, scales, rows, out)
+        check_rows(codes, scales, rows)
         in_parts(lambda a, b: _gather(codes, scales, rows[a:b], out[a:b]), rows.size, out.size, threads)
 
 
-def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-    """Raise the `IndexError` of :func:`gather` without reading or writing anything."""
-    bad = _gather(codes[:, :0], scales, rows, out[:, :0])  # without columns, that is all it does
+def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64]) -> None:
+    """Raise the `IndexError` of :func:`gather` without reading anything."""
+    # Without columns, that is all it does.
+    bad = _gather(codes[:, :0], scales, rows, np.empty((rows.size, 0), np.float32))
     if bad >= 0:
         _raise_out_of_bounds(int(rows[bad]), len(codes))
 

@@ -34,6 +34,7 @@ __all__ = [
     "SUPERBLOCK_SIZE",
     "Composition",
     "Extent",
+    "Facts",
     "block_rows",
     "compose",
     "content_id",
@@ -68,6 +69,30 @@ class Extent(NamedTuple):
     def stop(self) -> int:
         """First byte behind it."""
         return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a store says of itself.
+
+    Attributes
+    ----------
+    rows, dim : int
+        Shape of the matrix.
+    version : tuple of int
+        Major and minor version of the format.
+    content_id : str
+        32 hexadecimal digits.
+    tensor, source_dtype : str
+        What it was built from; empty if unknown.
+    """
+
+    rows: int
+    dim: int
+    version: tuple[int, int]
+    content_id: str
+    tensor: str
+    source_dtype: str
 
 
 @dataclass(frozen=True)

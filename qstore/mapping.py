@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import durable
 from .errors import ClosedError
 from .inspection import inspect
+from .layout import Facts
 from .paging import Pager
 
 __all__ = ["MappedStore"]
@@ -31,7 +32,7 @@ class MappedStore:
 
     Attributes
     ----------
-    description : Description
+    facts, description : Description
         What the checked metadata says.
     pager : Pager
     codes, scales, checksums : ndarray
@@ -68,6 +69,7 @@ class MappedStore:
             self._scattered_map.madvise(mmap.MADV_RANDOM)
         finally:
             os.close(fd)
+        self.facts: Facts = self.description
         places = self.description.extents
         scales_offset = None if resident_scales else places["scales"].offset
         self.pager = Pager(self._map, places["codes"].offset, self.description.dim, scales_offset)

@@ -1,35 +1,107 @@
-"""From the codes and scales of a mapped store to values: one row, a slice, scattered rows, NumPy's keys."""
+"""From the codes and scales of one mapped file to values: one row, a slice, scattered rows, NumPy's keys."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from .backing import Backing, Part
 from .indexing import ALL
 from .mapping import MappedStore
 from .paging import MANY_ROWS, Pager
+from .progress import Progress
 from .quantization import ZERO_POINT
+from .verify import VerifyReport, verify_blocks
 
-__all__ = ["gather", "read_by_numpy", "read_row", "read_slice"]
+__all__ = ["LocalStore", "gather", "read_by_numpy", "read_row", "read_slice"]
 
 
-def read_row(mapping: MappedStore, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+class LocalStore(MappedStore, Backing):
+    """The data of a store that is one file of this machine."""
+
+    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_row`."""
+        self.row_arrays()  # ClosedError here, not in a circle
+        return read_row(self, number, columns, dtype)
+
+    def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_slice`."""
+        return read_slice(self, rows, columns, dtype)
+
+    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_by_numpy`."""
+        return read_by_numpy(self, key, dtype)
+
+    def gather(
+        self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
+    ) -> None:
+        """See :meth:`.Backing.gather`."""
+        codes, scales = self.row_arrays()
+        if columns is not ALL:
+            codes = codes[:, columns]
+        gather(self.pager, codes, scales, rows, out, threads)
+
+    def gather_codes(
+        self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
+    ) -> None:
+        """See :meth:`.Backing.gather_codes`."""
+        held_codes, held_scales = self.row_arrays()
+        kernels.check_rows(held_codes, held_scales, rows)
+
+        def work(start: int, stop: int) -> None:
+            numbers = rows[start:stop]
+            # "wrap" only saves NumPy a copy of the output: all numbers are in range.
+            np.take(held_codes, numbers, axis=0, out=codes[start:stop], mode="wrap")
+            np.take(held_scales, numbers, out=scales[start:stop], mode="wrap")
+
+        self.pager.scattered(rows, len(held_scales), work)
+
+    def pool(
+        self,
+        rows: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[Any] | None,
+        mode: Literal["sum", "mean"],
+        out: NDArray[Any],
+        threads: int | None = None,
+    ) -> None:
+        """See :meth:`.Backing.pool`."""
+        kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
+
+    def parts(self, first: int, last: int) -> Iterator[Part]:
+        """See :meth:`.Backing.parts`."""
+        if last > first:
+            yield Part(first, self.view("codes")[first:last], self.view("scales")[first:last])
+
+    def verify(self, progress: Progress = None) -> VerifyReport:
+        """See :meth:`.Backing.verify`."""
+        codes, scales, checksums = self.view("codes"), self.view("scales"), self.view("checksums")
+        return verify_blocks(codes, scales, checksums, self.facts.content_id, progress)
+
+    def reopening(self) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`.Backing.reopening`."""
+        return self.path, {"resident_scales": self.resident_scales}
+
+
+def read_row(backing: Any, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     """One row with the least Python in the way."""
     try:
-        codes, scales = mapping.row_codes, mapping.row_scales
-    except AttributeError:
-        codes, scales = mapping.row_arrays()
+        codes, scales = backing.row_codes, backing.row_scales
+    except AttributeError:  # closed, or not one file
+        row: NDArray[Any] = backing.read_row(number, columns, dtype)
+        return row
     if columns is not ALL:
         codes = codes[:, columns]
     out = np.empty(codes.shape[1], dtype)
     try:
         kernels.gather_row(codes, scales, number, out)
     except OverflowError:  # more than 64 bits: NumPy has its own words for that
-        return read_by_numpy(mapping, number, dtype)
+        return read_by_numpy(backing, number, dtype)
     return out
 
 
@@ -67,7 +139,7 @@ def gather(
     def work(start: int, stop: int) -> None:
         kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
 
-    kernels.check_rows(codes, scales, rows, out)  # all of them before any is written
+    kernels.check_rows(codes, scales, rows)  # all of them before any is written
     pager.scattered(rows, len(scales), work)
 
 

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing, kernels
+from . import indexing
 from .arguments import as_row_numbers, as_weights, check_whole_out
+from .backing import Backing, Part
 from .errors import FormatError
-from .mapping import MappedStore
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import gather, read_by_numpy, read_row, read_slice
-from .verify import VerifyReport, verify_blocks
+from .reading import LocalStore, read_row
+from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
 
@@ -36,10 +36,10 @@ class Store:
     readers (SIGBUS), as it does with every memory map.
     """
 
-    def __init__(self, mapping: MappedStore, dtype: np.dtype[Any]) -> None:
-        self._mapping = mapping
+    def __init__(self, backing: Backing, dtype: np.dtype[Any]) -> None:
+        self._mapping = backing
         self._dtype = dtype
-        self._shape = (mapping.description.rows, mapping.description.dim)
+        self._shape = (backing.facts.rows, backing.facts.dim)
 
     # Facts ----------------------------------------------------------------------------------------
 
@@ -76,22 +76,22 @@ class Store:
     @property
     def content_id(self) -> str:
         """32 hexadecimal digits that tell this content from any other."""
-        return self._mapping.description.content_id
+        return self._mapping.facts.content_id
 
     @property
     def tensor(self) -> str:
         """Name of the tensor the store was built from; empty if it had none."""
-        return self._mapping.description.tensor
+        return self._mapping.facts.tensor
 
     @property
     def source_dtype(self) -> str:
         """Element type the store was built from; empty if unknown."""
-        return self._mapping.description.source_dtype
+        return self._mapping.facts.source_dtype
 
     @property
     def format_version(self) -> tuple[int, int]:
         """(major, minor) version of the file format."""
-        return self._mapping.description.version
+        return self._mapping.facts.version
 
     @property
     def codes(self) -> NDArray[np.uint8]:
@@ -121,18 +121,15 @@ class Store:
             return read_row(self._mapping, key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
-            return read_by_numpy(self._mapping, key, self._dtype)
+            return self._mapping.read_by_numpy(key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
-            return read_slice(self._mapping, rows, columns, self._dtype)
+            return self._mapping.read_slice(rows, columns, self._dtype)
         if isinstance(rows, int):
             return read_row(self._mapping, rows, columns, self._dtype)
-        codes, scales = self._mapping.row_arrays()
-        if columns is not indexing.ALL:
-            codes = codes[:, columns]
-        out = np.empty((*rows.shape, codes.shape[1]), self._dtype)
-        flat = out.reshape(rows.size, codes.shape[1])
-        gather(self._mapping.pager, codes, scales, rows.reshape(-1), flat)
+        width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
+        out = np.empty((*rows.shape, width), self._dtype)
+        self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
         return out
 
     def take(
@@ -155,7 +152,6 @@ class Store:
         IndexError
             A row is out of range.
         """
-        codes, scales = self._mapping.row_arrays()
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
         if out is None:
@@ -163,8 +159,35 @@ class Store:
         else:
             check_whole_out(out, shape, OUTPUT_TYPES)
         flat = out.reshape(numbers.size, self._shape[1])
-        gather(self._mapping.pager, codes, scales, numbers.reshape(-1), flat, threads)
+        self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         return out
+
+    def take_codes(
+        self, rows: ArrayLike, out: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Codes and scales of rows in any order: copies, nothing is computed.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Any shape; repeats and negative numbers are fine.
+        out : tuple of ndarray, optional
+            Codes (uint8, shape ``rows.shape + (D,)``) and scales (float64, shape ``rows.shape``),
+            C-contiguous: filled and returned.
+
+        Raises
+        ------
+        IndexError
+            A row is out of range.
+        """
+        numbers = as_row_numbers(rows)
+        shape = (*numbers.shape, self._shape[1])
+        codes, scales = out or (np.empty(shape, np.uint8), np.empty(numbers.shape))
+        check_whole_out(codes, shape, ("uint8",))
+        check_whole_out(scales, numbers.shape, ("float64",))
+        flat = codes.reshape(numbers.size, self._shape[1])
+        self._mapping.gather_codes(numbers.reshape(-1), flat, scales.reshape(-1))
+        return codes, scales
 
     def pool(
         self,
@@ -206,7 +229,6 @@ class Store:
         ValueError
             Offsets, weights, mode or `out` do not fit.
         """
-        codes, scales = self._mapping.row_arrays()
         numbers, starts = as_row_numbers(rows), as_row_numbers(offsets)
         if numbers.ndim != 1 or starts.ndim != 1:
             raise ValueError(f"rows and offsets have shapes {numbers.shape} and {starts.shape}, expected 1-D")
@@ -220,7 +242,7 @@ class Store:
         if mode not in ("sum", "mean"):
             raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
         if starts.size:
-            kernels.pool(codes, scales, numbers, starts, factors, mode, sums, threads)
+            self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
             raise ValueError(f"there are {numbers.size} rows but no offsets: offsets must begin with 0")
         return sums if out is not None else sums.astype(self._dtype, copy=False)
@@ -238,6 +260,23 @@ class Store:
             raise ValueError(f"rows is {rows}, expected at least 1")
         for start in range(0, self._shape[0], step):
             yield start, self[start : start + step]
+
+    def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
+        """Walk the codes and scales as they lie, in order: for work on the whole matrix without its values.
+
+        Parameters
+        ----------
+        first, last : int
+            Only the rows `first` to before `last`, counted from 0; by default all.
+
+        Yields
+        ------
+        Part
+            ``(first, codes, scales)``: number of the first row, codes of shape (n, D) and scales of shape
+            (n,), as read-only views. A store of one file is one part.
+        """
+        start, stop, _ = slice(first, last).indices(self._shape[0])
+        return self._mapping.parts(start, stop)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for _, block in self.blocks():
@@ -269,7 +308,7 @@ class Store:
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
-        return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress)
+        return self._mapping.verify(progress)
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
@@ -295,7 +334,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.content_id, self._dtype.name, self._mapping.resident_scales)
+        return _reopen, (*self._mapping.reopening(), self.content_id, self._dtype.name)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return "qstore.Store", self.content_id, self._dtype.name
@@ -324,14 +363,14 @@ def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Stor
     OSError
         The file is not there or cannot be read.
     """
-    return Store(MappedStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
+    return Store(LocalStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
 
 
-def _reopen(path: str, content_id: str, dtype: str, resident_scales: bool) -> Store:
-    store = open(path, resident_scales=resident_scales).astype(dtype)
+def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:
+    store = open(what, **options).astype(dtype)
     if store.content_id != content_id:
         store.close()
         raise FormatError(
-            f"{path} has content {store.content_id}, expected {content_id}: the file has been replaced"
+            f"{store.path} has content {store.content_id}, expected {content_id}: the file has been replaced"
         )
     return store

@@ -20,6 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 import qstore
+from qstore.paging import Pager
+from qstore.reading import LocalStore
 
 MakeStore = Callable[..., qstore.Store]
 
@@ -27,6 +29,11 @@ MakeStore = Callable[..., qstore.Store]
 def reference(store: qstore.Store, dtype: str = "float32") -> NDArray[Any]:
     with np.errstate(over="ignore", under="ignore"):
         return ((store.codes.astype(np.float64) - 128) * np.array(store.scales)[:, None]).astype(dtype)
+
+
+def pager_of(store: qstore.Store) -> Pager:
+    assert isinstance(store._mapping, LocalStore)
+    return store._mapping.pager
 
 
 def test_facts(make_store: MakeStore, matrix: NDArray[Any], tmp_path: Path) -> None:
@@ -104,6 +111,35 @@ def test_take_out_of_range(make_store: MakeStore, matrix: NDArray[Any], rows: An
 def test_take_wants_integers(make_store: MakeStore, matrix: NDArray[Any], rows: Any) -> None:
     with pytest.raises(IndexError, match="integers"):
         make_store(matrix).take(rows)
+
+
+def test_take_codes(make_store: MakeStore, matrix: NDArray[Any]) -> None:
+    store = make_store(matrix)
+    rows = np.random.default_rng(0).integers(-3001, 3001, (300, 5))
+    codes, scales = store.take_codes(rows)
+    np.testing.assert_array_equal(codes, store.codes[rows])
+    np.testing.assert_array_equal(scales, store.scales[rows])
+    out = np.zeros((2, 48), np.uint8), np.zeros(2)
+    assert store.take_codes([-1, 0], out=out)[0] is out[0]
+    np.testing.assert_array_equal(out[1], store.scales[[-1, 0]])
+    assert store.take_codes([])[0].shape == (0, 48)
+    with pytest.raises(IndexError, match="index 3001 is out of bounds for axis 0 with size 3001"):
+        store.take_codes([0, 3001], out=out)
+    np.testing.assert_array_equal(out[1], store.scales[[-1, 0]])
+    with pytest.raises(ValueError, match="expected C-contiguous"):
+        store.take_codes([0], out=out)
+
+
+def test_parts(make_store: MakeStore, matrix: NDArray[Any]) -> None:
+    store = make_store(matrix)
+    for first, last in ((0, None), (5, 9), (-3, None), (7, 7), (9, 2)):
+        found = list(store.parts(first, last))
+        assert len(found) == (store.codes[first:last].size > 0)
+        for part in found:
+            assert part.first == slice(first, last).indices(3001)[0]
+            np.testing.assert_array_equal(part.codes, store.codes[first:last])
+            np.testing.assert_array_equal(part.scales, store.scales[first:last])
+    del found, part
 
 
 @pytest.mark.parametrize(
@@ -209,17 +245,17 @@ def test_reads_that_wait_for_the_disk(tmp_path: Path, resident: bool, dropped: b
         with (tmp_path / "x.h5").open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     with qstore.open(tmp_path / "x.h5", resident_scales=resident) as store:
-        store._mapping.pager.cold = not dropped
+        pager_of(store).cold = not dropped
         rows = np.random.default_rng(6).integers(-30_000, 30_000, 5000)
         for few in (rows[:3], rows[:500]):
             np.testing.assert_array_equal(store.take(few), reference(store)[few])
-            store._mapping.pager.cold = True
+            pager_of(store).cold = True
         np.testing.assert_array_equal(store[rows], reference(store)[rows])
-        store._mapping.pager.cold = True
+        pager_of(store).cold = True
         np.testing.assert_array_equal(store[17:29_999], reference(store)[17:29_999])
-        store._mapping.pager.cold = True
+        pager_of(store).cold = True
         np.testing.assert_array_equal(store[rows, 3:7], reference(store)[rows, 3:7])
-        store._mapping.pager.cold = True
+        pager_of(store).cold = True
         with pytest.raises(IndexError, match="out of bounds"):
             store.take([0, 30_000])
         assert not store.scales.flags.writeable
@@ -230,7 +266,7 @@ def test_warm_reads_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     qstore.build(values, tmp_path / "x.h5")
     with qstore.open(tmp_path / "x.h5") as store:
         store.verify()
-        pager = store._mapping.pager
+        pager = pager_of(store)
         asked: list[tuple[int, int]] = []
         monkeypatch.setattr(pager, "ask", lambda *rows: asked.append(rows))
         monkeypatch.setattr(pager, "_ask_scattered", lambda rows, total: asked.append((len(rows), total)))
