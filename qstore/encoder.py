@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from .crc import crc32
 from .errors import SourceError
 from .journal import BlockRecord
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Encoder", "ReadRows", "StoreBlock"]
+__all__ = ["EncodedBlock", "Encoder", "ReadRows", "record_of"]
 
 ReadRows = Callable[[int, int], NDArray[Any]]
 """Gives the rows from a first to before a last one as a 2-D array; called from several threads."""
 
-StoreBlock = Callable[[NDArray[np.uint8], NDArray[np.float64], int], BlockRecord]
-"""Stores codes and scales that begin with this row of the store; called from several threads."""
+EncodedBlock = tuple[NDArray[np.uint8], BlockRecord]
+"""The codes of a block, and its record."""
 
 # Source values quantized in one call: with float32, 1 MiB, so that what was just read is still in cache.
 _PIECE_VALUES = 1 << 18
@@ -39,7 +40,7 @@ class Encoder:
     nonfinite : {"error", "zero"}
         What to do about NaN and infinities.
     threads : int
-        Threads that quantize and store whole blocks.
+        Threads that quantize whole blocks.
     """
 
     def __init__(self, dim: int, block_rows: int, nonfinite: Literal["error", "zero"], threads: int) -> None:
@@ -71,19 +72,17 @@ class Encoder:
                 )
             kernels.quantize_into(values, codes[start:stop], scales[start:stop], self._nonfinite, row + start)
 
-    def blocks(
-        self, read: ReadRows, first: int, last: int, row: int, store: StoreBlock
-    ) -> Iterator[BlockRecord]:
-        """Quantize and store the rows `first` to before `last`, whole blocks; yield their records in order.
+    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
+        """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
 
         The first of them is row `row` of the store. If this ends early, no block is under way any more.
         """
 
-        def encode(start: int) -> BlockRecord:
+        def encode(start: int) -> EncodedBlock:
             codes = np.empty((self._block_rows, self._dim), np.uint8)
             scales = np.empty(self._block_rows, np.float64)
             self.quantize(read, start, codes, scales, row + start - first)
-            return store(codes, scales, row + start - first)
+            return codes, record_of(codes, scales)
 
         starts = iter(range(first, last, self._block_rows))
         if self._threads == 1 or last - first <= self._block_rows:
@@ -94,9 +93,9 @@ class Encoder:
         running = deque(pool.submit(encode, start) for start in islice(starts, 2 * self._threads))
         try:
             while running:
-                record = running.popleft().result()
+                block = running.popleft().result()
                 running.extend(pool.submit(encode, start) for start in islice(starts, 1))
-                yield record
+                yield block
         finally:
             _wait_for(running)
 
@@ -113,8 +112,13 @@ class Encoder:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _wait_for(running: Iterable[Future[BlockRecord]]) -> None:
-    """Let no block that is still under way be written over rows that come later."""
+def record_of(codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> BlockRecord:
+    """Record of one block."""
+    return BlockRecord(len(codes), crc32(codes), crc32(scales), scales)
+
+
+def _wait_for(running: Iterable[Future[EncodedBlock]]) -> None:
+    """Let no block be under way when the source is closed."""
     for future in running:
         future.cancel()
     for future in running:

@@ -26,16 +26,11 @@ from numpy.typing import NDArray
 
 from .durable import lock_file, read_exactly, sync_data, write_all
 
-__all__ = ["BlockRecord", "Journal", "crc32"]
+__all__ = ["BlockRecord", "Journal"]
 
 _FRAME = struct.Struct("<4sIIQI")
 _HEADER, _BLOCK, _SYNC, _MIXED = b"qsJ1", b"blk1", b"syn1", b"mix1"
 _HEADER_LIMIT = 1 << 24
-
-
-def crc32(array: NDArray[Any]) -> int:
-    """CRC-32 (zlib's) of the bytes of a C-contiguous array."""
-    return zlib.crc32(array.data.cast("B")) if array.size else 0
 
 
 class BlockRecord(NamedTuple):

@@ -31,10 +31,10 @@ __all__ = [
     "dequantize_into",
     "engine_name",
     "gather",
-    "gather_row",
     "pool",
     "quantize",
     "quantize_into",
+    "table",
 ]
 
 Codes = NDArray[np.uint8]
@@ -186,16 +186,13 @@ def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64]) -> None:
         _raise_out_of_bounds(int(rows[bad]), len(codes))
 
 
-def gather_row(codes: Codes, scales: Scales, row: int, out: NDArray[Any]) -> None:
-    """Fill `out`, of shape (D,), with the values of one row. As :func:`gather`, with less around it."""
-    try:
-        bad = _engine.gather_row(codes, scales, row, out)
-    except ValueError:
-        if lies_well(codes):
-            raise
-        bad = quantization.gather_row(codes, scales, row, out)
-    if bad >= 0:
-        _raise_out_of_bounds(row, len(codes))
+def table(codes: Codes, scales: Scales) -> quantization.Table:
+    """A table that single rows are read from with the least around it: ``table.row(number, out)``.
+
+    Rows of `codes`, of shape (N, D), are contiguous.
+    """
+    made: quantization.Table = _engine.Table(codes, scales)
+    return made
 
 
 def pool(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import durable
+from . import durable, kernels
 from .errors import ClosedError
 from .inspection import inspect
 from .layout import Facts
@@ -39,6 +39,8 @@ class MappedStore:
         Read-only views of the datasets.
     row_codes, row_scales : ndarray
         The same for reads of scattered rows.
+    table : Table
+        The same for reads of single rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
 
@@ -85,6 +87,7 @@ class MappedStore:
         if self.resident_scales:
             self.scales = self.row_scales = np.array(self.scales)
             self.scales.flags.writeable = False
+        self.table = kernels.table(self.row_codes, self.row_scales)
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
 
@@ -105,7 +108,7 @@ class MappedStore:
         try:
             return self.row_codes, self.row_scales
         except AttributeError:
-            raise self._closed() from None
+            raise self.closed() from None
 
     def view(self, name: Literal["codes", "scales", "checksums", "spread"]) -> NDArray[Any]:
         """One of the other arrays.
@@ -118,10 +121,11 @@ class MappedStore:
         try:
             view: NDArray[Any] = getattr(self, name)
         except AttributeError:
-            raise self._closed() from None
+            raise self.closed() from None
         return view
 
-    def _closed(self) -> ClosedError:
+    def closed(self) -> ClosedError:
+        """The error of reads of a closed file."""
         return ClosedError(f"the store {self.path} is closed")
 
     def close(self) -> None:
@@ -134,7 +138,7 @@ class MappedStore:
         """
         if self._map.closed:
             return
-        del self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
+        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
         try:
             self._map.close()
         except BufferError:

@@ -18,16 +18,26 @@ from .progress import Progress
 from .quantization import ZERO_POINT
 from .verify import VerifyReport, verify_blocks
 
-__all__ = ["LocalStore", "gather", "read_by_numpy", "read_row", "read_slice"]
+__all__ = ["LocalStore", "gather", "read_by_numpy", "read_slice"]
 
 
 class LocalStore(MappedStore, Backing):
     """The data of a store that is one file of this machine."""
 
     def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """See :meth:`.Backing.read_row`."""
-        self.row_arrays()  # ClosedError here, not in a circle
-        return read_row(self, number, columns, dtype)
+        """See :meth:`.Backing.read_row`: one row with the least Python in the way."""
+        try:
+            table = self.table
+        except AttributeError:
+            raise self.closed() from None
+        if columns is not ALL:
+            return read_by_numpy(self, (number, columns), dtype)
+        out = np.empty(self.facts.dim, dtype)
+        try:
+            table.row(number, out)
+        except OverflowError:  # more than 64 bits: NumPy has its own words for that
+            return read_by_numpy(self, number, dtype)
+        return out
 
     def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_slice`."""
@@ -86,23 +96,6 @@ class LocalStore(MappedStore, Backing):
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""
         return self.path, {"resident_scales": self.resident_scales}
-
-
-def read_row(backing: Any, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """One row with the least Python in the way."""
-    try:
-        codes, scales = backing.row_codes, backing.row_scales
-    except AttributeError:  # closed, or not one file
-        row: NDArray[Any] = backing.read_row(number, columns, dtype)
-        return row
-    if columns is not ALL:
-        codes = codes[:, columns]
-    out = np.empty(codes.shape[1], dtype)
-    try:
-        kernels.gather_row(codes, scales, number, out)
-    except OverflowError:  # more than 64 bits: NumPy has its own words for that
-        return read_by_numpy(backing, number, dtype)
-    return out
 
 
 def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:

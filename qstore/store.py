@@ -16,7 +16,7 @@ from .backing import Backing, Part
 from .errors import FormatError
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import LocalStore, read_row
+from .reading import LocalStore
 from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
@@ -118,7 +118,7 @@ class Store:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if type(key) is int:
-            return read_row(self._mapping, key, indexing.ALL, self._dtype)
+            return self._mapping.read_row(key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
             return self._mapping.read_by_numpy(key, self._dtype)
@@ -126,7 +126,7 @@ class Store:
         if isinstance(rows, slice):
             return self._mapping.read_slice(rows, columns, self._dtype)
         if isinstance(rows, int):
-            return read_row(self._mapping, rows, columns, self._dtype)
+            return self._mapping.read_row(rows, columns, self._dtype)
         width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
         out = np.empty((*rows.shape, width), self._dtype)
         self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))

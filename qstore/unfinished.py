@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,22 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import durable, layout
+from .crc import crc32
 from .errors import OutputError
-from .journal import BlockRecord, Journal, crc32
+from .journal import BlockRecord, Journal
 from .origin import Origin
 from .outputs import check_output, journal_path, partial_path
+from .windows import WindowedWriter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["UnfinishedStore"]
 
+# Scales of a block may be 8 bytes, with one row a block: not each is worth a call.
+_GATHERED_BLOCKS = 256
+
 
 class UnfinishedStore:
     """The unfinished file and the journal of one store, locked until they are released.
 
-    Whole blocks are stored and then recorded, in order; :meth:`finish` adds the rest and publishes.
-    One thread may use it at a time, but several may :meth:`store` blocks.
+    Blocks are taken in, in order, and recorded once they are written; :meth:`finish` adds the rest and
+    publishes. One thread may use it at a time.
 
     Parameters
     ----------
@@ -88,6 +94,7 @@ class UnfinishedStore:
         self._origin = origin
         self._overwrite = overwrite
         self._sync_bytes = sync_bytes
+        self._unrecorded: deque[tuple[int, BlockRecord]] = deque()
         self._unsynced = 0
         self._syncing: Future[None] | None = None
         self._syncing_blocks = 0
@@ -101,6 +108,7 @@ class UnfinishedStore:
             with durable.output_errors(path):
                 self._journal = Journal(journal_path(path))
                 self._begin(rows)
+            self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
         except BaseException:
             self.release(remove=self._fresh)
             raise
@@ -174,20 +182,33 @@ class UnfinishedStore:
                 self._journal.start(self._origin.header())
         return self._origin.source_dtype
 
-    def store(self, codes: NDArray[np.uint8], scales: NDArray[np.float64], row: int) -> BlockRecord:
-        """Write codes to the place of `row`; several threads may do this. Nothing counts until recorded."""
+    def add(self, codes: NDArray[np.uint8], record: BlockRecord) -> None:
+        """Take in the next block; only the last one may be short. Its codes may not change any more."""
         with durable.output_errors(self.path):
-            durable.write_all(self._fd, codes.data, layout.CODES_OFFSET + row * self._dim)
-        return BlockRecord(len(codes), crc32(codes), crc32(scales), scales)
+            self._unrecorded.append((self._codes.end + codes.size, record))
+            self._codes.add(codes.data)
+            self._record_written()
 
-    def record(self, record: BlockRecord) -> None:
-        """Add the next block to the journal; only the last one may be short."""
+    def flush(self) -> None:
+        """Write and record all that was taken in."""
         with durable.output_errors(self.path):
-            self._journal.append(record)
-            self.checksums.extend((record.codes_crc, record.scales_crc))
-            self._unsynced += record.rows * self._dim
-            if self._unsynced >= self._sync_bytes:
-                self._sync_behind()
+            self._codes.flush()
+            self._record_written()
+
+    def _record_written(self) -> None:
+        while self._unrecorded and self._unrecorded[0][0] <= self._codes.written:
+            self._record(self._unrecorded.popleft()[1])
+
+    def _record(self, record: BlockRecord) -> None:
+        self._journal.append(record)
+        self.checksums.extend((record.codes_crc, record.scales_crc))
+        self._unsynced += record.rows * self._dim
+        if self._unsynced >= self._sync_bytes:
+            self._sync_behind()
+
+    def _done(self) -> int:
+        """Rows in whole recorded blocks."""
+        return self._blocks() * self._block_rows
 
     def _blocks(self) -> int:
         return len(self.checksums) // 2
@@ -222,13 +243,14 @@ class UnfinishedStore:
         Parameters
         ----------
         rows : int
-            Number of rows; all of them are recorded.
+            Number of rows; all of them are in.
 
         Raises
         ------
         ExistsError, OutputError
             Nothing is published, unless only the sync of the directory failed.
         """
+        self.flush()
         with durable.output_errors(self.path):
             if self._syncing is not None:
                 self._syncing.result()
@@ -260,11 +282,17 @@ class UnfinishedStore:
         return layout.compose(rows, self._dim, self._origin.attributes(content_id))
 
     def _write_scales(self, offset: int, rows: int) -> None:
-        found = 0
+        scales = WindowedWriter(self._fd, offset)
+        gathered, found = [], 0
         for record in self._journal.records(self._block_rows):
-            durable.write_all(self._fd, record.scales.data, offset)
-            offset += record.scales.nbytes
+            gathered.append(record.scales)
             found += record.rows
+            if len(gathered) == _GATHERED_BLOCKS:
+                scales.add(np.concatenate(gathered).data)
+                gathered = []
+        if gathered:
+            scales.add(np.concatenate(gathered).data)
+        scales.flush()
         if found != rows:
             raise OutputError(5, f"{journal_path(self.path)} was damaged while it was in use", str(self.path))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import layout
-from .journal import crc32
+from .crc import crc32
 from .progress import Progress, rows_progress
 
 __all__ = ["VerifyReport", "verify_blocks"]

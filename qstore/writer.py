@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from array import array
@@ -15,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from . import layout
 from .arguments import as_count, as_matrix, as_quantized, as_text
-from .encoder import Encoder, ReadRows
-from .errors import ClosedError, ResumeError, SourceError
-from .journal import crc32
+from .crc import crc32
+from .encoder import Encoder, ReadRows, record_of
+from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .origin import Origin
 from .outputs import partial_path
 from .quantization import element_type
@@ -123,8 +124,6 @@ class Writer:
         )
         self._block_rows = layout.block_rows(self.dim)
         self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors())
-        self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
-        self._pending_scales = np.empty(self._block_rows, np.float64)
         self._unfinished = UnfinishedStore(
             self.path,
             self.dim,
@@ -137,8 +136,13 @@ class Writer:
         self._open = True
         self.stale = self._unfinished.stale
         self.rows = self._unfinished.rows
-        self._pending = 0
+        self._begin_block()
         self._restore_pending()
+
+    def _begin_block(self) -> None:
+        self._pending = 0
+        self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
+        self._pending_scales = np.empty(self._block_rows, np.float64)
 
     def _restore_pending(self) -> None:
         rest, self._unfinished.rest = self._unfinished.rest, None
@@ -239,8 +243,8 @@ class Writer:
         top = min(last, first + (-self._pending) % self._block_rows)
         bottom = max(top, last - (last - top) % self._block_rows)
         report(self._fill_pending(read, first, top))
-        for record in self._encoder.blocks(read, top, bottom, self.rows, self._unfinished.store):
-            self._unfinished.record(record)
+        for codes, record in self._encoder.blocks(read, top, bottom, self.rows):
+            self._unfinished.add(codes, record)
             self.rows += record.rows
             report(record.rows)
         report(self._fill_pending(read, bottom, last))
@@ -261,9 +265,9 @@ class Writer:
             self._flush_pending()
 
     def _flush_pending(self) -> None:
-        rows, self._pending = self._pending, 0
-        codes, scales = self._pending_codes[:rows], self._pending_scales[:rows]
-        self._unfinished.record(self._unfinished.store(codes, scales, self.rows - rows))
+        codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]
+        self._begin_block()  # the arrays of the last one are written when it suits the page cache
+        self._unfinished.add(codes, record_of(codes, scales))
 
     # Finishing ------------------------------------------------------------------------------------
 
@@ -294,8 +298,12 @@ class Writer:
 
     def abort(self) -> None:
         """Publish nothing. What was written is removed, or kept to be resumed."""
-        if self._open:
-            self._release(remove=not (self._keep and self._unfinished.checksums))
+        if not self._open:
+            return
+        if self._keep:
+            with contextlib.suppress(OutputError):  # whatever made the build fail is the error to raise
+                self._unfinished.flush()
+        self._release(remove=not (self._keep and self._unfinished.checksums))
 
     def _release(self, remove: bool) -> None:
         self._open = False

@@ -39,6 +39,28 @@ def test_writes_that_write_nothing_are_an_error(tmp_path: Path, monkeypatch: pyt
         durable.write_all(-1, b"x", 0)
 
 
+@pytest.mark.parametrize("most", [1, 3, 4, 7, 100])
+def test_short_writes_of_pieces_are_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    whole_write = os.pwrite
+
+    def short_write(fd: int, pieces: list[memoryview], offset: int) -> int:
+        return whole_write(fd, b"".join(pieces)[:most], offset)
+
+    monkeypatch.setattr(os, "pwritev", short_write)
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    durable.write_pieces(fd, [memoryview(b"0123"), memoryview(b"456"), memoryview(b"789")], 5)
+    os.close(fd)
+    assert (tmp_path / "f").read_bytes() == bytes(5) + b"0123456789"
+
+
+def test_pieces_that_are_not_taken_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwritev", lambda fd, pieces, offset: 0)
+    with pytest.raises(OSError, match="takes no more"):
+        durable.write_pieces(-1, [memoryview(b"x")], 0)
+
+
 def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
     whole_read = os.pread

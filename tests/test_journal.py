@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qstore.journal import BlockRecord, Journal, crc32
+from qstore.crc import crc32
+from qstore.journal import BlockRecord, Journal
 
 BLOCK = 4
 

@@ -376,13 +376,14 @@ def test_one_row(engine: str, dtype: str) -> None:
     generator = np.random.default_rng(3)
     codes, scales = generator.integers(0, 256, (9, 77), dtype=np.uint8), generator.random(9)
     expected = kernels.dequantize(codes, scales, dtype)
+    table = kernels.table(codes, scales)
     for row in (0, 8, -1, -9):
         out = np.empty(77, dtype)
-        kernels.gather_row(codes, scales, row, out)
+        table.row(row, out)
         np.testing.assert_array_equal(out, expected[row])
     for row in (9, -10):
         with pytest.raises(IndexError, match=f"^index {row} is out of bounds for axis 0 with size 9$"):
-            kernels.gather_row(codes, scales, row, out)
+            table.row(row, out)
 
 
 @pytest.mark.parametrize("dtype", OUTPUT_TYPES)
@@ -427,8 +428,6 @@ def test_scattered_columns_are_read(engine: str) -> None:
     np.testing.assert_array_equal(out, expected)
     kernels.gather(window, scales, rows, out[:2])
     np.testing.assert_array_equal(out[:2], expected[rows])
-    kernels.gather_row(window, scales, -2, out[0])
-    np.testing.assert_array_equal(out[0], expected[2])
     kernels.pool(window, scales, rows, np.array([0, 1]), None, "sum", out[:2])
     np.testing.assert_array_equal(out[:2], expected[rows])
 
@@ -488,7 +487,6 @@ U8, F64, I64 = np.uint8, np.float64, np.int64
 QUANTIZE = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.zeros(4), False]
 DEQUANTIZE = [np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 6), np.float32)]
 GATHER = [np.zeros((4, 6), U8), np.zeros(4), np.zeros(3, I64), np.zeros((3, 6), np.float32)]
-GATHER_ROW = [np.zeros((4, 6), U8), np.zeros(4), 1, np.zeros(6)]
 POOL = [np.zeros((4, 6), U8), np.zeros(4), np.zeros(3, I64), np.zeros(2, I64), None, "sum", np.zeros((2, 6))]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("quantize", QUANTIZE, 0, np.zeros((4, 6))),
@@ -528,12 +526,6 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("gather", GATHER, 2, np.zeros((3, 1), I64)),
     ("gather", GATHER, 3, read_only(np.zeros((3, 6), np.float32))),
     ("gather", GATHER, 3, np.zeros((3, 6), np.complex64)),
-    ("gather_row", GATHER_ROW, 0, np.zeros((4, 12), U8)[:, ::2]),
-    ("gather_row", GATHER_ROW, 2, 1.5),
-    ("gather_row", GATHER_ROW, 3, np.zeros(5)),
-    ("gather_row", GATHER_ROW, 3, np.zeros(12)[::2]),
-    ("gather_row", GATHER_ROW, 3, np.zeros((1, 6))),
-    ("gather_row", GATHER_ROW, 3, read_only(np.zeros(6))),
     ("pool", POOL, 1, np.zeros(5)),
     ("pool", POOL, 2, np.zeros(3)),
     ("pool", POOL, 3, np.zeros(2, np.int32)),
@@ -546,6 +538,53 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("pool", POOL, 6, np.zeros((2, 5))),
     ("pool", POOL, 6, read_only(np.zeros((2, 6)))),
 ]
+
+
+@NEEDS_EXTENSION
+def test_a_table_refuses_bad_arguments() -> None:
+    codes, scales, out = np.zeros((4, 6), U8), np.ones(4), np.empty(6)
+    for bad in [
+        (codes.astype(np.int8), scales),
+        (np.zeros((4, 12), U8)[:, ::2], scales),
+        (codes, np.ones(3)),
+        (None, 1),
+    ]:
+        with pytest.raises((TypeError, ValueError)):
+            native.Table(*bad)
+    for arguments in ((), (codes,), (codes, scales, out)):
+        with pytest.raises(TypeError):
+            native.Table(*arguments)
+    with pytest.raises(TypeError, match="keyword"):
+        native.Table(codes, scales=scales)
+    table = native.Table(codes, scales)
+    for number, wrong in [
+        (1.5, out),
+        (0, np.zeros(5)),
+        (0, np.zeros(12)[::2]),
+        (0, np.zeros((1, 6))),
+        (0, read_only(np.zeros(6))),
+        (0, np.zeros(6, np.int64)),
+    ]:
+        with pytest.raises((TypeError, ValueError)):
+            table.row(number, wrong)
+    for call in ((), (0,), (0, out, out)):
+        with pytest.raises(TypeError, match="arguments"):
+            table.row(*call)
+    with pytest.raises(OverflowError):
+        table.row(1 << 64, out)
+
+
+@NEEDS_EXTENSION
+def test_a_table_holds_its_buffers_as_long_as_it_lives() -> None:
+    memory = bytearray(24)
+    table = native.Table(np.frombuffer(memory, U8).reshape(4, 6), np.ones(4))
+    with pytest.raises(BufferError):
+        memory.append(0)
+    out = np.ones(6)
+    table.row(2, out)
+    assert (out == -128).all()
+    del table
+    memory.append(0)
 
 
 @NEEDS_EXTENSION

@@ -49,6 +49,12 @@ typedef enum {
 
 typedef enum { OUT_FLOAT32, OUT_FLOAT64, OUT_FLOAT16, OUT_TYPES } output_type;
 
+/* The output type of an element type that is one. */
+static ALWAYS_INLINE output_type output_of(element_type type)
+{
+    return type == FLOAT32 ? OUT_FLOAT32 : type == FLOAT64 ? OUT_FLOAT64 : OUT_FLOAT16;
+}
+
 typedef void dequantize_row(const uint8_t *codes, size_t dim, double scale, char *out);
 
 /* What all bags share; weights.data is NULL for none. The row numbers have been checked. */

@@ -1,5 +1,5 @@
 /* The extension module qstore._native: bindings. */
-#include "arguments.h"
+#include "table.h"
 
 /* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
  * asking for single rows every release is a hand-over. */
@@ -14,11 +14,6 @@ static void return_to_python(PyThreadState *state)
 {
     if (state != NULL)
         PyEval_RestoreThread(state);
-}
-
-static output_type output_of(element_type type)
-{
-    return type == FLOAT32 ? OUT_FLOAT32 : type == FLOAT64 ? OUT_FLOAT64 : OUT_FLOAT16;
 }
 
 static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
@@ -100,36 +95,6 @@ static PyObject *gather(PyObject *module, PyObject *const *args, Py_ssize_t narg
             gather_rows(codes, scales, rows, out, output_of(type));
         return_to_python(state);
         result = PyLong_FromSsize_t(bad);
-    }
-    release_buffers(&held);
-    return result;
-}
-
-/* One row, with the least there can be around it. */
-static PyObject *gather_row(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    (void)module;
-    if (count_arguments("gather_row", 4, nargs) < 0)
-        return NULL;
-    Py_ssize_t number = PyLong_AsSsize_t(args[2]);
-    if (number == -1 && PyErr_Occurred())
-        return NULL;
-    held_buffers held;
-    held.count = 0;
-    matrix codes;
-    vector scales, out, rows = {(char *)&(int64_t){number}, sizeof(int64_t), 1};
-    element_type type;
-    PyObject *result = NULL;
-    if (table_arguments(&held, args, &codes, &scales) == 0 &&
-        vector_argument(&held, args[3], "out", &ANY_FLOAT, 1, (Py_ssize_t)codes.dim, &out, &type) == 0) {
-        if (codes.dim > 1 && out.stride != (ptrdiff_t)element_size(type)) {
-            PyErr_Format(PyExc_ValueError, "out must be contiguous, got a stride of %zd bytes", (Py_ssize_t)out.stride);
-        } else {
-            ptrdiff_t bad = find_bad_row(rows, codes.rows);
-            if (bad == ALL_GOOD)
-                gather_rows(codes, scales, rows, (matrix){out.data, 0, 1, codes.dim}, output_of(type));
-            result = PyLong_FromSsize_t(bad);
-        }
     }
     release_buffers(&held);
     return result;
@@ -228,7 +193,6 @@ static PyMethodDef METHODS[] = {
                    "come as the unsigned integers that hold them."),
     FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.quantization.dequantize."),
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
-    FAST(gather_row, "gather_row(codes, scales, row, out, /)\n--\n\nAs qstore.quantization.gather_row."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
@@ -238,10 +202,9 @@ static PyMethodDef METHODS[] = {
 
 static int start(PyObject *module)
 {
-    (void)module;
     make_float8_tables();
     choose_best_level();
-    return 0;
+    return add_table_type(module);
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

@@ -95,6 +95,9 @@ def _recorded(record: _Record) -> Iterator[None]:
         written: int = real["pwrite"](fd, raw, offset)
         return written
 
+    def pwritev(fd: int, pieces: Any, offset: int) -> int:
+        return pwrite(fd, b"".join(pieces), offset)
+
     def ftruncate(fd: int, size: int) -> None:
         record.note("size", _number(fd), size)
         real["ftruncate"](fd, size)
@@ -114,7 +117,14 @@ def _recorded(record: _Record) -> Iterator[None]:
     def sync(fd: int) -> None:
         record.sync(fd)
 
-    changed = {"open": opened, "pwrite": pwrite, "ftruncate": ftruncate, "replace": replace, "unlink": unlink}
+    changed = {
+        "open": opened,
+        "pwrite": pwrite,
+        "pwritev": pwritev,
+        "ftruncate": ftruncate,
+        "replace": replace,
+        "unlink": unlink,
+    }
     with contextlib.ExitStack() as stack:
         for name, function in {**changed, "fsync": sync, "fdatasync": sync}.items():
             stack.enter_context(mock.patch.object(os, name, function))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore import layout
+from qstore import layout, windows
 from qstore.outputs import journal_path, partial_path
 
 from .tally import Tally
@@ -37,6 +37,7 @@ Files = dict[str, bytes]
 def small_blocks() -> None:
     """Blocks of 64 rows and groups of two, so that a build of 16 KB has several of both."""
     layout._BLOCK_CODES = _BLOCK_ROWS * DIM
+    windows._WINDOW = 2 * layout._BLOCK_CODES
     # `qstore.build` does not pass the size of a group on: it is the writer's default that counts.
     vars(qstore.Writer)["__init__"].__kwdefaults__["sync_bytes"] = _GROUP_BLOCKS * _BLOCK_ROWS * DIM
 

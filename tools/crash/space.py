@@ -127,7 +127,7 @@ def short_results(folder: Path, quick: bool, seed: int) -> Tally:
 
 @contextlib.contextmanager
 def _short_calls(chance: random.Random, tally: Tally) -> Iterator[None]:
-    pwrite, pread, preadv = os.pwrite, os.pread, os.preadv
+    pwrite, pwritev, pread, preadv = os.pwrite, os.pwritev, os.pread, os.preadv
 
     def part(size: int) -> int:
         if size < 2 or chance.random() < 0.3:
@@ -139,6 +139,10 @@ def _short_calls(chance: random.Random, tally: Tally) -> Iterator[None]:
         view = memoryview(data).cast("B")
         return pwrite(fd, view[: part(len(view))], offset)
 
+    def short_pwritev(fd: int, pieces: Sequence[Any], offset: int) -> int:
+        data = b"".join(pieces)
+        return pwritev(fd, [data[: part(len(data))]], offset)
+
     def short_pread(fd: int, size: int, offset: int) -> bytes:
         return pread(fd, part(size), offset)
 
@@ -148,6 +152,7 @@ def _short_calls(chance: random.Random, tally: Tally) -> Iterator[None]:
 
     with (
         mock.patch.object(os, "pwrite", short_pwrite),
+        mock.patch.object(os, "pwritev", short_pwritev),
         mock.patch.object(os, "pread", short_pread),
         mock.patch.object(os, "preadv", short_preadv),
     ):

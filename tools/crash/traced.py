@@ -20,6 +20,7 @@ _LINE = re.compile(r"^(\d+) +(\w+)\(")
 # What each call may honestly report. EINTR and the like are retried by Python, so success is right, too.
 _ERRORS = {
     "pwrite64": ["EIO", "ENOSPC", "EINTR", "EDQUOT"],
+    "pwritev2": ["EIO", "ENOSPC", "EINTR", "EDQUOT"],
     "fdatasync": ["EIO", "ENOSPC", "EINTR", "EDQUOT"],
     "fsync": ["EIO", "ENOSPC", "EINTR", "EDQUOT"],
     "rename": ["EIO", "ENOSPC", "EINTR", "EDQUOT", "EACCES"],
@@ -34,7 +35,13 @@ _ERRORS = {
     "close": ["EIO"],
 }
 # Errors that stay once they have come.
-_LASTING = {"pwrite64": ["EIO", "ENOSPC"], "fdatasync": ["EIO"], "fsync": ["EIO"], "openat": ["EMFILE"]}
+_LASTING = {
+    "pwrite64": ["EIO", "ENOSPC"],
+    "pwritev2": ["EIO", "ENOSPC"],
+    "fdatasync": ["EIO"],
+    "fsync": ["EIO"],
+    "openat": ["EMFILE"],
+}
 
 
 def why_not() -> str:
@@ -150,5 +157,5 @@ def _expressions(positions: Counter[str], quick: bool) -> Iterator[str]:
             lasting = () if quick and position % 8 else _LASTING.get(name, ())
             for number in lasting:
                 yield f"{name}:error={number}:when={position}+"
-            if name == "pwrite64" and not (quick and position % 8):
+            if name in ("pwrite64", "pwritev2") and not (quick and position % 8):
                 yield f"{name}:retval=0:when={position}"
