@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .indexing import ALL
 from .layout import Facts
 from .progress import Progress
 from .verify import VerifyReport
@@ -85,6 +86,11 @@ class Backing(ABC):
     @abstractmethod
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """The rows `first` to before `last`, in order, in as few pieces as there are: read-only views."""
+
+    def blocks(self, step: int, dtype: np.dtype[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and values of every `step` rows, in order."""
+        for first in range(0, self.facts.rows, step):
+            yield first, self.read_slice(slice(first, first + step), ALL, dtype)
 
     @abstractmethod
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:

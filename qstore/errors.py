@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "BusyError",
+    "ChangedError",
     "ClosedError",
     "ExistsError",
     "ExportError",
@@ -12,6 +13,8 @@ __all__ = [
     "NonFiniteError",
     "OutputError",
     "QStoreError",
+    "RemoteError",
+    "RemoteNotFoundError",
     "ResumeError",
     "SourceError",
     "TensorError",
@@ -100,3 +103,15 @@ class ClosedError(QStoreError, ValueError):
 
 class MissingExtraError(QStoreError, ImportError):
     """An optional library is needed for this: the message says what to install."""
+
+
+class RemoteError(QStoreError, OSError):
+    """A remote object cannot be read, or what came is not what was asked for."""
+
+
+class RemoteNotFoundError(RemoteError, FileNotFoundError):
+    """There is no object behind the URL."""
+
+
+class ChangedError(RemoteError):
+    """A remote object is no longer the one that was opened: open it again."""

@@ -32,9 +32,10 @@ from .layout import (
     shapes,
 )
 
-__all__ = ["Description", "inspect"]
+__all__ = ["SHAPE_OFFSET", "Description", "inspect", "places"]
 
-_SHAPE_OFFSET = 8208
+SHAPE_OFFSET = 8208
+"""Where the shape of /codes lies, as two uint64."""
 
 # Datatype messages of STD_U8LE, STD_U32LE and IEEE_F64LE. Equal bytes: no enum, odd precision or named type.
 _U8 = bytes.fromhex("10000000 01000000 00000800")
@@ -102,8 +103,8 @@ def _describe(read: ReadAt, size: int) -> Description:
             raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
         extents[name] = found.extent
     _check_places(rows, dim, extents)
-    if read(16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
-        raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
+    if read(16, SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
+        raise FormatError(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
     return Description(
         rows=rows,
@@ -151,13 +152,15 @@ def _dataset(read: ReadAt, file_size: int, root: Root, name: str, rank: int) -> 
 
 def _check_places(rows: int, dim: int, extents: Mapping[str, Extent]) -> None:
     """Every dataset lies where the format says: none overlap, and all readers see the same bytes."""
-    if not rows:
-        return
-    scales = _aligned(CODES_OFFSET + rows * dim) + ALIGNMENT
-    expected = {"codes": CODES_OFFSET, "scales": scales, "checksums": _aligned(scales + 8 * rows) + ALIGNMENT}
-    for name, place in expected.items():
-        if extents[name].offset != place:
+    for name, place in places(rows, dim).items():
+        if rows and extents[name].offset != place:
             raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place}")
+
+
+def places(rows: int, dim: int) -> dict[str, int]:
+    """Where the data of each dataset of a store with rows begins; its header is `ALIGNMENT` bytes before."""
+    scales = _aligned(CODES_OFFSET + rows * dim) + ALIGNMENT
+    return {"codes": CODES_OFFSET, "scales": scales, "checksums": _aligned(scales + 8 * rows) + ALIGNMENT}
 
 
 def _aligned(offset: int) -> int:

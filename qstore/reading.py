@@ -16,7 +16,7 @@ from .mapping import MappedStore
 from .paging import MANY_ROWS, Pager
 from .progress import Progress
 from .quantization import ZERO_POINT
-from .verify import VerifyReport, verify_blocks
+from .verify import VerifyReport, verify_parts
 
 __all__ = ["LocalStore", "gather", "read_by_numpy", "read_slice"]
 
@@ -90,8 +90,9 @@ class LocalStore(MappedStore, Backing):
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """See :meth:`.Backing.verify`."""
-        codes, scales, checksums = self.view("codes"), self.view("scales"), self.view("checksums")
-        return verify_blocks(codes, scales, checksums, self.facts.content_id, progress)
+        rows, dim = self.facts.rows, self.facts.dim
+        parts, checksums = self.parts(0, rows), self.view("checksums")
+        return verify_parts(parts, rows, dim, checksums, self.facts.content_id, progress)
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""

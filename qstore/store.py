@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import indexing
-from .arguments import as_row_numbers, as_weights, check_whole_out
+from .arguments import as_row_numbers, as_weights, check_whole_out, is_url, without_file_scheme
 from .backing import Backing, Part
 from .errors import FormatError
 from .progress import Progress
@@ -258,8 +258,7 @@ class Store:
         step = max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize)) if rows is None else rows
         if step < 1:
             raise ValueError(f"rows is {rows}, expected at least 1")
-        for start in range(0, self._shape[0], step):
-            yield start, self[start : start + step]
+        yield from self._mapping.blocks(step, self._dtype)
 
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
         """Walk the codes and scales as they lie, in order: for work on the whole matrix without its values.
@@ -340,16 +339,28 @@ class Store:
         return "qstore.Store", self.content_id, self._dtype.name
 
 
-def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Store:
+def open(
+    path: str | os.PathLike[str],
+    *,
+    resident_scales: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_bytes: int = 64 << 20,
+) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
-    path : path-like
-        A file that :func:`qstore.build` or :class:`qstore.Writer` made.
+    path : path-like or str
+        A file that :func:`qstore.build` or :class:`qstore.Writer` made, or its URL: ``https://``, ``s3://``
+        or whatever fsspec knows. What is behind a URL is read in ranges, see docs/scale.md.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
-        one page read instead of two; worth it for scattered reads of a file larger than RAM.
+        one page read (behind a URL: one request) instead of two; worth it for scattered reads of a file
+        larger than RAM.
+    storage_options : mapping, optional
+        With a URL: options of fsspec's file system, such as ``{"headers": {"Authorization": "…"}}``.
+    cache_bytes : int
+        With a URL: most memory for rows that were read lately.
 
     Returns
     -------
@@ -360,9 +371,21 @@ def open(path: str | os.PathLike[str], *, resident_scales: bool = False) -> Stor
     ------
     FormatError, VersionError
         The file is not a valid store, or of a newer version.
+    MissingExtraError
+        A URL needs libraries that are not installed.
+    RemoteError
+        What is behind a URL cannot be read; an OSError too.
     OSError
         The file is not there or cannot be read.
     """
+    if is_url(path):
+        from .remote import RemoteStore
+
+        remote = RemoteStore(str(path), storage_options, cache_bytes, resident_scales)
+        return Store(remote, np.dtype(np.float32))
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs, and {path!r} is none")
+    path = without_file_scheme(path)
     return Store(LocalStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
 
 

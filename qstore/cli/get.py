@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QStoreError
@@ -38,7 +39,7 @@ Key = int | slice
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
     parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="+", help="row number or slice")
     parser.add_argument(
         "--columns", metavar="A:B", type=any_slice, default=slice(None), help="only these columns"
@@ -90,7 +91,7 @@ def _checked(key: Key, store: Store) -> Key:
     """Out of range must be known before the first row is written."""
     try:
         if isinstance(key, int):
-            store.scales[key]
+            np.broadcast_to(0, len(store))[key]  # NumPy's words, and no memory
     except IndexError as error:
         raise QStoreError(str(error)) from None
     return key

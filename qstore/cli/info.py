@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 
 from .. import durable, inspection
+from ..arguments import is_url, without_file_scheme
 from .arguments import Command, add_json
 from .printing import byte_size, print_facts, print_json
 
@@ -57,12 +58,12 @@ class StoreInfo:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _inspect(os.path.abspath(arguments.file))
+    found = _inspect(arguments.file)
     if arguments.json:
         print_json(asdict(found))
     else:
@@ -71,12 +72,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(path: str) -> StoreInfo:
-    fd = durable.open_regular(path)
+    if is_url(path):
+        from ..remote import inspect_url
+
+        return _info(*inspect_url(path))
+    place = os.path.abspath(without_file_scheme(path))
+    fd = durable.open_regular(place)
     try:
         file_bytes = os.fstat(fd).st_size
-        about = inspection.inspect(functools.partial(os.pread, fd), file_bytes, path)
+        return _info(
+            place, file_bytes, inspection.inspect(functools.partial(os.pread, fd), file_bytes, place)
+        )
     finally:
         os.close(fd)
+
+
+def _info(path: str, file_bytes: int, about: inspection.Description) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
         path=path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -50,7 +49,7 @@ class Verified:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
     parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
     add_tensor(parser)
     add_raw(parser)
@@ -84,7 +83,7 @@ def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
             store, source, tensor=arguments.tensor, rows=arguments.rows, progress=progress
         )
     ok = held.ok and (against is None or against.ok)
-    return Verified(os.path.abspath(arguments.file), ok, held, against)
+    return Verified(store.path, ok, held, against)
 
 
 def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, object]]:

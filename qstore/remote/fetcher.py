@@ -1,0 +1,107 @@
+"""Rows of a remote store, from the cache or in few ranges."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ..inspection import Description
+from ..layout import Extent
+from .metadata import Window
+from .planning import coalesce, split
+from .reader import Reader
+from .row_cache import RowCache
+
+__all__ = ["Codes", "Fetcher", "Scales"]
+
+Codes = NDArray[np.uint8]
+Scales = NDArray[np.float64]
+
+
+class Fetcher:
+    """Reads rows in one process; any number of threads may use it.
+
+    Attributes
+    ----------
+    process : int
+        Id of the process it belongs to.
+    """
+
+    def __init__(self, reader: Reader, window: Window, about: Description, cache_bytes: int) -> None:
+        self._reader, self._window, self._about, self._cache_bytes = reader, window, about, cache_bytes
+        self._scales: Scales | None = None
+        self._checksums: NDArray[np.uint32] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.process = os.getpid()
+        self._cache = RowCache(self._about.rows, self._about.dim, self._cache_bytes)
+
+    def forked(self) -> Fetcher:
+        """The same for a child process: with connections, a lock and a cache of its own."""
+        again = copy.copy(self)
+        again._reader = self._reader.reopened()
+        again._begin()
+        return again
+
+    def close(self) -> None:
+        """Close connections. May be called twice."""
+        self._reader.close()
+
+    def rows(self, numbers: NDArray[np.int64], scan: bool = False) -> tuple[Codes, Scales]:
+        """Codes (n, D) and scales (n,) of rows in ascending order, all different.
+
+        Those of a `scan` are kept in the cache only if all rows have room there.
+        """
+        codes, scales = np.empty((numbers.size, self._about.dim), np.uint8), np.empty(numbers.size)
+        missing = self._cache.fill(numbers, codes, scales)
+        if missing.size:
+            wanted = numbers[missing]
+            codes[missing], scales[missing] = self._read(wanted)
+            if not scan or self._cache.capacity >= self._about.rows:
+                self._cache.keep(wanted, codes[missing], scales[missing])
+        return codes, scales
+
+    def _read(self, numbers: NDArray[np.int64]) -> tuple[Codes, Scales]:
+        count, dim, extents = numbers.size, self._about.dim, self._about.extents
+        offsets, sizes = extents["codes"].offset + numbers * dim, np.full(count, dim)
+        if self._scales is None:
+            offsets = np.concatenate((offsets, extents["scales"].offset + 8 * numbers))
+            sizes = np.concatenate((sizes, np.full(count, 8)))
+        plan = coalesce(offsets, sizes)
+        read = np.frombuffer(b"".join(self._bytes(plan.ranges)), np.uint8)
+        codes = sliding_window_view(read, dim)[plan.places[:count]]
+        if self._scales is not None:
+            return codes, self._scales[numbers]
+        scales = sliding_window_view(read, 8)[plan.places[count:]]
+        return codes, scales.reshape(-1).view("<f8").astype(np.float64, copy=False)
+
+    def _bytes(self, extents: list[Extent]) -> list[bytes]:
+        """What is not in memory since the store was opened is fetched."""
+        held = [self._window.find(extent) for extent in extents]
+        missing = [extent for extent, data in zip(extents, held, strict=True) if data is None]
+        fetched = iter(self._reader.fetch(missing) if missing else ())
+        return [next(fetched) if data is None else data for data in held]
+
+    @property
+    def scales(self) -> Scales:
+        """All scales; kept from then on."""
+        if self._scales is None:
+            self._scales = np.frombuffer(self._whole("scales"), "<f8").astype(np.float64)
+            self._scales.flags.writeable = False
+        return self._scales
+
+    @property
+    def checksums(self) -> NDArray[np.uint32]:
+        """All checksums, shape (B, 2); kept from then on."""
+        if self._checksums is None:
+            self._checksums = np.frombuffer(self._whole("checksums"), "<u4").reshape(-1, 2)
+        return self._checksums
+
+    def _whole(self, name: Literal["scales", "checksums"]) -> bytes:
+        return b"".join(self._bytes(split(self._about.extents[name])))
