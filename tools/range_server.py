@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -39,6 +40,8 @@ class RangeServer(ThreadingHTTPServer):
         What to do wrong, for the next `fault_count` answers.
     validators : set of str
         Of "etag", "last-modified" and "if-match": what is sent and honoured.
+    latency : float
+        Seconds to wait before each answer.
     requests : list of str
         The Range header of each request so far.
     body_bytes, header_bytes : int
@@ -55,6 +58,7 @@ class RangeServer(ThreadingHTTPServer):
         self.validators = {"etag", "last-modified", "if-match"}
         self.fault: Fault | None = None
         self.fault_count = 0
+        self.latency = 0.0
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self.reset()
@@ -103,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range", "")
         fault = self.server.next_fault(asked)
+        if self.server.latency:
+            time.sleep(self.server.latency)
         content = self.server.objects.get(self.path.lstrip("/").partition("?")[0])
         if fault == "hang":
             self.server.stopping.wait(20)
@@ -167,13 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         buffered: list[bytes] = self._headers_buffer  # type: ignore[attr-defined]
         head = len(b"".join(buffered)) + 2
-        self.end_headers()
         self.server.count(headers=head)
+        self.end_headers()
         if fault == "truncate":
             body, self.close_connection = body[: len(body) // 2], True
         for start in range(0, len(body), _PIECE):
-            self.wfile.write(body[start : start + _PIECE])
-            self.server.count(body=len(body[start : start + _PIECE]))
+            piece = body[start : start + _PIECE]
+            self.server.count(body=len(piece))
+            self.wfile.write(piece)
 
 
 def _etag(content: bytes) -> str:

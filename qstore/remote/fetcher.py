@@ -60,11 +60,15 @@ class Fetcher:
         """
         codes, scales = np.empty((numbers.size, self._about.dim), np.uint8), np.empty(numbers.size)
         missing = self._cache.fill(numbers, codes, scales)
-        if missing.size:
-            wanted = numbers[missing]
-            codes[missing], scales[missing] = self._read(wanted)
-            if not scan or self._cache.capacity >= self._about.rows:
-                self._cache.keep(wanted, codes[missing], scales[missing])
+        if not missing.size:
+            return codes, scales
+        wanted = numbers[missing]
+        read_codes, read_scales = self._read(wanted)
+        if not scan or self._cache.capacity >= self._about.rows:
+            self._cache.keep(wanted, read_codes, read_scales)
+        if missing.size == numbers.size:
+            return read_codes, read_scales
+        codes[missing], scales[missing] = read_codes, read_scales
         return codes, scales
 
     def _read(self, numbers: NDArray[np.int64]) -> tuple[Codes, Scales]:
@@ -75,11 +79,11 @@ class Fetcher:
             sizes = np.concatenate((sizes, np.full(count, 8)))
         plan = coalesce(offsets, sizes)
         read = np.frombuffer(b"".join(self._bytes(plan.ranges)), np.uint8)
-        codes = sliding_window_view(read, dim)[plan.places[:count]]
+        codes = _pieces(read, plan.places[:count], dim)
         if self._scales is not None:
             return codes, self._scales[numbers]
-        scales = sliding_window_view(read, 8)[plan.places[count:]]
-        return codes, scales.reshape(-1).view("<f8").astype(np.float64, copy=False)
+        scales = _pieces(read, plan.places[count:], 8)
+        return codes, np.frombuffer(scales.tobytes(), "<f8").astype(np.float64, copy=False)
 
     def _bytes(self, extents: list[Extent]) -> list[bytes]:
         """What is not in memory since the store was opened is fetched."""
@@ -105,3 +109,11 @@ class Fetcher:
 
     def _whole(self, name: Literal["scales", "checksums"]) -> bytes:
         return b"".join(self._bytes(split(self._about.extents[name])))
+
+
+def _pieces(read: Codes, places: NDArray[np.int64], size: int) -> Codes:
+    """The pieces of `size` bytes at `places`, ascending; not copied where they follow one another."""
+    first, end = int(places[0]), int(places[-1]) + size
+    if end - first == size * places.size:
+        return read[first:end].reshape(-1, size)
+    return sliding_window_view(read, size)[places]

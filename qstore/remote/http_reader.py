@@ -16,14 +16,14 @@ import os
 import re
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
-import aiohttp
-from fsspec.asyn import get_loop, sync
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
 from ..layout import Extent
 from .reader import HEAD_BYTES, Connect, Reader
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["HttpReader"]
 
@@ -31,7 +31,8 @@ _SIDE_BY_SIDE = 64
 _PAUSES = (0.1, 0.3, 1.0)
 """Seconds before the second, third and last try."""
 _WORTH_ANOTHER_TRY = {408, 429, 500, 502, 503, 504}
-_PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=30)
+_PATIENCE = 30
+"""Seconds to wait for a connection, and for the next bytes."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
@@ -48,9 +49,6 @@ class _Identity(NamedTuple):
 
 class _TryAgainError(Exception):
     """This answer was none, the next one may be."""
-
-
-_MAY_PASS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, _TryAgainError)
 
 
 class HttpReader(Reader):
@@ -81,10 +79,13 @@ class HttpReader(Reader):
         self.size = self._identity.size if self._identity else 0
 
     def _start(self) -> None:
+        from aiohttp import ClientTimeout
+        from fsspec.asyn import get_loop, sync
+
         file_system, path = self._connect()
         options = dict(file_system.kwargs)
         if "timeout" not in options and "timeout" not in file_system.client_kwargs:
-            options["timeout"] = _PATIENCE
+            options["timeout"] = ClientTimeout(total=None, sock_connect=_PATIENCE, sock_read=_PATIENCE)
         self._headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
         self._options, self._url = options, file_system.encode_url(path)
         self._loop = get_loop()
@@ -104,6 +105,8 @@ class HttpReader(Reader):
 
     def fetch(self, extents: Sequence[Extent]) -> list[bytes]:
         """See :meth:`.Reader.fetch`."""
+        from fsspec.asyn import sync
+
         try:
             bodies: list[bytes] = sync(self._loop, self._fetch, extents)
         except BaseExceptionGroup as group:
@@ -124,17 +127,19 @@ class HttpReader(Reader):
 
     async def _persist(self, extent: Extent) -> bytes:
         """One range, tried again where that may help."""
+        from aiohttp import ClientConnectionError, ClientError, ClientPayloadError
+
         pauses = iter(_PAUSES)
         while True:
             try:
                 return await self._get(extent)
-            except _MAY_PASS as error:
+            except (ClientConnectionError, ClientPayloadError, TimeoutError, _TryAgainError) as error:
                 pause = next(pauses, None)
                 if pause is None:
                     words = f"{type(error).__name__} {error}" if error.args else type(error).__name__
                     raise self._error(f"{len(_PAUSES) + 1} tries failed, the last one: {words}") from error
                 await asyncio.sleep(pause)
-            except aiohttp.ClientError as error:
+            except ClientError as error:
                 raise self._error(f"{type(error).__name__}: {error}") from error
             except RuntimeError as error:
                 if not self._session.closed:

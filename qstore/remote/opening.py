@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import MissingExtraError, RemoteError
 from .file_system_reader import FileSystemReader
+from .http_reader import HttpReader
 from .reader import Reader
 
 __all__ = ["open_reader", "printable_url"]
@@ -35,8 +36,6 @@ def open_reader(url: str, storage_options: Mapping[str, Any]) -> Reader:
     connect = functools.partial(_connect, url, storage_options)
     protocols = connect()[0].protocol
     if "http" in ((protocols,) if isinstance(protocols, str) else protocols):
-        from .http_reader import HttpReader  # aiohttp
-
         return HttpReader(name, connect)
     return FileSystemReader(name, connect)
 

@@ -25,7 +25,7 @@ from .read_ahead import read_ahead
 __all__ = ["RemoteStore", "inspect_url"]
 
 _SPAN_BYTES = 8 << 20
-"""Codes that one step of a scan reads; the next step is under way meanwhile."""
+"""Codes that one step of a scan reads; the next ones are under way meanwhile."""
 _PIECE_BYTES = 64 << 20
 """Codes in memory at a time for scattered rows."""
 _LONG_SLICE_BYTES = 1 << 20
@@ -196,7 +196,7 @@ class RemoteStore(Backing):
         kernels.pool(codes, scales, places, offsets, weights, mode, out, threads)
 
     def parts(self, first: int, last: int) -> Iterator[Part]:
-        """See :meth:`.Backing.parts`: about 8 MiB of codes each, the next one under way meanwhile."""
+        """See :meth:`.Backing.parts`: about 8 MiB of codes each, the next ones under way meanwhile."""
         return self._spans(first, last, 1)
 
     def _spans(self, first: int, last: int, multiple: int) -> Iterator[Part]:

@@ -49,6 +49,8 @@ class RowCache:
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
     ) -> NDArray[np.intp]:
         """Copy rows that are here to their places in `codes` and `scales`; return the places of others."""
+        if not self._slot_of:
+            return np.arange(rows.size)
         with self._lock:
             held = map(self._slot_of.get, rows.tolist(), itertools.repeat(-1))
             slots = np.fromiter(held, np.int64, rows.size)
