@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .against import AgainstReport, verify_against
     from .building import BuildPlan, BuildReport, build, plan
     from .building_all import build_all, plan_all
+    from .concatenation import ConcatReport, concat
     from .errors import (
         BusyError,
         ChangedError,
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
         ExportError,
         FormatError,
         MissingExtraError,
+        MissingKeyError,
         NonFiniteError,
+        NoViewError,
         OutputError,
         QStoreError,
         RemoteError,
         RemoteNotFoundError,
         ResumeError,
+        ShardError,
         SourceError,
         TensorError,
         VersionError,
     )
     from .exporting import ExportReport, export
     from .kernels import dequantize, engine_name, quantize
+    from .manifest import Shard
+    from .publishing import append_shards, publish_shards
     from .sources import TensorInfo, list_tensors
     from .store import Store, open
     from .verify import VerifyReport
@@ -43,17 +49,22 @@ __all__ = [
     "BusyError",
     "ChangedError",
     "ClosedError",
+    "ConcatReport",
     "ExistsError",
     "ExportError",
     "ExportReport",
     "FormatError",
     "MissingExtraError",
+    "MissingKeyError",
+    "NoViewError",
     "NonFiniteError",
     "OutputError",
     "QStoreError",
     "RemoteError",
     "RemoteNotFoundError",
     "ResumeError",
+    "Shard",
+    "ShardError",
     "SourceError",
     "Store",
     "TensorError",
@@ -61,8 +72,10 @@ __all__ = [
     "VerifyReport",
     "VersionError",
     "Writer",
+    "append_shards",
     "build",
     "build_all",
+    "concat",
     "dequantize",
     "engine_name",
     "export",
@@ -70,6 +83,7 @@ __all__ = [
     "open",
     "plan",
     "plan_all",
+    "publish_shards",
     "quantize",
     "verify_against",
 ]
@@ -79,6 +93,7 @@ _HOMES = {
     "against": ("AgainstReport", "verify_against"),
     "building": ("BuildPlan", "BuildReport", "build", "plan"),
     "building_all": ("build_all", "plan_all"),
+    "concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
         "ChangedError",
@@ -87,18 +102,23 @@ _HOMES = {
         "ExportError",
         "FormatError",
         "MissingExtraError",
+        "MissingKeyError",
+        "NoViewError",
         "NonFiniteError",
         "OutputError",
         "QStoreError",
         "RemoteError",
         "RemoteNotFoundError",
         "ResumeError",
+        "ShardError",
         "SourceError",
         "TensorError",
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
     "kernels": ("dequantize", "engine_name", "quantize"),
+    "manifest": ("Shard",),
+    "publishing": ("append_shards", "publish_shards"),
     "sources": ("TensorInfo", "list_tensors"),
     "store": ("Store", "open"),
     "verify": ("VerifyReport",),

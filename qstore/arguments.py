@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
 import numpy as np
@@ -22,14 +20,8 @@ __all__ = [
     "check_nonfinite",
     "check_out",
     "check_whole_out",
-    "is_url",
     "lies_well",
-    "without_file_scheme",
 ]
-
-
-_URL = re.compile(r"[A-Za-z][\w.+-]*(::[A-Za-z][\w.+-]*)*://")
-_FILE_SCHEME = "file://"
 
 
 def lies_well(array: NDArray[Any]) -> bool:
@@ -155,19 +147,3 @@ def as_text(name: str, text: str, limit: int) -> str:
     if len(text.encode()) > limit or "\0" in text:
         raise SourceError(f"{name} must have at most {limit} bytes of UTF-8 and no NUL, found {text[:80]!r}…")
     return text
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """True for what is not a file of this machine: ``s3://bucket/x``, ``simplecache::https://host/x``.
-
-    Examples
-    --------
-    >>> is_url("https://host/words.h5"), is_url("words.h5"), is_url("file:///tmp/words.h5")
-    (True, False, False)
-    """
-    return isinstance(path, str) and _URL.match(path) is not None and not path.startswith(_FILE_SCHEME)
-
-
-def without_file_scheme(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The path in ``file:///path``, as fsspec takes it (nothing is decoded); any other path as it is."""
-    return path.removeprefix(_FILE_SCHEME) if isinstance(path, str) else path

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .indexing import ALL
+from .keys import KeyIndex
 from .layout import Facts
+from .manifest import Shard
 from .progress import Progress
 from .verify import VerifyReport
 
@@ -39,10 +41,13 @@ class Backing(ABC):
         Where it was opened, as messages and users see it.
     facts : Facts
         Shape, version, content id and origin.
+    shards : tuple of Shard
+        The files, in the order of their rows.
     """
 
     path: str
     facts: Facts
+    shards: tuple[Shard, ...]
 
     @abstractmethod
     def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -95,6 +100,10 @@ class Backing(ABC):
     @abstractmethod
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
         """One dataset as a whole; a QStoreError that says what to use where it does not lie in one piece."""
+
+    @abstractmethod
+    def key_index(self) -> KeyIndex:
+        """The keys of the rows; IndexError where they have none."""
 
     @abstractmethod
     def verify(self, progress: Progress = None) -> VerifyReport:

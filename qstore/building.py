@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from . import kernels, layout
 from .errors import SourceError
+from .key_supply import check_all_taken, given_keys, inline_keys
 from .outputs import check_output
+from .packed_keys import KeyKind, KeyStream
 from .progress import Progress, rows_progress
 from .quantization import item_size
 from .sources import QuantizedSource, RowSource, Source, are_paths, open_source
@@ -46,7 +48,7 @@ class BuildPlan:
         None where only reading to the end can tell.
     dim : int
     source_bytes, file_bytes : int or None
-        Size of the matrix in its source's type, and of the store.
+        Size of the matrix in its source's type, and of the store; that is unknown where rows have keys, too.
     """
 
     path: str
@@ -78,6 +80,8 @@ class BuildReport:
         Wall-clock time.
     engine : str
         Name of the kernel engine that was used.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are, if they have any.
     """
 
     path: str
@@ -90,6 +94,7 @@ class BuildReport:
     file_bytes: int
     seconds: float
     engine: str
+    key_kind: KeyKind | None = None
 
 
 def build(
@@ -97,12 +102,14 @@ def build(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     threads: int | None = None,
     progress: Progress = None,
     overwrite: bool = False,
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
+    duplicates: Literal["error", "first"] = "error",
 ) -> BuildReport:
     """Build a store from any source, in flat memory.
 
@@ -116,8 +123,12 @@ def build(
         The store to make.
     tensor : str, optional
         Which tensor of the source (of each, in a list); needed where it holds several 2-D ones.
+    keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
+        A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
+        file of them (see :func:`.key_files.read_key_file`). By default those that the source itself has
+        (word2vec, GloVe, fastText; Parquet with a column ``key``); False leaves these out.
     rows : slice or (start, stop), optional
-        Only these rows.
+        Only these rows, and their keys.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
@@ -130,6 +141,8 @@ def build(
         with the source unless that is an unchanged file.
     nonfinite : {"error", "zero"}
         What to do about NaN and infinities: stop, or store 0.
+    duplicates : {"error", "first"}
+        What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
 
     Returns
     -------
@@ -138,7 +151,8 @@ def build(
     Raises
     ------
     SourceError, TensorError, NonFiniteError
-        The source cannot be read, names are ambiguous or unknown, or values are not finite.
+        The source cannot be read, names are ambiguous or unknown, values are not finite; there are fewer or
+        more keys than rows, or two rows have the same key.
     ExistsError, BusyError, OutputError
         The output exists, is being written, or cannot be written.
     ResumeError
@@ -156,8 +170,10 @@ def build(
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
+        stream = given_keys(keys, matrix, first)
         identity = matrix.fingerprint()
         stamp = None if identity is None else identity.pop("mtime_ns", None)
+        parameters = {"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite}
         with Writer(
             path,
             matrix.dim,
@@ -169,14 +185,21 @@ def build(
             threads=threads,
             tensor=matrix.name,
             source_dtype=matrix.dtype,
-            parameters={"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite},
+            parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
+            duplicates=duplicates,
         ) as writer:
             resumed = writer.rows
             if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
                 writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
+            if stream is not None:
+                writer.check_keys(stream)
             with rows_progress(progress, None if last is None else last - first, resumed) as on_rows:
-                _fill(writer, matrix, first, last, on_rows)
+                if matrix.keyed and keys is None:
+                    _fill_keyed(writer, matrix, first, last, on_rows)
+                else:
+                    _fill(writer, matrix, first, last, on_rows, stream)
+            check_all_taken(stream, first + writer.rows, matrix, last is None)
             matrix.check_unchanged()
         return BuildReport(
             path=str(writer.path),
@@ -189,6 +212,7 @@ def build(
             file_bytes=os.stat(writer.path).st_size,
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
+            key_kind=writer.key_kind,
         )
 
 
@@ -197,18 +221,20 @@ def plan(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows)
+        return planned(matrix, _absolute(path), rows, keys)
 
 
-def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None) -> BuildPlan:
+def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any) -> BuildPlan:
     """Plan of the store of an open source."""
     first, last = row_range(rows, matrix.rows)
+    keyed = given_keys(keys, matrix, first) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
     return BuildPlan(
         path=str(path),
@@ -218,7 +244,7 @@ def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None) ->
         dim=matrix.dim,
         source_bytes=None if count is None else source_bytes(count, matrix.dim, matrix.dtype),
         file_bytes=None
-        if count is None
+        if count is None or keyed
         else layout.compose(count, matrix.dim, {"content_id": "0" * 32}).size,
     )
 
@@ -233,18 +259,34 @@ def check_places(source: Any, path: Path, overwrite: bool) -> None:
 
 
 def _fill(
-    writer: Writer, matrix: Source, first: int, last: int | None, on_rows: Callable[[int], object]
+    writer: Writer,
+    matrix: Source,
+    first: int,
+    last: int | None,
+    on_rows: Callable[[int], object],
+    keys: KeyStream | None,
 ) -> None:
+    writer.expect_keys(keys)  # kept where not one row comes, too
     if isinstance(matrix, QuantizedSource):
         for codes, scales in matrix.coded_chunks(first, last):
-            writer.append_codes(codes, scales)
+            writer.append_codes(codes, scales, keys and keys.take(len(codes)))
             on_rows(len(codes))
         return
     if isinstance(matrix, RowSource):
-        writer.append_rows(matrix.read, first + writer.rows, matrix.rows if last is None else last, on_rows)
+        stop = matrix.rows if last is None else last
+        writer.append_rows(matrix.read, first + writer.rows, stop, on_rows, keys)
         return
     for chunk in limited(matrix.chunks(first), None if last is None else last - first):
-        writer.append(chunk)
+        writer.append(chunk, keys and keys.take(len(chunk)))
+        on_rows(len(chunk))
+
+
+def _fill_keyed(
+    writer: Writer, matrix: Source, first: int, last: int | None, on_rows: Callable[[int], object]
+) -> None:
+    """With the keys that the source itself carries."""
+    for chunk, keys in inline_keys(matrix, first, None if last is None else last - first):
+        writer.append(chunk, keys)
         on_rows(len(chunk))
 
 

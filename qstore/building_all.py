@@ -46,12 +46,14 @@ def build_all(
     directory: str | os.PathLike[str],
     tensor: str = "*",
     *,
+    keys: Any = None,
     rows: Rows = None,
     threads: int | None = None,
     progress: Progress = None,
     overwrite: bool = False,
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
+    duplicates: Literal["error", "first"] = "error",
 ) -> list[BuildReport]:
     """Build one store of each tensor whose name matches a pattern, named after it.
 
@@ -70,11 +72,13 @@ def build_all(
     tensor : str
         ``*`` stands for anything, ``?`` for one character, ``[…]`` for one of several. What matches but is
         no matrix that can be quantized is left out.
+    keys : sequence of str or int, ndarray of int64, path-like or False, optional
+        As for :func:`qstore.build`, the same for each tensor.
     rows : slice or (start, stop), optional
         Only these rows, of each tensor.
     progress : bool or callable, optional
         True shows one bar on stderr for all; a callable gets (rows done, rows in all) of all.
-    threads, overwrite, resume, nonfinite
+    threads, overwrite, resume, nonfinite, duplicates
         As for :func:`qstore.build`.
 
     Returns
@@ -105,7 +109,7 @@ def build_all(
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        kept = {} if overwrite else _compare(source, tables, rows, on_rows)
+        kept = {} if overwrite else _compare(source, tables, keys, rows, on_rows)
         _make_directory(Path(directory))
         reports = []
         for table in tables:
@@ -116,12 +120,14 @@ def build_all(
                         source,
                         table.path,
                         tensor=table.tensor.name,
+                        keys=keys,
                         rows=rows,
                         threads=threads,
                         progress=share.advance,
                         overwrite=overwrite,
                         resume=resume,
                         nonfinite=nonfinite,
+                        duplicates=duplicates,
                     )
             reports.append(report)
     return reports
@@ -132,6 +138,7 @@ def plan_all(
     directory: str | os.PathLike[str],
     tensor: str = "*",
     *,
+    keys: Any = None,
     rows: Rows = None,
     overwrite: bool = False,
 ) -> list[BuildPlan]:
@@ -141,7 +148,7 @@ def plan_all(
     plans = []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            plans.append(planned(matrix, table.path, rows))
+            plans.append(planned(matrix, table.path, rows, keys))
     return plans
 
 
@@ -239,18 +246,23 @@ def _in_the_way(table: _Table, reason: str) -> ExistsError:
 
 
 def _compare(
-    source: Any, tables: list[_Table], rows: Rows, on_rows: Callable[[int], object]
+    source: Any, tables: list[_Table], keys: Any, rows: Rows, on_rows: Callable[[int], object]
 ) -> dict[Path, BuildReport]:
     """Reports of the stores that are there and hold what the source holds."""
-    return {table.path: _kept(source, table, rows, on_rows) for table in tables if table.path.is_file()}
+    return {table.path: _kept(source, table, keys, rows, on_rows) for table in tables if table.path.is_file()}
 
 
-def _kept(source: Any, table: _Table, rows: Rows, on_rows: Callable[[int], object]) -> BuildReport:
+def _kept(source: Any, table: _Table, keys: Any, rows: Rows, on_rows: Callable[[int], object]) -> BuildReport:
     begun = time.perf_counter()
     with _open_existing(table) as store, _Share(on_rows, table) as share:
-        found = verify_against(store, source, tensor=table.tensor.name, rows=rows, progress=share.advance)
+        key_kind = store.key_kind
+        found = verify_against(
+            store, source, tensor=table.tensor.name, keys=keys, rows=rows, progress=share.advance
+        )
         if not found.ok:
             raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
+        if key_kind is not None and not _has_keys(source, table, keys):
+            raise _in_the_way(table, "its rows have keys, which none are given for")
     return BuildReport(
         path=str(table.path),
         tensor=table.tensor.name,
@@ -262,7 +274,15 @@ def _kept(source: Any, table: _Table, rows: Rows, on_rows: Callable[[int], objec
         file_bytes=os.stat(table.path).st_size,
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
+        key_kind=key_kind,
     )
+
+
+def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
+    if keys is not None:
+        return keys is not False
+    with open_source(source, table.tensor.name) as matrix:
+        return matrix.keyed
 
 
 class _Share:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "allocate",
+    "alone_in",
     "atomic_output",
     "free_path",
     "lock_file",
@@ -54,12 +55,13 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(error.errno, f"cannot write {path}: {reason}{advice}", str(path)) from error
 
 
-def open_regular(path: str | os.PathLike[str]) -> int:
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> int:
     """Open a regular file for reading and return its descriptor.
 
-    ``O_NONBLOCK`` keeps a FIFO from hanging the open; anything but a regular file is an `OSError`.
+    ``O_NONBLOCK`` keeps a FIFO from hanging the open; anything but a regular file is an `OSError`, and
+    without `follow` a link is none.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
         os.close(fd)
@@ -83,6 +85,26 @@ def lock_file(path: Path) -> int:
         except BaseException:
             os.close(fd)
             raise
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory, once others that do have let go of it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in {*_NO_LOCKS, errno.EBADF}:  # EBADF: NFS locks only what is open for writing
+                raise
+            warnings.warn(
+                f"{directory} has no lock: make sure that only one process publishes in it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        yield
+    finally:
         os.close(fd)
 
 
@@ -211,7 +233,7 @@ def atomic_output(path: Path, least_size: int = 0) -> Iterator[BinaryIO]:
     """
     # A name of its own: what another process writes, or left behind when it was killed, is not touched.
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
-    file = partial.open("xb")
+    file = partial.open("x+b")
     try:
         with file:
             allocate(file.fileno(), least_size)

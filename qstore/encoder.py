@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .crc import crc32
+from .checksums import crc32
 from .errors import SourceError
 from .journal import BlockRecord
 

@@ -10,12 +10,15 @@ __all__ = [
     "ExportError",
     "FormatError",
     "MissingExtraError",
+    "MissingKeyError",
+    "NoViewError",
     "NonFiniteError",
     "OutputError",
     "QStoreError",
     "RemoteError",
     "RemoteNotFoundError",
     "ResumeError",
+    "ShardError",
     "SourceError",
     "TensorError",
     "VersionError",
@@ -32,6 +35,14 @@ class FormatError(QStoreError, ValueError):
 
 class VersionError(FormatError):
     """A store was written in a newer major version of the format: upgrade qstore."""
+
+
+class ShardError(FormatError):
+    """A shard is missing, or is not the file that belongs there."""
+
+
+class NoViewError(QStoreError, AttributeError):
+    """An array of a store does not lie in one piece: ``store.parts()`` gives the pieces one by one."""
 
 
 class SourceError(QStoreError, ValueError):
@@ -99,6 +110,32 @@ class ExportError(QStoreError, ValueError):
 
 class ClosedError(QStoreError, ValueError):
     """The store or the writer has been closed."""
+
+
+class MissingKeyError(QStoreError, KeyError):
+    """Keys that no row has.
+
+    Attributes
+    ----------
+    keys : tuple
+        Some of them.
+    count : int
+        How many are missing.
+    """
+
+    def __init__(self, keys: tuple[str | int, ...], count: int, asked: int) -> None:
+        names = ", ".join(f"{key!r:.80}" for key in keys) + (", …" if count > len(keys) else "")
+        whole = f"{count} of {asked} keys are" if asked > 1 else "this key is"
+        super().__init__(f"{whole} not in the store: {names}")
+        self.keys = keys
+        self.count = count
+        self._asked = asked
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would give its repr
+
+    def __reduce__(self) -> tuple[type[MissingKeyError], tuple[tuple[str | int, ...], int, int]]:
+        return type(self), (self.keys, self.count, self._asked)
 
 
 class MissingExtraError(QStoreError, ImportError):

@@ -3,8 +3,8 @@
 It would follow whatever the file tells it to: heaps whose blocks pass through filters, for which it loads
 plug-ins, headers that go on elsewhere, shared messages, other files. Even a superblock with a wrong
 checksum makes it load every library in its plug-in folders, in search of one that can open the file.
-A store needs none of that: a superblock, the root group's header and one header for each dataset, each in
-one piece. Everything else is refused. Field names are those of the HDF5 file format specification.
+A store needs none of that: a superblock, the header of each group and one for each dataset, each in one
+piece. Everything else is refused. Field names are those of the HDF5 file format specification.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .errors import FormatError
 from .lookup3 import lookup3
 
-__all__ = ["Attribute", "Dataset", "ReadAt", "Root", "read_dataset", "read_root"]
+__all__ = ["Attribute", "Dataset", "ReadAt", "Root", "read_dataset", "read_links", "read_root"]
 
 ReadAt = Callable[[int, int], bytes]
 """``read(size, offset)``, as ``os.pread``: fewer bytes where the file ends earlier."""
@@ -92,7 +92,16 @@ def read_root(read: ReadAt, size: int) -> Root:
     messages = list(_messages(read, size, _ROOT_ADDRESS, "the root group", _OF_GROUPS))
     attributes = [_attribute(message.body) for message in messages if message.kind == _ATTRIBUTE]
     links = [_link(message.body) for message in messages if message.kind == _LINK]
-    return Root(_unique(attributes, "attributes"), _unique(links, "links"))
+    return Root(
+        _unique(attributes, "attributes of the root group"), _unique(links, "links of the root group")
+    )
+
+
+def read_links(read: ReadAt, size: int, address: int, name: str) -> dict[str, int | None]:
+    """Parse the header of a group and give its links; `read`, `size` and errors as for :func:`read_root`."""
+    messages = _messages(read, size, address, f"/{name}", _OF_GROUPS)
+    links = [_link(message.body) for message in messages if message.kind == _LINK]
+    return _unique(links, f"links of /{name}")
 
 
 def read_dataset(read: ReadAt, size: int, address: int, name: str) -> Dataset:
@@ -125,7 +134,7 @@ def _unpack(form: str, body: bytes, offset: int, what: str) -> tuple[Any, ...]:
 def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise FormatError(f"two {what} of the root group have one name")
+        raise FormatError(f"two {what} have one name")
     return members
 
 
@@ -189,7 +198,7 @@ def _check_plain(message: _Message, flags: int, what: str) -> None:
 
 
 def _link(body: bytes) -> tuple[str, int | None]:
-    what = "a link of the root group"
+    what = "a link of a group"
     version, flags = _unpack("<BB", body, 0, what)
     kind = _unpack("<B", body, 2, what)[0] if flags & 0x08 else 0
     position = 2 + bool(flags & 0x08) + 8 * bool(flags & 0x04) + bool(flags & 0x10)

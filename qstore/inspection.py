@@ -7,11 +7,13 @@ file.
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,39 +21,52 @@ from . import headers
 from .errors import FormatError, VersionError
 from .headers import ReadAt, Root
 from .layout import (
-    ALIGNMENT,
-    CODES_OFFSET,
     FORMAT_VERSION,
     FORMULA,
-    ITEM_SIZES,
     MOST_COLUMNS,
     NAME_LIMIT,
+    NO_PARTS,
     SIGNATURE,
+    TYPES,
     Extent,
     Facts,
+    KeyPart,
+    Parts,
+    places,
     shapes,
+    size_of,
 )
 
-__all__ = ["SHAPE_OFFSET", "Description", "inspect", "places"]
+__all__ = ["SHAPE_OFFSET", "Description", "inspect", "inspect_file"]
 
 SHAPE_OFFSET = 8208
 """Where the shape of /codes lies, as two uint64."""
 
-# Datatype messages of STD_U8LE, STD_U32LE and IEEE_F64LE. Equal bytes: no enum, odd precision or named type.
+# Datatype messages of STD_U8LE, STD_U32LE and so on. Equal bytes: no enum, odd precision or named type.
 _U8 = bytes.fromhex("10000000 01000000 00000800")
 _U32 = bytes.fromhex("10000000 04000000 00002000")
-_F64 = bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000")
-_FILE_TYPES = {"codes": _U8, "scales": _F64, "checksums": _U32}
+_FILE_TYPES = {
+    "<u1": _U8,
+    "<u4": _U32,
+    "<u8": bytes.fromhex("10000000 08000000 00004000"),
+    "<i8": bytes.fromhex("10080000 08000000 00004000"),
+    "<f8": bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000"),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Description(Facts):
     """What the checked metadata of a store's file says: also where the data of each dataset lies."""
 
     extents: dict[str, Extent]
 
 
-def inspect(read: ReadAt, size: int, path: str) -> Description:
+def inspect_file(fd: int, path: str) -> Description:
+    """Check the metadata of the regular file behind a descriptor; see :func:`inspect`."""
+    return inspect(functools.partial(os.pread, fd), os.fstat(fd).st_size, path)
+
+
+def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Description:
     """Check the metadata of a file and return what it says.
 
     Parameters
@@ -62,6 +77,9 @@ def inspect(read: ReadAt, size: int, path: str) -> Description:
         Size of the file in bytes.
     path : str
         For the messages.
+    keys : bool
+        Check the datasets of the keys, too; else only of what kind the keys are, and their places are left
+        out.
 
     Raises
     ------
@@ -72,7 +90,7 @@ def inspect(read: ReadAt, size: int, path: str) -> Description:
     """
     try:
         _check_signature(read(len(SIGNATURE), 0), size)
-        return _describe(read, size)
+        return _describe(read, size, keys)
     except FormatError as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -87,22 +105,18 @@ def _check_signature(found: bytes, size: int) -> None:
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
 
 
-def _describe(read: ReadAt, size: int) -> Description:
+def _describe(read: ReadAt, size: int, keys: bool) -> Description:
     root = headers.read_root(read, size)
     if _text(root, "format") != "qstore":
         raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
     version = _version(root)
-    codes = _dataset(read, size, root, "codes", 2)
-    rows, dim = codes.shape
+    file = _File(read, size, dict(root.links))
+    rows, dim = _dataset(file, "codes", 2).shape
     if not 1 <= dim <= MOST_COLUMNS:
-        raise FormatError(f"/codes has shape {codes.shape}, expected 1 to {MOST_COLUMNS} columns")
-    extents = {"codes": codes.extent}
-    for name, shape in shapes(rows, dim).items():
-        found = _dataset(read, size, root, name, len(shape))
-        if found.shape != shape:
-            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
-        extents[name] = found.extent
-    _check_places(rows, dim, extents)
+        raise FormatError(f"/codes has shape {(rows, dim)}, expected 1 to {MOST_COLUMNS} columns")
+    key_kind = _key_kind(file)
+    parts = Parts(keys=_key_part(file, key_kind)) if keys and key_kind else NO_PARTS
+    extents = _datasets(file, shapes(rows, dim, parts))
     if read(16, SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
@@ -114,7 +128,16 @@ def _describe(read: ReadAt, size: int) -> Description:
         content_id=_content_id(root),
         tensor=_text(root, "tensor"),
         source_dtype=_text(root, "source_dtype"),
+        key_kind=key_kind,
     )
+
+
+class _File(NamedTuple):
+    """The file, and the address of what each path leads to: None for soft, external and other links."""
+
+    read: ReadAt
+    size: int
+    links: dict[str, int | None]
 
 
 class _Dataset(NamedTuple):
@@ -122,49 +145,63 @@ class _Dataset(NamedTuple):
     extent: Extent
 
 
-def _dataset(read: ReadAt, file_size: int, root: Root, name: str, rank: int) -> _Dataset:
-    """Shape and place of a dataset that is plain in every respect."""
-    if name not in root.links:
-        raise FormatError(f"there is no dataset /{name}")
-    address = root.links[name]
+def _key_kind(file: _File) -> Literal["text", "integer"] | None:
+    """Kind of the keys, if there are any; the links to their datasets are added to those of `file`."""
+    if "keys" not in file.links:
+        return None
+    members = headers.read_links(file.read, file.size, _address(file, "keys", "group"), "keys")
+    file.links.update({f"keys/{name}": address for name, address in members.items()})
+    if ("hashes" in members) == ("ids" in members):
+        raise FormatError('/keys must have a dataset "hashes" or one "ids", and not both')
+    return "text" if "hashes" in members else "integer"
+
+
+def _key_part(file: _File, kind: Literal["text", "integer"]) -> KeyPart:
+    return KeyPart(kind, _dataset(file, "keys/bytes", 1).shape[0] if kind == "text" else 0)
+
+
+def _address(file: _File, name: str, kind: str) -> int:
+    if name not in file.links:
+        raise FormatError(f"there is no {kind} /{name}")
+    address = file.links[name]
     if address is None:
-        raise FormatError(f"/{name} is a soft or external link, expected a dataset of this file")
-    kind, shape, offset, stored = headers.read_dataset(read, file_size, address, name)
-    if kind != _FILE_TYPES[name]:
-        expected = {"codes": "uint8", "scales": "little-endian float64", "checksums": "little-endian uint32"}
-        raise FormatError(f"/{name} has the wrong type, expected {expected[name]}")
+        raise FormatError(f"/{name} is a soft or external link, expected a {kind} of this file")
+    return address
+
+
+def _datasets(file: _File, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Extent]:
+    """Places of all datasets: of these shapes, and where the format says, so that none overlap."""
+    extents = {}
+    for name, shape in wanted.items():
+        found = _dataset(file, name, len(shape))
+        if found.shape != shape:
+            raise FormatError(f"/{name} has shape {found.shape}, expected {shape}")
+        extents[name] = found.extent
+    for name, place in places(wanted).items():
+        if place.size and extents[name] != place:
+            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place.offset}")
+    return extents
+
+
+def _dataset(file: _File, name: str, rank: int) -> _Dataset:
+    """Shape and place of a dataset that is plain in every respect."""
+    address = _address(file, name, "dataset")
+    kind, shape, offset, stored = headers.read_dataset(file.read, file.size, address, name)
+    if kind != _FILE_TYPES[TYPES[name]]:
+        raise FormatError(f"/{name} has the wrong type, expected little-endian {np.dtype(TYPES[name])}")
     if shape is None or len(shape) != rank:
         raise FormatError(f"/{name} has the wrong rank, expected {rank} dimensions")
-    size = ITEM_SIZES[name]
-    for length in shape:
-        size *= length
+    size = size_of(name, shape)
     if size and offset is None:
         raise FormatError(f"/{name} has no place in the file")
     if stored != size:
         raise FormatError(f"/{name} has {stored} bytes of storage, expected {size}")
     extent = Extent(offset or 0, size)
-    if size and extent.stop > file_size:
+    if size and extent.stop > file.size:
         raise FormatError(
-            f"/{name} should end at byte {extent.stop}, found {file_size} bytes: the file is truncated"
+            f"/{name} should end at byte {extent.stop}, found {file.size} bytes: the file is truncated"
         )
     return _Dataset(shape, extent)
-
-
-def _check_places(rows: int, dim: int, extents: Mapping[str, Extent]) -> None:
-    """Every dataset lies where the format says: none overlap, and all readers see the same bytes."""
-    for name, place in places(rows, dim).items():
-        if rows and extents[name].offset != place:
-            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place}")
-
-
-def places(rows: int, dim: int) -> dict[str, int]:
-    """Where the data of each dataset of a store with rows begins; its header is `ALIGNMENT` bytes before."""
-    scales = _aligned(CODES_OFFSET + rows * dim) + ALIGNMENT
-    return {"codes": CODES_OFFSET, "scales": scales, "checksums": _aligned(scales + 8 * rows) + ALIGNMENT}
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def _text(root: Root, name: str) -> str:

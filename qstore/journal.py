@@ -8,7 +8,8 @@ Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A
 (tag, two checksums, count, checksum of these) followed by its payload. Nothing after the first frame
 that fails its checksums counts. Each frame's checksum begins with that of the header, so that frames of
 another build are none of this one's. ``SYNC`` frames say how many blocks have surely reached the disk,
-a ``MIXED`` frame that sources with different times of change have been read.
+a ``MIXED`` frame that sources with different times of change have been read. The keys of a block's rows
+stand in a frame of their own in front of it, and count with it.
 """
 
 from __future__ import annotations
@@ -25,21 +26,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .durable import lock_file, read_exactly, sync_data, write_all
+from .packed_keys import KeyBlock, KeyKind, unpacked
 
 __all__ = ["BlockRecord", "Journal"]
 
 _FRAME = struct.Struct("<4sIIQI")
 _HEADER, _BLOCK, _SYNC, _MIXED = b"qsJ1", b"blk1", b"syn1", b"mix1"
+_KEY_TAGS: dict[KeyKind, bytes] = {"text": b"ktx1", "integer": b"kid1"}
+_KEY_KINDS = {tag: kind for kind, tag in _KEY_TAGS.items()}
 _HEADER_LIMIT = 1 << 24
 
 
 class BlockRecord(NamedTuple):
-    """One block of rows: what its place in the file must hold, and its scales."""
+    """One block of rows: what its place in the file must hold, its scales, and its keys if rows have keys."""
 
     rows: int
     codes_crc: int
     scales_crc: int
     scales: NDArray[np.float64]
+    keys: KeyBlock | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in a journal."""
+        keys = 0 if self.keys is None else _FRAME.size + self.keys.lengths.nbytes + len(self.keys.data)
+        return keys + _FRAME.size + 8 * self.rows
 
 
 class Journal:
@@ -80,6 +91,9 @@ class Journal:
 
     def append(self, record: BlockRecord) -> None:
         """Add the next block."""
+        if record.keys is not None:
+            payload = record.keys.payload()
+            self._append(_KEY_TAGS[record.keys.kind], zlib.crc32(payload), 0, len(payload), payload)
         scales = record.scales.astype("<f8", copy=False).tobytes()
         self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
 
@@ -126,24 +140,47 @@ class Journal:
         self._end = self._first
         short = False
         while (frame := self._frame(self._end)) is not None:
-            tag, codes_crc, scales_crc, rows = frame
-            if tag in (_SYNC, _MIXED):
+            if frame[0] in (_SYNC, _MIXED):
                 self._end += _FRAME.size
-                self.mixed |= tag == _MIXED
-                self.synced = rows if tag == _SYNC else self.synced
+                self.mixed |= frame[0] == _MIXED
+                self.synced = frame[3] if frame[0] == _SYNC else self.synced
                 continue
-            if tag != _BLOCK or not 0 < rows <= block_rows or short:
+            record = None if short else self._record(frame, block_rows)
+            if record is None:
                 return
-            payload = read_exactly(self.fd, 8 * rows, self._end + _FRAME.size)
-            if len(payload) != 8 * rows or zlib.crc32(payload) != scales_crc:
-                return
-            self._end += _FRAME.size + len(payload)
-            short = rows < block_rows
-            yield BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"))
+            self._end += record.size
+            short = record.rows < block_rows
+            yield record
+
+    def _record(self, frame: tuple[bytes, int, int, int] | None, block_rows: int) -> BlockRecord | None:
+        """The record at the end, which begins with this frame; None where it is not intact."""
+        position, keys, kind = self._end, b"", None
+        if frame is not None and frame[0] in _KEY_KINDS:
+            found = self._payload(position, frame[3], frame[1])
+            if found is None:
+                return None
+            keys, kind = found, _KEY_KINDS[frame[0]]
+            position += _FRAME.size + len(keys)
+            frame = self._frame(position)
+        if frame is None or frame[0] != _BLOCK or not 0 < frame[3] <= block_rows:
+            return None
+        _, codes_crc, scales_crc, rows = frame
+        payload = self._payload(position, 8 * rows, scales_crc)
+        block = None if kind is None else unpacked(kind, rows, keys)
+        if payload is None or (block is None) != (kind is None):
+            return None
+        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"), block)
+
+    def _payload(self, position: int, size: int, crc: int) -> bytes | None:
+        """What the frame at `position` carries; None where it is damaged."""
+        if size > os.fstat(self.fd).st_size:
+            return None
+        payload = read_exactly(self.fd, size, position + _FRAME.size)
+        return payload if len(payload) == size and zlib.crc32(payload) == crc else None
 
     def back(self, record: BlockRecord) -> None:
         """Move the end in front of `record`, the one read last."""
-        self._end -= _FRAME.size + 8 * record.rows
+        self._end -= record.size
 
     def cut(self) -> None:
         """Drop everything behind the current end."""

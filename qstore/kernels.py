@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import quantization
+from . import key_search, quantization
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
 from .quantization import OUTPUT_TYPES, element_type
@@ -30,7 +30,9 @@ __all__ = [
     "dequantize",
     "dequantize_into",
     "engine_name",
+    "extension",
     "gather",
+    "key_engine",
     "pool",
     "quantize",
     "quantize_into",
@@ -68,6 +70,16 @@ _engine: Any = _native or quantization
 def engine_name() -> str:
     """Name of the engine in use: ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``."""
     return f"C ({_native.level()})" if _native else "NumPy"
+
+
+def extension() -> Any:
+    """The C extension; None where NumPy computes."""
+    return _native
+
+
+def key_engine() -> Any:
+    """What hashes and finds keys: the C extension, or :mod:`.key_search`."""
+    return _native or key_search
 
 
 # Inside: arguments are trusted (the extension checks them all the same) -----------------------------

@@ -7,11 +7,12 @@ What is read is checked in :mod:`.inspection`.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +28,29 @@ __all__ = [
     "DTYPE_LIMIT",
     "FORMAT_VERSION",
     "FORMULA",
-    "ITEM_SIZES",
+    "KEY_NAMES",
     "MOST_COLUMNS",
     "NAME_LIMIT",
+    "NO_PARTS",
     "SIGNATURE",
     "SUPERBLOCK_SIZE",
+    "TYPES",
     "Composition",
     "Extent",
     "Facts",
+    "KeyPart",
+    "Parts",
     "block_rows",
     "compose",
     "content_id",
+    "places",
     "shapes",
+    "size_of",
+    "version_of",
 ]
 
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
+"""The newest version that is written; :func:`version_of` tells that of one store."""
 FORMULA = "(codes - 128) * scales"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPERBLOCK_SIZE = 48
@@ -56,7 +65,49 @@ MOST_COLUMNS = 1 << 40
 """Without rows the file's size bounds nothing, and NumPy refuses shapes it cannot count in bytes."""
 
 _BLOCK_CODES = 1 << 20
-ITEM_SIZES = {"codes": 1, "scales": 8, "checksums": 4}
+
+KEY_NAMES = {
+    "text": ("hashes", "rows", "offsets", "bytes", "checksums"),
+    "integer": ("ids", "sorted", "rows", "checksums"),
+}
+"""The datasets of the group ``/keys``, in the order they are made; the first one tells the kind of keys."""
+
+TYPES = {
+    "codes": "<u1",
+    "scales": "<f8",
+    "checksums": "<u4",
+    "keys/hashes": "<u8",
+    "keys/rows": "<i8",
+    "keys/offsets": "<i8",
+    "keys/bytes": "<u1",
+    "keys/ids": "<i8",
+    "keys/sorted": "<i8",
+    "keys/checksums": "<u4",
+}
+"""Element type of each dataset, in NumPy's words."""
+
+
+class KeyPart(NamedTuple):
+    """What the shapes of the key datasets follow from, besides the number of rows.
+
+    Attributes
+    ----------
+    kind : {"text", "integer"}
+    text_bytes : int
+        Bytes of all texts together, in UTF-8; 0 for integers.
+    """
+
+    kind: Literal["text", "integer"]
+    text_bytes: int
+
+
+class Parts(NamedTuple):
+    """What a store may have or not; None: it has not."""
+
+    keys: KeyPart | None = None
+
+
+NO_PARTS = Parts()
 
 
 class Extent(NamedTuple):
@@ -71,7 +122,7 @@ class Extent(NamedTuple):
         return self.offset + self.size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a store says of itself.
 
@@ -85,6 +136,8 @@ class Facts:
         32 hexadecimal digits.
     tensor, source_dtype : str
         What it was built from; empty if unknown.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are, if they have any.
     """
 
     rows: int
@@ -93,6 +146,7 @@ class Facts:
     content_id: str
     tensor: str
     source_dtype: str
+    key_kind: Literal["text", "integer"] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,20 +185,62 @@ def block_count(rows: int, dim: int) -> int:
     return -(-rows // block_rows(dim))
 
 
-def shapes(rows: int, dim: int) -> dict[str, tuple[int, ...]]:
-    """Shape of each dataset, in the order they are made."""
-    return {"codes": (rows, dim), "scales": (rows,), "checksums": (block_count(rows, dim), 2)}
+def shapes(rows: int, dim: int, parts: Parts = NO_PARTS) -> dict[str, tuple[int, ...]]:
+    """Shape of each dataset, in the order they are made. Members of a group are called ``group/name``."""
+    found: dict[str, tuple[int, ...]] = {
+        "codes": (rows, dim),
+        "scales": (rows,),
+        "checksums": (block_count(rows, dim), 2),
+    }
+    if parts.keys is not None:
+        names = KEY_NAMES[parts.keys.kind]
+        special = {"offsets": rows + 1, "bytes": parts.keys.text_bytes, "checksums": len(names) - 1}
+        found |= {f"keys/{name}": (special.get(name, rows),) for name in names}
+    return found
 
 
-def content_id(rows: int, dim: int, checksums: NDArray[np.uint32]) -> str:
-    """Identity of the content: 32 hexadecimal digits over shape and checksums.
+def size_of(name: str, shape: tuple[int, ...]) -> int:
+    """Bytes of the data of a dataset."""
+    return math.prod(shape) * int(TYPES[name][-1])
 
-    The same matrix gives the same id on every machine. It tells contents apart; it is no signature.
+
+def places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Extent]:
+    """Where the data of each dataset lies: it follows from the shapes.
+
+    Each dataset, and each group before its members, has its header at the next multiple of 4096; the data
+    begins 4096 bytes behind the header. The offset of a dataset without data is 0.
+    """
+    found: dict[str, Extent] = {}
+    position, group = CODES_OFFSET - ALIGNMENT, ""
+    for name, shape in shapes.items():
+        previous, group = group, name.rpartition("/")[0]
+        if group and group != previous:
+            position += ALIGNMENT
+        data, size = position + ALIGNMENT, size_of(name, shape)
+        found[name] = Extent(data if size else 0, size)
+        position = -(-(data + size) // ALIGNMENT) * ALIGNMENT
+    return found
+
+
+def version_of(parts: Parts) -> tuple[int, int]:
+    """The lowest version of the format that has these parts."""
+    return FORMAT_VERSION if parts.keys is not None else (1, 0)
+
+
+def content_id(
+    rows: int, dim: int, checksums: NDArray[np.uint32], key_checksums: NDArray[np.uint32] | None = None
+) -> str:
+    """Identity of the content: 32 hexadecimal digits over shape and checksums, those of the keys included.
+
+    The same matrix with the same keys gives the same id on every machine. It tells contents apart; it is no
+    signature.
     """
     import hashlib  # loads OpenSSL: 4 ms that reading rows does not need
 
     digest = hashlib.sha256(b"qstore content 1\n" + struct.pack("<QQ", rows, dim))
     digest.update(np.ascontiguousarray(checksums, dtype="<u4").tobytes())
+    if key_checksums is not None:
+        digest.update(b"keys\n" + np.ascontiguousarray(key_checksums, dtype="<u4").tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -175,7 +271,7 @@ class _SparseFile(io.RawIOBase):
         return self.size
 
 
-def compose(rows: int, dim: int, attributes: Mapping[str, str]) -> Composition:
+def compose(rows: int, dim: int, attributes: Mapping[str, str], parts: Parts = NO_PARTS) -> Composition:
     """Make the metadata of a store.
 
     Parameters
@@ -184,6 +280,8 @@ def compose(rows: int, dim: int, attributes: Mapping[str, str]) -> Composition:
         Shape of the matrix; `rows` may be 0.
     attributes : mapping
         ``content_id`` and, where they are known, ``tensor`` and ``source_dtype``.
+    parts : Parts
+        What the store has besides the matrix.
 
     Notes
     -----
@@ -194,11 +292,12 @@ def compose(rows: int, dim: int, attributes: Mapping[str, str]) -> Composition:
 
     memory = _SparseFile()
     file_id = h5f.create(b"store", h5f.ACC_TRUNC, _creation_list(), _access_list(memory))
-    extents = {name: _create_dataset(file_id, name, shape) for name, shape in shapes(rows, dim).items()}
-    _create_attributes(file_id, attributes)
+    wanted = shapes(rows, dim, parts)
+    extents = _create_datasets(file_id, wanted)
+    _create_attributes(file_id, attributes, version_of(parts))
     file_id.close()
-    if rows and extents["codes"].offset != CODES_OFFSET:
-        raise FormatError(f"HDF5 placed the codes at {extents['codes'].offset}, not at {CODES_OFFSET}")
+    if extents != places(wanted):
+        raise FormatError(f"HDF5 placed the data at {extents}, expected {places(wanted)}")
     segments = sorted(memory.segments.items(), reverse=True)
     return Composition(segments, extents, memory.size)
 
@@ -222,28 +321,43 @@ def _creation_list() -> h5py.h5p.PropFCID:
     return creation
 
 
-def _create_dataset(file_id: h5py.h5f.FileID, name: str, shape: tuple[int, ...]) -> Extent:
-    from h5py import h5d, h5p, h5s
+def _create_datasets(file_id: h5py.h5f.FileID, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Extent]:
+    groups = {"": file_id}  # an open one would keep the file from closing: they go with this function
+    extents = {}
+    for path, shape in wanted.items():
+        group, _, name = path.rpartition("/")
+        if group not in groups:
+            groups[group] = _create_group(file_id, group)
+        extents[path] = _create_dataset(groups[group], name, path, shape)
+    return extents
+
+
+def _create_group(file_id: h5py.h5f.FileID, name: str) -> h5py.h5g.GroupID:
+    from h5py import h5g, h5p
+
+    creation = h5p.create(h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    return h5g.create(file_id, name.encode(), None, creation)
+
+
+def _create_dataset(
+    group: h5py.h5f.FileID | h5py.h5g.GroupID, name: str, path: str, shape: tuple[int, ...]
+) -> Extent:
+    from h5py import h5d, h5p, h5s, h5t
 
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_layout(h5d.CONTIGUOUS)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)
-    dataset = h5d.create(file_id, name.encode(), _file_type(name), h5s.create_simple(shape), creation)
-    size = ITEM_SIZES[name]
-    for length in shape:
-        size *= length
-    return Extent(dataset.get_offset() or 0, size)
+    kind = h5t.py_create(np.dtype(TYPES[path]))
+    dataset = h5d.create(group, name.encode(), kind, h5s.create_simple(shape), creation)
+    return Extent(dataset.get_offset() or 0, size_of(path, shape))
 
 
-def _file_type(name: str) -> h5py.h5t.TypeID:
-    from h5py import h5t
-
-    return {"codes": h5t.STD_U8LE, "scales": h5t.IEEE_F64LE, "checksums": h5t.STD_U32LE}[name]
-
-
-def _create_attributes(file_id: h5py.h5f.FileID, attributes: Mapping[str, str]) -> None:
+def _create_attributes(
+    file_id: h5py.h5f.FileID, attributes: Mapping[str, str], version: tuple[int, int]
+) -> None:
     from h5py import h5a, h5s, h5t
 
     scalar = h5s.create(h5s.SCALAR)
@@ -257,6 +371,6 @@ def _create_attributes(file_id: h5py.h5f.FileID, attributes: Mapping[str, str]) 
             string.set_cset(h5t.CSET_ASCII if raw.isascii() else h5t.CSET_UTF8)
             value = np.array(raw, dtype=f"S{len(raw)}")
             h5a.create(file_id, name.encode(), string, scalar).write(value, mtype=string)
-    version = h5a.create(file_id, b"version", h5t.STD_U32LE, h5s.create_simple((2,)))
-    version.write(np.array(FORMAT_VERSION, dtype=np.uint32))
+    numbers = h5a.create(file_id, b"version", h5t.STD_U32LE, h5s.create_simple((2,)))
+    numbers.write(np.array(version, dtype=np.uint32))
     h5a.create(file_id, b"zero_point", h5t.STD_U8LE, scalar).write(np.array(128, dtype=np.uint8))

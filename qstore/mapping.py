@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import mmap
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from . import durable, kernels
 from .errors import ClosedError
-from .inspection import inspect
-from .layout import Facts
+from .inspection import Description, inspect_file
+from .keys import KeyIndex, open_keys
+from .layout import TYPES, Facts
 from .paging import Pager
 
 __all__ = ["MappedStore"]
@@ -29,6 +30,10 @@ class MappedStore:
         Absolute path of the store.
     resident_scales : bool
         Read all scales into private memory now.
+    describe : callable
+        (descriptor, path) → the description of the open file, checked.
+    follow : bool
+        Whether the path may be a link.
 
     Attributes
     ----------
@@ -43,6 +48,8 @@ class MappedStore:
         The same for reads of single rows.
     spread : ndarray of float64, shape (N, D)
         The scales, as if every value had its own.
+    keys : KeyIndex or None
+        None where rows have no keys.
 
     Raises
     ------
@@ -57,13 +64,20 @@ class MappedStore:
     takes them as they are; :meth:`row_arrays` and :meth:`view` say what is wrong when one is missing.
     """
 
-    def __init__(self, path: str, resident_scales: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        resident_scales: bool = False,
+        *,
+        describe: Callable[[int, str], Description] = inspect_file,
+        follow: bool = True,
+    ) -> None:
         self.path = path
         self.resident_scales = resident_scales
-        fd = durable.open_regular(path)
+        fd = durable.open_regular(path, follow=follow)
         try:
+            self.description = describe(fd, path)
             size = os.fstat(fd).st_size
-            self.description = inspect(functools.partial(os.pread, fd), size, path)
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
@@ -79,22 +93,27 @@ class MappedStore:
 
     def _make_views(self) -> None:
         shape = (self.description.rows, self.description.dim)
-        self.codes: NDArray[np.uint8] = self._array(self._map, "codes", "u1").reshape(shape)
-        self.scales: NDArray[np.float64] = self._array(self._map, "scales", "<f8")
-        self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums", "<u4").reshape(-1, 2)
-        self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes", "u1").reshape(shape)
-        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales", "<f8")
+        self.codes: NDArray[np.uint8] = self._array(self._map, "codes").reshape(shape)
+        self.scales: NDArray[np.float64] = self._array(self._map, "scales")
+        self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
+        self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes").reshape(shape)
+        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales")
         if self.resident_scales:
             self.scales = self.row_scales = np.array(self.scales)
             self.scales.flags.writeable = False
         self.table = kernels.table(self.row_codes, self.row_scales)
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
+        self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
 
-    def _array(self, mapped: mmap.mmap, name: str, kind: str) -> NDArray[Any]:
+    def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
+        names = [name for name in self.description.extents if name.startswith("keys/")]
+        return {name.removeprefix("keys/"): self._array(mapped, name) for name in names}
+
+    def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
         offset, size = self.description.extents[name]
-        dtype = np.dtype(kind)
+        dtype = np.dtype(TYPES[name])
         return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 
     def row_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -124,6 +143,29 @@ class MappedStore:
             raise self.closed() from None
         return view
 
+    def key_index(self) -> KeyIndex:
+        """The keys.
+
+        Raises
+        ------
+        IndexError
+            There are none.
+        ClosedError
+            The file is closed.
+        """
+        try:
+            keys = self.keys
+        except AttributeError:
+            raise self.closed() from None
+        if keys is None:
+            raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
+        return keys
+
+    def scanned_keys(self) -> dict[str, NDArray[Any]]:
+        """The datasets of the keys by name, to be read from front to back; none where there are no keys."""
+        self.view("codes")
+        return self._key_arrays(self._map)
+
     def closed(self) -> ClosedError:
         """The error of reads of a closed file."""
         return ClosedError(f"the store {self.path} is closed")
@@ -139,6 +181,7 @@ class MappedStore:
         if self._map.closed:
             return
         del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
+        del self.keys
         try:
             self._map.close()
         except BufferError:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import mmap
 import resource
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MANY_ROWS", "Pager"]
+__all__ = ["MANY_ROWS", "Pager", "Steps", "Work"]
 
 Work = Callable[[int, int], object]
 
@@ -30,10 +31,53 @@ _WINDOW = 128 << 10
 _FIRST_ROWS = 16
 
 
-class Pager:
-    """Knows whether the last reads had to wait, and brings pages in ahead where they did.
+class Steps(ABC):
+    """Knows whether the last reads had to wait, and has pages brought in ahead where they did.
 
     Threads may share one: what they share is only that guess.
+
+    Parameters
+    ----------
+    dim : int
+        Bytes of the codes of one row.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._most_rows = max(1, _AHEAD_BYTES // (2 * max(dim, _PAGE)))
+        self.cold = False
+
+    @abstractmethod
+    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+        """Have these rows read, numbers from -total to before total, without waiting."""
+
+    def scattered(self, rows: NDArray[np.int64], total: int, work: Work) -> None:
+        """Call ``work(start, stop)`` over parts of `rows`, numbers from -total to before total."""
+        self._in_steps(rows.size, work, lambda start, stop: self.ask_scattered(rows[start:stop], total))
+
+    def note_few(self, rows: int, nanoseconds: int) -> None:
+        """Guess from the time that few rows took whether reading them had to wait."""
+        self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
+
+    def _in_steps(self, count: int, work: Work, ask: Callable[[int, int], None]) -> None:
+        """Small steps first: they tell whether pages are missing before many faults have been taken."""
+        start, asked, step, cold = 0, 0, _FIRST_ROWS, self.cold
+        while start < count:
+            stop = min(count, start + step)
+            step = min(16 * step, self._most_rows)
+            before = resource.getrusage(resource.RUSAGE_THREAD)
+            if cold and asked < min(count, stop + step):
+                # One step further than needed now: the disk works while this step is computed.
+                ask(max(asked, start), min(count, stop + step))
+                asked = min(count, stop + step)
+            work(start, stop)
+            after = resource.getrusage(resource.RUSAGE_THREAD)
+            cold = after.ru_majflt > before.ru_majflt or (cold and after.ru_inblock > before.ru_inblock)
+            start = stop
+        self.cold = cold
+
+
+class Pager(Steps):
+    """Brings in the pages of one mapped file.
 
     Parameters
     ----------
@@ -46,41 +90,15 @@ class Pager:
     """
 
     def __init__(self, mapped: mmap.mmap, codes_offset: int, dim: int, scales_offset: int | None) -> None:
+        super().__init__(dim)
         self._map = mapped
         self._tables = [(codes_offset, dim)]
         if scales_offset is not None:
             self._tables.append((scales_offset, 8))
-        self._most_rows = max(1, _AHEAD_BYTES // (2 * max(dim, _PAGE)))
-        self.cold = False
-
-    def scattered(self, rows: NDArray[np.int64], total: int, work: Work) -> None:
-        """Call ``work(start, stop)`` over parts of `rows`, numbers from -total to before total."""
-        self._in_steps(rows.size, work, lambda start, stop: self._ask_scattered(rows[start:stop], total))
-
-    def note_few(self, rows: int, nanoseconds: int) -> None:
-        """Guess from the time that few rows took whether reading them had to wait."""
-        self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
 
     def sequential(self, first: int, rows: int, work: Work) -> None:
         """Call ``work(start, stop)`` over parts of the `rows` rows from `first` on, counted from 0."""
         self._in_steps(rows, work, lambda start, stop: self.ask(first + start, first + stop))
-
-    def _in_steps(self, count: int, work: Work, ask: Callable[[int, int], None]) -> None:
-        """Small steps first: they tell whether pages are missing before many faults have been taken."""
-        start, asked, step, cold = 0, 0, _FIRST_ROWS, self.cold
-        while start < count:
-            stop = min(count, start + step)
-            step = min(8 * step, self._most_rows)
-            before = resource.getrusage(resource.RUSAGE_THREAD)
-            if cold and asked < min(count, stop + step):
-                # One step further than needed now: the disk works while this step is computed.
-                ask(max(asked, start), min(count, stop + step))
-                asked = min(count, stop + step)
-            work(start, stop)
-            after = resource.getrusage(resource.RUSAGE_THREAD)
-            cold = after.ru_majflt > before.ru_majflt or (cold and after.ru_inblock > before.ru_inblock)
-            start = stop
-        self.cold = cold
 
     def ask(self, first: int, last: int) -> None:
         """Have the rows `first` to before `last` read, without waiting."""
@@ -90,7 +108,8 @@ class Pager:
             for begin in range(start, stop, _WINDOW):
                 self._map.madvise(mmap.MADV_WILLNEED, begin, min(_WINDOW, stop - begin))
 
-    def _ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+        """See :meth:`Steps.ask_scattered`."""
         ordered = np.sort(np.where(rows < 0, rows + total, rows))
         for offset, size in self._tables:
             starts = offset + ordered * size

@@ -12,17 +12,23 @@ from numpy.typing import NDArray
 from . import kernels
 from .backing import Backing, Part
 from .indexing import ALL
+from .manifest import Shard
 from .mapping import MappedStore
 from .paging import MANY_ROWS, Pager
 from .progress import Progress
 from .quantization import ZERO_POINT
 from .verify import VerifyReport, verify_parts
 
-__all__ = ["LocalStore", "gather", "read_by_numpy", "read_slice"]
+__all__ = ["LocalStore", "fill_slice", "gather", "read_by_numpy", "read_slice"]
 
 
 class LocalStore(MappedStore, Backing):
     """The data of a store that is one file of this machine."""
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:  # type: ignore[override]
+        """One: the file itself."""
+        return (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
 
     def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_row`: one row with the least Python in the way."""
@@ -92,7 +98,8 @@ class LocalStore(MappedStore, Backing):
         """See :meth:`.Backing.verify`."""
         rows, dim = self.facts.rows, self.facts.dim
         parts, checksums = self.parts(0, rows), self.view("checksums")
-        return verify_parts(parts, rows, dim, checksums, self.facts.content_id, progress)
+        keys = self.scanned_keys()
+        return verify_parts(parts, rows, dim, checksums, self.facts.content_id, progress, keys)
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""
@@ -101,8 +108,14 @@ class LocalStore(MappedStore, Backing):
 
 def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Rows at a constant distance."""
+    out = np.empty(mapping.view("codes")[rows, columns].shape, dtype)
+    fill_slice(mapping, rows, columns, out)
+    return out
+
+
+def fill_slice(mapping: MappedStore, rows: slice, columns: slice, out: NDArray[Any]) -> None:
+    """Fill `out` with rows at a constant distance."""
     codes, scales = mapping.view("codes")[rows, columns], mapping.view("scales")[rows]
-    out = np.empty(codes.shape, dtype)
 
     def work(start: int, stop: int) -> None:
         kernels.dequantize_into(codes[start:stop], scales[start:stop], out[start:stop])
@@ -112,7 +125,6 @@ def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtyp
         mapping.pager.sequential(first, len(codes), work)
     else:
         work(0, len(codes))
-    return out
 
 
 def gather(

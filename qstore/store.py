@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing
-from .arguments import as_row_numbers, as_weights, check_whole_out, is_url, without_file_scheme
+from . import indexing, naming
+from .arguments import as_row_numbers, as_weights, check_whole_out
 from .backing import Backing, Part
 from .errors import FormatError
+from .manifest import Shard
+from .opening import CACHE_BYTES, open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
-from .reading import LocalStore
 from .verify import VerifyReport
 
 __all__ = ["Store", "open"]
@@ -30,6 +31,10 @@ class Store:
     Made by :func:`qstore.open`. Indexing follows NumPy's rules and raises NumPy's exceptions; what it
     returns are fresh arrays of :attr:`dtype`. Values are ``(codes - 128) * scales`` in float64,
     rounded once to that dtype.
+
+    Where rows have text keys, these index, too: ``store["queen"]``, ``store[["queen", "king"]]``; and
+    ``"queen" in store`` tells whether there is such a row. Numbers always mean rows: :meth:`rows_of` finds
+    keys that are numbers.
 
     Any number of threads and forked processes may use one store. Pickling sends the path and the
     content id. Rows stay readable when the file is replaced or unlinked; truncating it in place kills
@@ -94,8 +99,25 @@ class Store:
         return self._mapping.facts.version
 
     @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files of the store in the order of their rows; one where it is a single file."""
+        return self._mapping.shards
+
+    @property
+    def key_kind(self) -> Literal["text", "integer"] | None:
+        """What the keys of the rows are; None where rows have none."""
+        return self._mapping.facts.key_kind
+
+    @property
     def codes(self) -> NDArray[np.uint8]:
-        """The codes, shape (N, D): a read-only view of the file."""
+        """The codes, shape (N, D): a read-only view of the file.
+
+        Raises
+        ------
+        NoViewError
+            They do not lie in one piece: there are several files (which goes for :attr:`scales` and
+            :attr:`checksums`, too), or they are behind a URL. See :meth:`parts`.
+        """
         return self._mapping.view("codes")
 
     @property
@@ -121,6 +143,8 @@ class Store:
             return self._mapping.read_row(key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
+            if naming.is_named(key):
+                return self[naming.numbered(self._mapping, key)]
             return self._mapping.read_by_numpy(key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
@@ -300,7 +324,7 @@ class Store:
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """Compare every block with its checksums; the structure was checked on opening.
+        """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
@@ -311,6 +335,73 @@ class Store:
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
+
+    # Keys -----------------------------------------------------------------------------------------
+
+    def rows_of(self, keys: Any, default: int | None = None) -> NDArray[np.int64]:
+        """Find rows by their keys, in the file as it is mapped: nothing is loaded, all processes share it.
+
+        Behind a URL, all keys are fetched the first time, and kept: 24 bytes a row and the texts.
+
+        Parameters
+        ----------
+        keys : sequence of str, or array_like of int, shape (n,)
+            As :attr:`key_kind` says.
+        default : int, optional
+            Stands for the row of a key that is not there. Give a number that is no row, such as -1, and do
+            not index with it.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        MissingKeyError
+            A `KeyError`: some keys are not there, and there is no `default`.
+        IndexError
+            The rows of this store have no keys.
+        TypeError, ValueError
+            Keys of another kind; text with half of a surrogate pair.
+        FormatError
+            The index is damaged, where it was looked at.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build([[1.0, 0.5], [2.0, -2.0]], path, keys=["king", "queen"])
+        >>> store = qstore.open(path)
+        >>> store.rows_of(["queen", "pawn", "king"], default=-1)
+        array([ 1, -1,  0])
+        >>> store["queen"], "pawn" in store, store.key_of(0)
+        (array([ 2., -2.], dtype=float32), False, 'king')
+        """
+        return naming.rows_of(self._mapping, keys, default)
+
+    def key_of(self, row: Any) -> Any:
+        """Key of a row, or keys of several.
+
+        Parameters
+        ----------
+        row : int, slice or array_like of int, shape (n,)
+            Negative numbers count from the end.
+
+        Returns
+        -------
+        str or int, or list of str or ndarray of int64 of length n
+
+        Raises
+        ------
+        IndexError
+            A row is out of range, or the rows of this store have no keys.
+        FormatError
+            The keys are damaged, where they were looked at.
+        """
+        return naming.key_of(self._mapping, row)
+
+    def __contains__(self, key: Any) -> bool:
+        return naming.contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -340,19 +431,23 @@ class Store:
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    cache_bytes: int = 64 << 20,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Store:
     """Open a store for reading.
 
     Parameters
     ----------
-    path : path-like or str
-        A file that :func:`qstore.build` or :class:`qstore.Writer` made, or its URL: ``https://``, ``s3://``
-        or whatever fsspec knows. What is behind a URL is read in ranges, see docs/scale.md.
+    path : path-like, or list of path-like
+        A file that :func:`qstore.build` or :class:`qstore.Writer` made. Or several, read as one store whose
+        rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
+        files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
+        ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
+        is first read; of a list or pattern, all headers are read now. Or the URL of a file: ``https://``,
+        ``s3://`` or whatever fsspec knows, which is read in ranges, see docs/scale.md.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
         one page read (behind a URL: one request) instead of two; worth it for scattered reads of a file
@@ -371,22 +466,17 @@ def open(
     ------
     FormatError, VersionError
         The file is not a valid store, or of a newer version.
+    ShardError
+        A file of several is missing, or not the one that was published.
     MissingExtraError
         A URL needs libraries that are not installed.
     RemoteError
-        What is behind a URL cannot be read; an OSError too.
+        What is behind a URL cannot be read, or a URL is in a list; an OSError too.
     OSError
         The file is not there or cannot be read.
     """
-    if is_url(path):
-        from .remote import RemoteStore
-
-        remote = RemoteStore(str(path), storage_options, cache_bytes, resident_scales)
-        return Store(remote, np.dtype(np.float32))
-    if storage_options:
-        raise ValueError(f"storage_options are for URLs, and {path!r} is none")
-    path = without_file_scheme(path)
-    return Store(LocalStore(os.path.abspath(os.fsdecode(path)), resident_scales), np.dtype(np.float32))
+    backing = open_backing(path, resident_scales, storage_options, cache_bytes)
+    return Store(backing, np.dtype(np.float32))
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

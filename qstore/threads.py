@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["SPLIT_VALUES", "in_parts", "processors"]
+__all__ = ["SPLIT_VALUES", "in_order", "in_parts", "processors"]
 
 # A request that reads fewer codes than this stays on the caller's thread: handing a part to another one
 # costs 30 to 100 us, and this many codes take about 250 us in C.
 SPLIT_VALUES = 1 << 21
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _executor: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
@@ -69,3 +74,23 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
     for error in errors:
         if error is not None:
             raise error
+
+
+def in_order(task: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
+    """Yield ``task(item)`` of each item in order, a few computed ahead; none is under way at the end."""
+    if threads == 1:
+        yield from map(task, items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    waiting = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="qstore-work") as pool:
+        # Two a thread under way keep all busy while the oldest is waited for.
+        running = deque(pool.submit(task, item) for item in islice(waiting, 2 * threads))
+        try:
+            while running:
+                result = running.popleft().result()
+                running.extend(pool.submit(task, item) for item in islice(waiting, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -8,17 +8,19 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import durable, layout
-from .crc import crc32
+from .checksums import crc32
 from .errors import OutputError
 from .journal import BlockRecord, Journal
+from .key_index import KeyIndexWriter
 from .origin import Origin
 from .outputs import check_output, journal_path, partial_path
+from .packed_keys import KeyBlock, KeyKind
 from .windows import WindowedWriter
 
 if TYPE_CHECKING:
@@ -52,13 +54,19 @@ class UnfinishedStore:
         Go on with what an interrupted build left behind.
     sync_bytes : int
         Bytes of codes stored between two syncs.
+    duplicates : {"error", "first"}
+        Whether the key of two rows may be the same.
 
     Attributes
     ----------
     rows : int
         Rows the interrupted build had done.
-    rest : tuple of ndarray, or None
-        Codes and scales of those behind the last whole block. They are not recorded any more.
+    rest : tuple, or None
+        Codes, scales and keys of those behind the last whole block. They are not recorded any more.
+    key_kind : {"text", "integer"} or None
+        What keys the rows have, if any; to be set before the first block is recorded.
+    key_checksums : array of uint32
+        CRC-32 of the packed keys of each recorded block.
     checksums : array of uint32
         Of the codes and the scales of each recorded block, one after the other.
     stale : bool
@@ -83,12 +91,17 @@ class UnfinishedStore:
         overwrite: bool,
         resume: bool,
         sync_bytes: int,
+        duplicates: Literal["error", "first"],
     ) -> None:
         self.path = path
         self.rows = 0
-        self.rest: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+        self.rest: tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None] | None = None
         self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.stale = False
+        self.key_kind: KeyKind | None = None
+        self.key_checksums = array("I")
+        self._text_bytes = 0
+        self._duplicates: Literal["error", "first"] = duplicates
         self._dim = dim
         self._block_rows = layout.block_rows(dim)
         self._origin = origin
@@ -150,11 +163,12 @@ class UnfinishedStore:
                 self._journal.back(record)
                 break
             self.rows += record.rows
+            self.key_kind = None if record.keys is None else record.keys.kind
             if record.rows < self._block_rows:
                 self._journal.back(record)
-                self.rest = codes, record.scales
+                self.rest = codes, record.scales, record.keys
                 break
-            self.checksums.extend((record.codes_crc, record.scales_crc))
+            self._note(record)
         self._journal.cut()
 
     def _write_again(self, block: int) -> None:
@@ -201,7 +215,7 @@ class UnfinishedStore:
 
     def _record(self, record: BlockRecord) -> None:
         self._journal.append(record)
-        self.checksums.extend((record.codes_crc, record.scales_crc))
+        self._note(record)
         self._unsynced += record.rows * self._dim
         if self._unsynced >= self._sync_bytes:
             self._sync_behind()
@@ -209,6 +223,12 @@ class UnfinishedStore:
     def _done(self) -> int:
         """Rows in whole recorded blocks."""
         return self._blocks() * self._block_rows
+
+    def _note(self, record: BlockRecord) -> None:
+        self.checksums.extend((record.codes_crc, record.scales_crc))
+        if record.keys is not None:
+            self.key_checksums.append(record.keys.crc32())
+            self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
 
     def _blocks(self) -> int:
         return len(self.checksums) // 2
@@ -264,11 +284,17 @@ class UnfinishedStore:
                 durable.free_path(journal_path(self.path))
 
     def _complete(self, rows: int) -> None:
-        """Write scales, checksums and metadata, all durable before the superblock makes it a store."""
+        """Write all but the codes, all durable before the superblock makes it a store."""
+        keys = None if self.key_kind is None else layout.KeyPart(self.key_kind, self._text_bytes)
+        parts = layout.Parts(keys=keys)
+        places = layout.places(layout.shapes(rows, self._dim, parts))
+        index = None if keys is None else KeyIndexWriter(self._fd, places, rows, keys, self._duplicates)
+        self._write_scales(places["scales"].offset, rows, index)
         checksums = np.array(self.checksums, dtype="<u4").reshape(-1, 2)
-        composition = self._compose(rows, layout.content_id(rows, self._dim, checksums))
-        self._write_scales(composition.extents["scales"].offset, rows)
-        durable.write_all(self._fd, checksums.tobytes(), composition.extents["checksums"].offset)
+        durable.write_all(self._fd, checksums.tobytes(), places["checksums"].offset)
+        key_checksums = None if index is None else index.finish()
+        content_id = layout.content_id(rows, self._dim, checksums, key_checksums)
+        composition = self._compose(rows, content_id, parts)
         *body, superblock = composition.segments
         # Blocks behind a failed one, or an earlier end, may have left something in the alignment gaps.
         for offset, data in [*body, *((gap.offset, bytes(gap.size)) for gap in composition.gaps())]:
@@ -278,14 +304,19 @@ class UnfinishedStore:
         durable.write_all(self._fd, superblock[1], superblock[0])
         os.fsync(self._fd)
 
-    def _compose(self, rows: int, content_id: str) -> layout.Composition:
-        return layout.compose(rows, self._dim, self._origin.attributes(content_id))
+    def _compose(
+        self, rows: int, content_id: str, parts: layout.Parts = layout.NO_PARTS
+    ) -> layout.Composition:
+        return layout.compose(rows, self._dim, self._origin.attributes(content_id), parts)
 
-    def _write_scales(self, offset: int, rows: int) -> None:
+    def _write_scales(self, offset: int, rows: int, index: KeyIndexWriter | None) -> None:
+        """Write the scales, and the keys by row, as the journal has kept them."""
         scales = WindowedWriter(self._fd, offset)
         gathered, found = [], 0
         for record in self._journal.records(self._block_rows):
             gathered.append(record.scales)
+            if index is not None and record.keys is not None:
+                index.add(record.keys)
             found += record.rows
             if len(gathered) == _GATHERED_BLOCKS:
                 scales.add(np.concatenate(gathered).data)

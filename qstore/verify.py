@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import layout
-from .crc import crc32
+from .checksums import crc32
+from .key_checking import key_problems
 from .progress import Progress, rows_progress
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class VerifyReport:
         Blocks whose codes or scales differ from their checksum.
     content_id_ok : bool
         The content id belongs to these checksums.
+    keys_ok : bool or None
+        The keys are whole and the index finds each; None where rows have none.
     problems : tuple of str
         The same in words.
     """
@@ -42,6 +45,7 @@ class VerifyReport:
     block_rows: int
     broken_blocks: tuple[int, ...]
     content_id_ok: bool
+    keys_ok: bool | None
     problems: tuple[str, ...]
 
 
@@ -52,10 +56,11 @@ def verify_parts(
     checksums: NDArray[np.uint32],
     content_id: str,
     progress: Progress = None,
+    keys: Mapping[str, NDArray[Any]] | None = None,
 ) -> VerifyReport:
     """Compare every block of a matrix of shape (rows, dim), given in parts, with its checksums (B, 2).
 
-    Each part but the last holds whole blocks.
+    Each part but the last holds whole blocks. The datasets of the keys are checked, too, if there are any.
     """
     step = layout.block_rows(dim)
     broken: list[int] = []
@@ -72,11 +77,21 @@ def verify_parts(
                         f"block {number} (rows {row} to {row + count - 1}): {names} differ from the checksum"
                     )
                 on_rows(count)
-    content_id_ok = layout.content_id(rows, dim, checksums) == content_id
+    in_keys = key_problems(keys) if keys else []
+    problems.extend(in_keys)
+    expected = layout.content_id(rows, dim, checksums, keys["checksums"] if keys else None)
+    content_id_ok = expected == content_id
     if not content_id_ok:
         problems.append("the content id does not belong to the checksums")
     return VerifyReport(
-        not problems, rows, len(checksums), step, tuple(broken), content_id_ok, tuple(problems)
+        ok=not problems,
+        rows=rows,
+        blocks=len(checksums),
+        block_rows=step,
+        broken_blocks=tuple(broken),
+        content_id_ok=content_id_ok,
+        keys_ok=not in_keys if keys else None,
+        problems=tuple(problems),
     )
 
 

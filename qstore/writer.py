@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike
 
 from . import layout
 from .arguments import as_count, as_matrix, as_quantized, as_text
-from .crc import crc32
+from .checksums import crc32
 from .encoder import Encoder, ReadRows, record_of
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .origin import Origin
 from .outputs import partial_path
+from .packed_keys import KeyBlock, KeyKind, KeyStream, joined, packed
 from .quantization import element_type
 from .threads import processors
 from .unfinished import UnfinishedStore
@@ -67,6 +68,8 @@ class Writer:
         :attr:`stale` is set: :meth:`check_rows` then tells whether the source is still the same.
     sync_bytes : int
         Bytes written between two syncs to disk: at most so much is done again after a power cut.
+    duplicates : {"error", "first"}
+        What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
 
     Raises
     ------
@@ -108,12 +111,15 @@ class Writer:
         parameters: dict[str, Any] | None = None,
         stamp: int | None = None,
         sync_bytes: int = 256 << 20,
+        duplicates: Literal["error", "first"] = "error",
     ) -> None:
         self._open = False
         self.path = Path(os.path.abspath(path))
         self.dim = as_count("dim", dim)
         if self.dim > layout.MOST_COLUMNS:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
+        if duplicates not in ("error", "first"):
+            raise ValueError(f'duplicates is {duplicates!r}, expected "error" or "first"')
         self._expected = None if rows is None else as_count("rows", rows, least=0)
         self._keep = resume if keep is None else keep
         origin = Origin(
@@ -132,6 +138,7 @@ class Writer:
             overwrite=overwrite,
             resume=resume,
             sync_bytes=sync_bytes,
+            duplicates=duplicates,
         )
         self._open = True
         self.stale = self._unfinished.stale
@@ -141,13 +148,15 @@ class Writer:
 
     def _begin_block(self) -> None:
         self._pending = 0
+        self._pending_keys: list[KeyBlock] = []
         self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
         self._pending_scales = np.empty(self._block_rows, np.float64)
 
     def _restore_pending(self) -> None:
         rest, self._unfinished.rest = self._unfinished.rest, None
         if rest is not None:
-            codes, scales = rest
+            codes, scales, keys = rest
+            self._pending_keys = [] if keys is None else [keys]
             self._pending = len(codes)
             self._pending_codes[: self._pending] = codes
             self._pending_scales[: self._pending] = scales
@@ -177,9 +186,34 @@ class Writer:
                 )
             report(count)
 
+    def check_keys(self, keys: KeyStream) -> None:
+        """Take the keys of the rows that were resumed from `keys`, and compare them, block by block.
+
+        Raises
+        ------
+        ResumeError
+            The first block that differs.
+        """
+        found = array("I", self._unfinished.key_checksums)
+        if self._pending_keys:
+            found.append(joined(self._pending_keys).crc32())
+        if self.rows and not found:
+            raise ResumeError(
+                f"{partial_path(self.path)} was begun without keys; start again (--restart, resume=False)"
+            )
+        for number, checksum in enumerate(found):
+            first = number * self._block_rows
+            count = min(self._block_rows, self.rows - first)
+            block = keys.take(count)
+            if block.kind != self._unfinished.key_kind or block.crc32() != checksum:
+                raise ResumeError(
+                    f"the keys have changed since {partial_path(self.path)} was begun: those of rows {first} "
+                    f"to {first + count - 1} differ; start again (--restart, resume=False)"
+                )
+
     # Taking rows in -------------------------------------------------------------------------------
 
-    def append(self, chunk: ArrayLike) -> None:
+    def append(self, chunk: ArrayLike, keys: Any = None) -> None:
         """Quantize and add rows.
 
         Parameters
@@ -187,11 +221,13 @@ class Writer:
         chunk : array_like, shape (n, dim)
             Any n, any element type that can be quantized; the same type in every chunk. It may be
             changed again once this returns.
+        keys : sequence of str, or array_like of int, length n, optional
+            A key for each row: texts or whole numbers of 64 bits. With every chunk or with none.
 
         Raises
         ------
         SourceError
-            Wrong shape or type; more rows than were announced.
+            Wrong shape or type; more rows than were announced; fewer or more keys than rows.
         NonFiniteError
             NaN or infinity. No row of the chunk's unfinished block is added then.
         """
@@ -203,9 +239,10 @@ class Writer:
         expected = self._unfinished.expect_source_dtype(lambda: name)
         if name != expected:
             raise SourceError(f"chunk has dtype {name}, expected {expected} as before; convert with astype")
-        self.append_rows(lambda first, last: values[first:last], 0, len(values))
+        stream = self._stream(keys, len(values))
+        self.append_rows(lambda first, last: values[first:last], 0, len(values), keys=stream)
 
-    def append_codes(self, codes: ArrayLike, scales: ArrayLike) -> None:
+    def append_codes(self, codes: ArrayLike, scales: ArrayLike, keys: Any = None) -> None:
         """Add rows that are quantized already, without a second rounding.
 
         Parameters
@@ -214,10 +251,14 @@ class Writer:
             Any of 0 to 255, zero point 128.
         scales : array_like of float64, shape (n,)
             Finite and not negative.
+        keys : sequence of str, or array_like of int, length n, optional
+            As for :meth:`append`.
         """
         self._check_open()
         given_codes, given_scales = as_quantized(codes, scales, self.dim)
         self._check_room(len(given_codes))
+        stream = self._stream(keys, len(given_codes))
+        self.expect_keys(stream)
         self._unfinished.expect_source_dtype(lambda: "quantized")
         done = 0
         while done < len(given_codes):
@@ -225,40 +266,73 @@ class Writer:
             held = slice(self._pending, self._pending + count)
             self._pending_codes[held] = given_codes[done : done + count]
             self._pending_scales[held] = given_scales[done : done + count]
-            self._took(count)
+            self._took(count, stream)
             done += count
 
     def append_rows(
-        self, read: ReadRows, first: int, last: int, on_rows: Callable[[int], object] | None = None
+        self,
+        read: ReadRows,
+        first: int,
+        last: int,
+        on_rows: Callable[[int], object] | None = None,
+        keys: KeyStream | None = None,
     ) -> None:
         """Quantize and add the rows `first` to before `last` that `read` gives, using all threads.
 
-        `on_rows` is called with the number of rows each time some are in.
+        `on_rows` is called with the number of rows each time some are in; `keys` gives the keys of the rows.
         """
         self._check_open()
         self._check_room(last - first)
+        self.expect_keys(keys)
         if last > first:
             self._unfinished.expect_source_dtype(lambda: str(element_type(read(first, first + 1).dtype)))
         report = on_rows or (lambda count: None)
         top = min(last, first + (-self._pending) % self._block_rows)
         bottom = max(top, last - (last - top) % self._block_rows)
-        report(self._fill_pending(read, first, top))
+        report(self._fill_pending(read, first, top, keys))
         for codes, record in self._encoder.blocks(read, top, bottom, self.rows):
-            self._unfinished.add(codes, record)
+            block = None if keys is None else keys.take(record.rows)
+            self._unfinished.add(codes, record._replace(keys=block))
             self.rows += record.rows
             report(record.rows)
-        report(self._fill_pending(read, bottom, last))
+        report(self._fill_pending(read, bottom, last, keys))
 
-    def _fill_pending(self, read: ReadRows, first: int, last: int) -> int:
+    def _stream(self, keys: Any, rows: int) -> KeyStream | None:
+        """The keys of one chunk of so many rows."""
+        if keys is None:
+            return None
+        block = packed(keys, self.rows)
+        if block.rows != rows:
+            raise SourceError(f"{block.rows} keys were given for {rows} rows, expected one for each")
+        return KeyStream([block])
+
+    @property
+    def key_kind(self) -> KeyKind | None:
+        """What the keys of the rows are; None where they have none."""
+        return self._unfinished.key_kind
+
+    def expect_keys(self, keys: KeyStream | None) -> None:
+        """All rows have keys of one kind, or none has."""
+        kind: KeyKind | None = None if keys is None else keys.kind()
+        found = self._unfinished.key_kind
+        if self.rows and kind != found:
+            raise SourceError(
+                f"keys of kind {kind} were given, expected {found}, as the {self.rows} rows before have"
+            )
+        self._unfinished.key_kind = kind
+
+    def _fill_pending(self, read: ReadRows, first: int, last: int, keys: KeyStream | None) -> int:
         count = last - first
         if count:
             held = slice(self._pending, self._pending + count)
             codes, scales = self._pending_codes[held], self._pending_scales[held]
             self._encoder.quantize(read, first, codes, scales, self.rows)
-            self._took(count)
+            self._took(count, keys)
         return count
 
-    def _took(self, count: int) -> None:
+    def _took(self, count: int, keys: KeyStream | None) -> None:
+        if keys is not None:
+            self._pending_keys.append(keys.take(count))
         self._pending += count
         self.rows += count
         if self._pending == self._block_rows:
@@ -266,8 +340,9 @@ class Writer:
 
     def _flush_pending(self) -> None:
         codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]
+        keys = joined(self._pending_keys) if self._pending_keys else None
         self._begin_block()  # the arrays of the last one are written when it suits the page cache
-        self._unfinished.add(codes, record_of(codes, scales))
+        self._unfinished.add(codes, record_of(codes, scales)._replace(keys=keys))
 
     # Finishing ------------------------------------------------------------------------------------
 

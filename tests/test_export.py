@@ -497,7 +497,7 @@ def test_the_space_reserved_is_never_more_than_the_file(
     if name == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     qstore.export(store, tmp_path / "out", format=name)
-    chosen = Selection(store, 0, 3001, None, lambda count: None)
+    chosen = Selection(store, 0, 3001, None, "text", lambda count: None)
     assert 0 <= known.least_size(chosen) <= (tmp_path / "out").stat().st_size
     assert known.least_size(chosen) in (0, store.nbytes)
 

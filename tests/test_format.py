@@ -269,6 +269,27 @@ def test_places_follow_the_rule_at_any_size(rows: int, dim: int, name_length: in
     assert made.size == sum(expected["checksums"])
 
 
+@given(st.integers(0, 10**12), st.integers(1, 2**21), st.none() | st.integers(0, 2**45))
+def test_keys_follow_the_rest_at_any_size(rows: int, dim: int, text_bytes: int | None) -> None:
+    kind = layout.KeyPart("integer", 0) if text_bytes is None else layout.KeyPart("text", text_bytes)
+    made = layout.compose(rows, dim, {"content_id": "0" * 32}, layout.Parts(keys=kind))
+    before = layout.compose(rows, dim, {"content_id": "0" * 32})
+    sizes = {"ids": 8 * rows, "sorted": 8 * rows, "rows": 8 * rows, "checksums": 12}
+    if text_bytes is not None:
+        sizes = {"hashes": 8 * rows, "rows": 8 * rows, "offsets": 8 * (rows + 1), "bytes": text_bytes}
+        sizes["checksums"] = 16
+    segments = {offset: len(data) for offset, data in made.segments}
+    end = up(before.size)
+    assert segments[end] <= 4096  # the group
+    for name, size in sizes.items():
+        header = end + 4096 if name in ("ids", "hashes") else up(end)
+        assert segments[header] == 268
+        end = header + 4096 + size
+        assert made.extents[f"keys/{name}"] == (header + 4096 if size else 0, size)
+    assert made.size == end
+    assert len(segments) == len(before.segments) + 1 + len(sizes)
+
+
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0]], ids=str)
 def test_data_lies_at_its_place_and_all_else_is_zero(tmp_path: Path, shape: tuple[int, int]) -> None:
     path = write(tmp_path / "store.h5", values_of(*shape))
@@ -385,7 +406,8 @@ def test_content_id_tells_shapes_apart_and_ignores_the_name(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def read_store() -> ReadStore:
     """The NumPy-only reader of the format page."""
-    (source, *_) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), re.DOTALL)
+    (source,) = (block for block in blocks if "def read_store" in block)
     assert "h5py" not in source
     namespace: dict[str, Any] = {}
     exec(source, namespace)

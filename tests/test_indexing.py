@@ -19,17 +19,27 @@ from qstore import indexing
 ROWS, DIM = 13, 7
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qstore.Store]:
-    path: Path = tmp_path_factory.mktemp("indexing") / "store.h5"
-    qstore.build(np.random.default_rng(1).standard_normal((ROWS, DIM)), path)
-    with qstore.open(path) as opened:
+# Where a store of several files is cut: some are empty, one has a single row.
+CUTS = (0, 0, 1, 5, 5, 12, ROWS, ROWS)
+
+
+@pytest.fixture(scope="module", params=["file", "shards"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[qstore.Store]:
+    folder: Path = tmp_path_factory.mktemp("indexing")
+    values = np.random.default_rng(1).standard_normal((ROWS, DIM))
+    qstore.build(values, folder / "store.h5")
+    paths = [folder / f"part-{number}.h5" for number in range(len(CUTS) - 1)]
+    for path, start, stop in zip(paths, CUTS, CUTS[1:], strict=False):
+        qstore.build(values[start:stop], path)
+    with qstore.open(folder / "store.h5" if request.param == "file" else paths) as opened:
         yield opened
 
 
 def reference(store: qstore.Store) -> NDArray[Any]:
     """The matrix by the formula, not by the code under test."""
-    values = (store.codes.astype(np.float64) - 128) * np.array(store.scales)[:, None]
+    codes = np.concatenate([np.empty((0, DIM), np.uint8), *(part.codes for part in store.parts())])
+    scales = np.concatenate([np.empty(0), *(part.scales for part in store.parts())])
+    values: NDArray[Any] = (codes.astype(np.float64) - 128) * scales[:, None]
     return values.astype(store.dtype)
 
 
@@ -193,6 +203,17 @@ def test_keys_of_an_empty_store(tmp_path_factory: pytest.TempPathFactory, key: A
         qstore.build(np.empty((0, DIM)), path)
     with qstore.open(path) as empty:
         check(empty, key)
+
+
+def test_keys_value_by_value() -> None:
+    """Memory goes with what is picked: a value of a matrix of 10^15 rows takes none to speak of."""
+    rows, columns = indexing.elements((10**15 - 1, -1), 10**15, DIM)
+    assert (int(rows), int(columns)) == (10**15 - 1, DIM - 1)
+    rows, columns = indexing.elements(([[3], [-1]], [0, 2]), 10**15, DIM)
+    np.testing.assert_array_equal(rows, [[3, 3], [10**15 - 1] * 2])
+    np.testing.assert_array_equal(columns, [[0, 2], [0, 2]])
+    rows, _ = indexing.elements((slice(5, 9, 2), None, 1), 10**15, DIM)
+    np.testing.assert_array_equal(rows, [[5], [7]])
 
 
 def test_what_comes_back_is_fresh(store: qstore.Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qstore.crc import crc32
+from qstore.checksums import crc32
 from qstore.journal import BlockRecord, Journal
 
 BLOCK = 4

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import qstore
-from qstore.arguments import is_url
 from qstore.cli import main
 from qstore.layout import Extent
 from qstore.remote.planning import LONGEST_GAP, LONGEST_RANGE, coalesce
 from qstore.remote.read_ahead import read_ahead
 from qstore.remote.row_cache import RowCache
+from qstore.urls import is_url
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
 
@@ -134,7 +134,8 @@ def test_a_mask_of_values(remote: qstore.Store, local: qstore.Store) -> None:
 def test_bad_keys_are_numpys_errors(remote: qstore.Store, local: qstore.Store, key: Any) -> None:
     with pytest.raises(Exception) as expected:
         local[key]
-    with pytest.raises(type(expected.value), match=re.escape(str(expected.value))):
+    words = str(expected.value).replace(local.path, remote.path)
+    with pytest.raises(type(expected.value), match=re.escape(words)):
         remote[key]
 
 
@@ -223,7 +224,7 @@ def test_the_next_piece_is_read_meanwhile() -> None:
 
 
 def test_whole_arrays(remote: qstore.Store, local: qstore.Store, server: RangeServer) -> None:
-    with pytest.raises(qstore.RemoteError, match=r"store\.parts\(\).*store\.take_codes.*store\.blocks"):
+    with pytest.raises(qstore.NoViewError, match=r"store\.parts\(\).*store\.take_codes.*store\.blocks"):
         _ = remote.codes
     equal(remote.scales, local.scales.copy())
     equal(remote.checksums, local.checksums.copy())
@@ -303,6 +304,181 @@ def test_a_scan_stays_in_a_cache_that_holds_all(url: str, server: RangeServer, l
         server.reset()
         equal(store[5], local[5])  # a scan has not driven it out
         assert server.requests == []
+
+
+# Keys -------------------------------------------------------------------------------------------------
+
+KEYED = 3000
+KIND_KEYS: dict[str, list[Any]] = {
+    "text": [f"wört {row * row}" for row in range(KEYED)],
+    "integer": [row * row - 7 for row in range(KEYED)],
+}
+
+
+@pytest.fixture(params=sorted(KIND_KEYS))
+def keyed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    values = np.random.default_rng(5).standard_normal((KEYED, 40)).astype(np.float32)
+    qstore.build(values, tmp_path / "keyed.h5", keys=KIND_KEYS[request.param])
+    return tmp_path / "keyed.h5"
+
+
+@pytest.fixture
+def keyed_url(keyed: Path, server: RangeServer) -> str:
+    server.objects["keyed.h5"] = keyed.read_bytes()
+    return server.url("keyed.h5")
+
+
+def test_keys(keyed: Path, keyed_url: str) -> None:
+    with qstore.open(keyed_url) as store, qstore.open(keyed) as local:
+        assert store.key_kind == local.key_kind
+        keys = KIND_KEYS[str(store.key_kind)]
+        equal(store.rows_of(keys[::-1]), np.arange(KEYED)[::-1])
+        unknown: Any = "no such" if store.key_kind == "text" else -8
+        equal(store.rows_of([keys[5], unknown], default=-1), np.array([5, -1]))
+        with pytest.raises(qstore.MissingKeyError, match=str(unknown)):
+            store.rows_of([unknown])
+        assert store.key_of(7) == keys[7]
+        for rows in (slice(None), slice(9, 2, -3), [5, -1]):
+            assert list(store.key_of(rows)) == list(local.key_of(rows))
+        if store.key_kind == "text":
+            assert keys[3] in store
+            assert unknown not in store
+            equal(store[keys[3]], local[3])
+            equal(store[[keys[3], keys[2]], :5], local[[3, 2], :5])
+        assert store.verify() == local.verify()
+        with pickle.loads(pickle.dumps(store)) as again:
+            equal(again.rows_of(keys[:3]), np.arange(3))
+        assert store.shards == (qstore.Shard(keyed_url, 0, KEYED, local.content_id),)
+
+
+def test_keys_are_fetched_once_and_when_they_are_used(
+    keyed: Path, keyed_url: str, server: RangeServer
+) -> None:
+    with qstore.open(keyed_url) as store, qstore.open(keyed) as local, ThreadPoolExecutor(4) as pool:
+        extents: dict[str, Extent] = local._mapping.description.extents  # type: ignore[attr-defined]
+        key_bytes = sum(extent.size for name, extent in extents.items() if name.startswith("keys/"))
+        assert len(server.requests) <= 3
+        assert server.body_bytes <= 256 << 10
+        server.reset()
+        assert list(pool.map(store.key_of, range(8))) == KIND_KEYS[str(store.key_kind)][:8]
+        assert server.body_bytes <= key_bytes + 5 * 4096
+        assert len(server.requests) <= 5 + 5
+        server.reset()
+        store.rows_of(KIND_KEYS[str(store.key_kind)])
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("kind", ["text", "integer"])
+def test_keys_of_many_rows(
+    kind: str, server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening is as cheap where checksums take more than what is read with them; ranges are never long."""
+    monkeypatch.setattr("qstore.remote.metadata.HEAD_BYTES", 4096)
+    rows = 600_000
+    keys: Any = [f"{row:x}" for row in range(rows)] if kind == "text" else np.arange(rows)[::-1] * 3
+    codes = np.full((rows, 1), 7, np.uint8)
+    qstore.build(codes.astype(np.float32), tmp_path / "x.h5", keys=keys)
+    server.objects["x"] = (tmp_path / "x.h5").read_bytes()
+    with qstore.open(server.url("x")) as store:
+        assert store.key_kind == kind
+        assert len(server.requests) == 4
+        assert server.body_bytes <= 256 << 10
+        server.reset()
+        equal(store.rows_of([keys[rows - 1], keys[1]]), np.array([rows - 1, 1]))
+        assert server.body_bytes <= 40 * rows
+        sizes = [1 + int(last) - int(first) for first, last in map(_bounds, server.requests)]
+        assert max(sizes) == LONGEST_RANGE
+        assert sum(size > 4096 for size in sizes) == sum(-(-size // LONGEST_RANGE) for size in _sizes(store))
+        assert store.verify().keys_ok
+
+
+def _bounds(asked: str) -> list[str]:
+    return asked.removeprefix("bytes=").split("-")
+
+
+def _sizes(store: qstore.Store) -> list[int]:
+    """Bytes of the datasets of the keys but the checksums."""
+    rows = len(store)
+    texts = sum(map(len, store.key_of(slice(None)))) if store.key_kind == "text" else None
+    return [8 * rows] * 3 if texts is None else [8 * rows, 8 * rows, 8 * rows + 8, texts]
+
+
+@pytest.mark.parametrize("keys", [[], [""], ["", "", ""], np.zeros(0, np.int64)], ids=str)
+def test_keys_with_nothing_in_them(keys: Any, server: RangeServer, tmp_path: Path) -> None:
+    values = np.ones((len(keys), 3), np.float32)
+    qstore.build(values, tmp_path / "x.h5", keys=keys, duplicates="first")
+    server.objects["x"] = (tmp_path / "x.h5").read_bytes()
+    with qstore.open(server.url("x")) as store:
+        assert list(store.key_of(slice(None))) == list(keys)
+        equal(store.rows_of(keys), np.zeros(len(keys), np.int64))
+        assert store.verify().keys_ok
+    assert len(server.requests) <= 2
+
+
+def test_damaged_keys(keyed: Path, keyed_url: str, server: RangeServer) -> None:
+    good = keyed.read_bytes()
+    with qstore.open(keyed) as local:
+        extents: dict[str, Extent] = local._mapping.description.extents  # type: ignore[attr-defined]
+    for name, extent in extents.items():
+        if name.startswith("keys/"):
+            content = bytearray(good)
+            content[extent.offset + extent.size // 2] ^= 4
+            server.objects["keyed.h5"] = bytes(content)
+            keyed.write_bytes(content)
+            with qstore.open(keyed_url) as store, qstore.open(keyed) as local:
+                for _ in range(2):
+                    with pytest.raises(qstore.FormatError, match=r"the keys are damaged: /keys/.* checksum"):
+                        store.key_of(0)
+                assert store.verify() == local.verify()
+                equal(store[5], local[5])
+
+
+@pytest.mark.parametrize("fault", ["truncate", "forbidden", "changed total"])
+def test_a_fault_while_keys_are_fetched(fault: Fault, keyed_url: str, server: RangeServer) -> None:
+    with qstore.open(keyed_url) as store:
+        server.misbehave(fault)
+        with pytest.raises(qstore.RemoteError, match=WORDS[fault]):
+            store.key_of(0)
+        server.fault = None
+        assert store.key_of(0) == KIND_KEYS[str(store.key_kind)][0]
+
+
+def _keys_in_child(store: qstore.Store, found: Any) -> None:
+    found.put(store.key_of([0, 9]))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_keys_after_a_fork(used: bool, keyed_url: str) -> None:
+    with qstore.open(keyed_url) as store:
+        if used:
+            store.key_of(1)
+        context = multiprocessing.get_context("fork")
+        found = context.Queue()
+        child = context.Process(target=_keys_in_child, args=(store, found))
+        child.start()
+        assert list(found.get(timeout=60)) == [KIND_KEYS[str(store.key_kind)][row] for row in (0, 9)]
+        child.join(60)
+        assert child.exitcode == 0
+        assert store.key_of(2) == KIND_KEYS[str(store.key_kind)][2]
+        found.close()
+        found.join_thread()
+
+
+def test_keys_of_another_file_system(keyed: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/keyed.h5", keyed.read_bytes())
+    with qstore.open("memory://keyed.h5") as store, qstore.open(keyed) as local:
+        assert list(store.key_of(slice(None))) == list(local.key_of(slice(None)))
+        assert store.verify() == local.verify()
+    memory.store.clear()
+
+
+def test_no_keys(remote: qstore.Store, server: RangeServer) -> None:
+    assert remote.key_kind is None
+    server.reset()
+    with pytest.raises(IndexError, match="have no keys: they are found by number only"):
+        remote.rows_of(["a"])
+    assert server.requests == []
 
 
 # Faults of servers ------------------------------------------------------------------------------------
@@ -447,11 +623,17 @@ def test_the_url_keeps_its_secrets(server: RangeServer) -> None:
 # Malformed stores -------------------------------------------------------------------------------------
 
 
+def open_with_keys(url: str) -> None:
+    """The datasets of the keys are looked at when they are first used."""
+    with qstore.open(url) as store:
+        store.key_of(0)
+
+
 def test_malformed_stores_give_the_same_errors(server: RangeServer) -> None:
     for name, (kind, words) in EXPECTED.items():
         server.objects[name] = fixture(name)
         with pytest.raises(qstore.FormatError, match=re.escape(words)) as caught:
-            qstore.open(server.url(name))
+            open_with_keys(server.url(name))
         assert type(caught.value).__name__ == kind, name
         assert str(caught.value).startswith(f"{server.url(name)}: ")
     assert len(server.requests) < 6 * len(EXPECTED)
@@ -506,6 +688,7 @@ def test_closed(url: str) -> None:
             lambda: store.scales,
         ),
         *(lambda: other.take([]), lambda: list(store.parts()), lambda: store.pool([1], [0]), store.verify),
+        *(lambda: store.key_of(0), lambda: "a" in other),
     ):
         with pytest.raises(qstore.ClosedError, match="is closed"):
             read()
@@ -663,6 +846,22 @@ def test_what_is_a_url() -> None:
     assert is_url("simplecache::https://host/x.h5")
     for path in ("x.h5", "/a://b", "file:///x.h5", "a/b://c", "C:\\x.h5", Path("s3://x")):
         assert not is_url(path)
+
+
+def test_a_url_is_no_pattern_and_goes_alone(
+    url: str, path: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    with pytest.raises(qstore.RemoteNotFoundError):
+        qstore.open(server.url("part-*.h5"))
+    with pytest.raises(qstore.RemoteError, match="is a URL, expected a file of this machine"):
+        qstore.open([path, url])
+    with pytest.raises(qstore.RemoteError, match="is a URL, expected a file of this machine"):
+        qstore.concat([url], tmp_path / "out.h5")
+    assert not list(tmp_path.iterdir())
+    with qstore.open([f"file://{path}", path]) as store:
+        assert len(store) == 2 * ROWS
+    with qstore.open(f"file://{path.parent}/sto*.h5") as store:
+        assert len(store) == ROWS
 
 
 def test_storage_options_need_a_url(path: Path) -> None:

@@ -269,7 +269,7 @@ def test_warm_reads_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pager = pager_of(store)
         asked: list[tuple[int, int]] = []
         monkeypatch.setattr(pager, "ask", lambda *rows: asked.append(rows))
-        monkeypatch.setattr(pager, "_ask_scattered", lambda rows, total: asked.append((len(rows), total)))
+        monkeypatch.setattr(pager, "ask_scattered", lambda rows, total: asked.append((len(rows), total)))
         pager.cold = True
         store.take(np.arange(0, 30_000, 3))
         assert len(asked) == 1
@@ -458,7 +458,7 @@ def test_read_only_file_and_folder(matrix: NDArray[Any], tmp_path: Path) -> None
 def test_missing_and_unreadable(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         qstore.open(tmp_path / "missing.h5")
-    with pytest.raises(OSError, match="is a directory"):
+    with pytest.raises(qstore.FormatError, match="there is no manifest"):
         qstore.open(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="not a regular file"):

@@ -27,6 +27,7 @@ const accepted_types WIDE_FLOAT = {"float32 or float64", 2, {FLOAT32, FLOAT64}};
 const accepted_types CODES = {"uint8", 1, {UINT8}};
 const accepted_types SCALES = {"float64", 1, {FLOAT64}};
 const accepted_types NUMBERS = {"int64", 1, {INT64}};
+const accepted_types HASHES = {"uint64", 1, {UINT64}};
 
 void release_buffers(held_buffers *held)
 {

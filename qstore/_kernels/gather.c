@@ -2,7 +2,7 @@
 #include "kernels.h"
 
 /* How far ahead rows are asked for: enough to hide a memory access, little enough to stay in the cache. */
-#define BYTES_AHEAD 4096
+#define BYTES_AHEAD 8192
 
 /* A row past this is the hardware prefetcher's: it has caught on by then. */
 #define PREFETCHED_BYTES 4096

@@ -172,11 +172,10 @@ static ALWAYS_INLINE size_t row_number(const vector *rows, size_t i, size_t tota
 /* Ask for the first `bytes` of a row, and its scale, ahead of use. */
 static ALWAYS_INLINE void prefetch_row(const matrix *codes, const vector *scales, size_t row, size_t bytes)
 {
-    const char *start = row_of(codes, row);
+    const uintptr_t start = (uintptr_t)row_of(codes, row), stop = start + bytes;
     __builtin_prefetch(scales->data + (ptrdiff_t)row * scales->stride, 0, INTO_L2);
-    for (size_t j = 0; j < bytes; j += 64)
-        __builtin_prefetch(start + j, 0, INTO_L2);
-    __builtin_prefetch(start + bytes - 1, 0, INTO_L2); /* an unaligned row touches one line more */
+    for (uintptr_t line = start & ~(uintptr_t)63; line < stop; line += 64)
+        __builtin_prefetch((const void *)line, 0, INTO_L2);
 }
 
 #endif

@@ -1,4 +1,6 @@
 /* The extension module qstore._native: bindings. */
+#include "keys_module.h"
+#include "parts.h"
 #include "table.h"
 
 /* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
@@ -185,7 +187,8 @@ static PyObject *set_level(PyObject *module, PyObject *name)
     Py_RETURN_NONE;
 }
 
-#define FAST(name, text) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, text}
+#define CALL(name, function, text) {#name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
+#define FAST(name, text) CALL(name, name, text)
 
 static PyMethodDef METHODS[] = {
     FAST(quantize, "quantize(values, element_type, codes, scales, zero_nonfinite, /)\n--\n\n"
@@ -194,6 +197,15 @@ static PyMethodDef METHODS[] = {
     FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.quantization.dequantize."),
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
+    FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.part_kernels.touch_parts."),
+    FAST(gather_parts, "gather_parts(firsts, total, codes, scales, rows, out, /)\n--\n\n"
+                       "As qstore.part_kernels.gather_parts; codes and scales are tuples."),
+    FAST(copy_parts, "copy_parts(firsts, total, codes, scales, rows, out, out_scales, /)\n--\n\n"
+                     "As qstore.part_kernels.copy_parts; codes and scales are tuples."),
+    CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.key_search.hash_texts."),
+    CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
+                                      "As qstore.key_search.find_texts."),
+    CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.key_search.find_ids."),
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},

@@ -26,12 +26,14 @@ static ALWAYS_INLINE void prefetch_ahead(const pool_job *job, size_t i)
                      dim < PREFETCHED_BYTES ? dim : PREFETCHED_BYTES);
 }
 
-static ALWAYS_INLINE void store_sums(const pool_job *job, const double *sums, size_t n, size_t rows, char *out,
+static ALWAYS_INLINE void store_sums(const pool_job *job, double *sums, size_t n, size_t rows, char *out,
                                      size_t column)
 {
-    double divisor = job->mean && rows > 0 ? (double)rows : 1.0;
+    if (job->mean && rows > 0) /* a division of each sum by 1 was a tenth of the time of a bag of 40 rows */
+        for (size_t j = 0; j < n; j++)
+            sums[j] /= (double)rows;
     for (size_t j = 0; j < n; j++) {
-        double value = sums[j] / divisor;
+        double value = sums[j];
         if (job->type == OUT_FLOAT64) {
             memcpy(out + 8 * (column + j), &value, sizeof value);
         } else {
@@ -96,7 +98,7 @@ static ALWAYS_INLINE TARGET_AVX512 void sum_groups_avx512(const pool_job *job, s
                                                           size_t column, size_t groups, double *sums)
 {
     __m512d sum[16];
-    const __m512d zero_point = _mm512_set1_pd(SHIFTED_ZERO_POINT);
+    const __m512d one = _mm512_set1_pd(1.0), zero_point = _mm512_set1_pd(SHIFTED_ZERO_POINT);
 #pragma GCC unroll 16
     for (size_t g = 0; g < groups; g++)
         sum[g] = _mm512_setzero_pd();
@@ -109,7 +111,9 @@ static ALWAYS_INLINE TARGET_AVX512 void sum_groups_avx512(const pool_job *job, s
 #pragma GCC unroll 16
         for (size_t g = 0; g < groups; g++) {
             __m512d shifted = shifted_codes_avx512(codes + 8 * g);
-            sum[g] = _mm512_add_pd(sum[g], _mm512_mul_pd(factor, _mm512_sub_pd(shifted, zero_point)));
+            /* the same difference, on the multiplier's ports for every other register */
+            __m512d centred = g & 1 ? _mm512_fmsub_pd(shifted, one, zero_point) : _mm512_sub_pd(shifted, zero_point);
+            sum[g] = _mm512_add_pd(sum[g], _mm512_mul_pd(factor, centred));
         }
     }
 #pragma GCC unroll 16

@@ -126,6 +126,27 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """``--keys FILE`` and ``--no-keys``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--keys",
+        metavar="FILE",
+        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json or "
+        "tokenizer.json; or whole numbers in a .npy file",
+    )
+    group.add_argument(
+        "--no-keys",
+        action="store_true",
+        help="leave out the keys that SRC itself has (word vectors, Parquet)",
+    )
+
+
+def keys_of(arguments: argparse.Namespace) -> Any:
+    """What :func:`add_keys` read, as the library takes it."""
+    return False if arguments.no_keys else arguments.keys
+
+
 def source_of(path: str, raw: str | None) -> Any:
     """What `path` is to be built from or compared with: a file, or plain rows as ``--raw`` says."""
     if raw is None:

@@ -11,9 +11,20 @@ from typing import Any
 from ..building import BuildPlan, BuildReport, build, plan
 from ..building_all import build_all, plan_all
 from ..errors import SourceError, TensorError
-from .arguments import Command, add_json, add_quiet, add_raw, add_rows, add_tensor, at_least, source_of
+from .arguments import (
+    Command,
+    add_json,
+    add_keys,
+    add_quiet,
+    add_raw,
+    add_rows,
+    add_tensor,
+    at_least,
+    keys_of,
+    source_of,
+)
 from .failures import UsageError
-from .printing import byte_size, print_facts, print_json, print_table, show_progress
+from .printing import KEY_WORDS, byte_size, print_facts, print_json, print_table, show_progress
 
 __all__ = ["COMMAND"]
 
@@ -35,6 +46,7 @@ _EXAMPLES = """\
   qstore build part-0.npy part-1.npy -o vectors.h5
   qstore build model.safetensors --tensor embeddings.word_embeddings.weight -o words.h5
   qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
+  qstore build model.safetensors --tensor wte.weight --keys tokenizer.json -o words.h5
   qstore build values.raw --raw float32:768 -o vectors.h5
   qstore build vectors.npy --rows 0:100000 -o first.h5 --force
   qstore build vectors.npy -o vectors.h5 --dry-run"""
@@ -47,6 +59,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_tensor(parser)
     add_raw(parser)
+    add_keys(parser)
+    parser.add_argument(
+        "--duplicates",
+        choices=("error", "first"),
+        default="error",
+        help="stop where two rows have the same key (default), or let it stand for the first of them",
+    )
     add_rows(parser)
     parser.add_argument(
         "--threads", metavar="N", type=at_least(1), help="default: the number of processors; OUT is the same"
@@ -121,6 +140,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             source,
             arguments.output,
             tensor=arguments.tensor,
+            keys=keys_of(arguments),
             rows=arguments.rows,
             overwrite=arguments.force,
         )
@@ -130,12 +150,14 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         source,
         arguments.output,
         tensor=arguments.tensor,
+        keys=keys_of(arguments),
         rows=arguments.rows,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
         overwrite=arguments.force,
         resume=not arguments.restart,
         nonfinite=arguments.nonfinite,
+        duplicates=arguments.duplicates,
     )
     _print(report, _report_facts(report), arguments)
     return 0
@@ -154,18 +176,27 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
     pattern = "*" if arguments.tensor is None else arguments.tensor
     found: list[BuildPlan] | list[BuildReport]
     if arguments.dry_run:
-        found = plan_all(source, arguments.output, pattern, rows=arguments.rows, overwrite=arguments.force)
+        found = plan_all(
+            source,
+            arguments.output,
+            pattern,
+            keys=keys_of(arguments),
+            rows=arguments.rows,
+            overwrite=arguments.force,
+        )
     else:
         found = build_all(
             source,
             arguments.output,
             pattern,
+            keys=keys_of(arguments),
             rows=arguments.rows,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
             overwrite=arguments.force,
             resume=not arguments.restart,
             nonfinite=arguments.nonfinite,
+            duplicates=arguments.duplicates,
         )
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
@@ -197,6 +228,8 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
         ("time", _speed(report.rows - report.rows_resumed, report.seconds)),
         ("engine", report.engine),
     ]
+    if report.key_kind is not None:
+        facts.insert(3, ("keys", f"{report.rows:,}, {KEY_WORDS[report.key_kind]}"))
     if report.rows_resumed:
         facts.append(("resumed", f"{report.rows_resumed:,} rows had been done before"))
     return facts

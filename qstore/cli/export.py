@@ -17,7 +17,7 @@ _DESCRIPTION = """\
 Write a store in another format, in flat memory. The end of OUT's name tells which: .npy, .safetensors,
 .txt or .vec (word2vec text), .bin (word2vec binary), .parquet (needs pyarrow), .pt or .pth (torch state
 dict). OUT appears only when it is complete. Building from a float32 or float64 export gives the same
-codes again."""
+codes again. Word2vec and Parquet files get the keys of the rows, if they have any."""
 
 _EXAMPLES = """\
   qstore export words.h5 -o words.npy
@@ -27,7 +27,7 @@ _EXAMPLES = """\
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the file to make")
     parser.add_argument(
         "--format", choices=[known.name for known in FORMATS], help="where OUT's name does not tell"
@@ -41,6 +41,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--codes", action="store_true", help="8-bit codes and scales instead of values (.safetensors)"
+    )
+    parser.add_argument(
+        "--no-keys", action="store_true", help="leave out the keys of the rows (word2vec gets row numbers)"
     )
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
     add_quiet(parser)
@@ -56,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
             rows=arguments.rows,
             dtype=arguments.dtype,
             codes=arguments.codes,
+            keys=False if arguments.no_keys else None,
             overwrite=arguments.force,
             progress=show_progress(arguments.quiet),
         )

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QStoreError
@@ -22,13 +21,15 @@ from .output import open_output
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Read rows, by number or by slice, with Python's rules: from 0, negative from the end, A:B or A:B:STEP.
-Several ROWs come one after the other. Numbers are the shortest that read back as the same value.
+Read rows, by number or by slice, with Python's rules: from 0, negative from the end, A:B or A:B:STEP; or by
+the key of a row. Several come one after the other, keys last. Numbers are the shortest that read back as the
+same value.
 An infinity (possible where values were near the largest float) is 1e999 in JSON, a NaN is null."""
 
 _EXAMPLES = """\
   qstore get words.h5 7
   qstore get words.h5 -1 --format json
+  qstore get words.h5 --key queen --key king --format csv
   qstore get words.h5 0:1000:10 --columns :8 --format csv -o sample.csv
   qstore get words.h5 : --format npy --dtype float16 -o all.npy"""
 
@@ -39,8 +40,16 @@ Key = int | slice
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
-    parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="+", help="row number or slice")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
+    parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="*", help="row number or slice")
+    parser.add_argument(
+        "--key",
+        dest="keys",
+        metavar="K",
+        action="append",
+        default=[],
+        help="key of a row; may be given several times",
+    )
     parser.add_argument(
         "--columns", metavar="A:B", type=any_slice, default=slice(None), help="only these columns"
     )
@@ -62,10 +71,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_output(arguments)
     with open_store(arguments.file) as store:
+        _check_output(arguments, store)
         values = store.astype(arguments.dtype)
-        keys = [_checked(key, values) for key in arguments.rows]
+        keys = [*(_checked(key, values) for key in arguments.rows), *_rows_of(store, arguments.keys)]
         single = len(keys) == 1 and isinstance(keys[0], int)
         shape = (sum(len(_numbers(key, len(values))) for key in keys), _width(values, arguments.columns))
         make = FORMATS[arguments.format]
@@ -75,11 +84,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_output(arguments: argparse.Namespace) -> None:
+def _check_output(arguments: argparse.Namespace, store: Store) -> None:
+    if not arguments.rows and not arguments.keys:
+        raise UsageError("say which rows: ROW, A:B or --key K")
     if arguments.output is None:
         if arguments.format == "npy" and sys.stdout is not None and sys.stdout.isatty():
             raise UsageError("npy is binary and stdout is a terminal: give -o FILE, or pipe it somewhere")
-    elif _same_file(arguments.output, arguments.file):
+    elif any(_same_file(arguments.output, shard.path) for shard in store.shards):
         raise UsageError(f"-o {arguments.output} would replace the store itself: choose another name")
 
 
@@ -89,12 +100,23 @@ def _same_file(one: str, other: str) -> bool:
 
 def _checked(key: Key, store: Store) -> Key:
     """Out of range must be known before the first row is written."""
+    if isinstance(key, int) and not -len(store) <= key < len(store):
+        raise QStoreError(f"index {key} is out of bounds for axis 0 with size {len(store)}")
+    return key
+
+
+def _rows_of(store: Store, words: list[str]) -> list[int]:
+    """Rows by keys; all must be known before the first one is written."""
+    if not words:
+        return []
     try:
-        if isinstance(key, int):
-            np.broadcast_to(0, len(store))[key]  # NumPy's words, and no memory
+        keys = [int(word) for word in words] if store.key_kind == "integer" else words
+        rows: list[int] = store.rows_of(keys).tolist()
     except IndexError as error:
         raise QStoreError(str(error)) from None
-    return key
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, QStoreError) else UsageError(f"{store.path}: {error}") from None
+    return rows
 
 
 def _width(store: Store, columns: slice) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from .. import durable, inspection
-from ..arguments import is_url, without_file_scheme
+from ..layout import Extent, Facts
+from ..manifest import read_manifest
+from ..opening import describe_file
+from ..shard_files import check_files
+from ..urls import is_url, without_file_scheme
 from .arguments import Command, add_json
-from .printing import byte_size, print_facts, print_json
+from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
 __all__ = ["COMMAND", "StoreInfo"]
 
@@ -40,8 +43,12 @@ class StoreInfo:
         Size of the file, and of the matrix as float32.
     ratio : float
         The second by the first.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are; None where they have none. There are as many as rows.
     datasets : dict
-        Where the data of each dataset lies: offset and bytes.
+        Where the data of each dataset lies: offset and bytes. Empty for a directory.
+    shards : int or None
+        Number of files in a directory.
     """
 
     path: str
@@ -54,11 +61,13 @@ class StoreInfo:
     file_bytes: int
     float32_bytes: int
     ratio: float
+    key_kind: str | None
     datasets: dict[str, dict[str, int]]
+    shards: int | None
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
     add_json(parser)
 
 
@@ -75,19 +84,20 @@ def _inspect(path: str) -> StoreInfo:
     if is_url(path):
         from ..remote import inspect_url
 
-        return _info(*inspect_url(path))
+        name, size, about = inspect_url(path)
+        return _info(name, about, size, about.extents, None)
     place = os.path.abspath(without_file_scheme(path))
-    fd = durable.open_regular(place)
-    try:
-        file_bytes = os.fstat(fd).st_size
-        return _info(
-            place, file_bytes, inspection.inspect(functools.partial(os.pread, fd), file_bytes, place)
-        )
-    finally:
-        os.close(fd)
+    if os.path.isdir(place):
+        manifest = read_manifest(place)
+        check_files(place, manifest)
+        return _info(place, manifest.facts, sum(manifest.sizes), {}, len(manifest.shards))
+    about = describe_file(place)
+    return _info(place, about, os.stat(place).st_size, about.extents, None)
 
 
-def _info(path: str, file_bytes: int, about: inspection.Description) -> StoreInfo:
+def _info(
+    path: str, about: Facts, file_bytes: int, extents: Mapping[str, Extent], shards: int | None
+) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
         path=path,
@@ -99,20 +109,24 @@ def _info(path: str, file_bytes: int, about: inspection.Description) -> StoreInf
         content_id=about.content_id,
         file_bytes=file_bytes,
         float32_bytes=float32_bytes,
-        ratio=float32_bytes / file_bytes,
-        datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()},
+        ratio=float32_bytes / max(file_bytes, 1),
+        key_kind=about.key_kind,
+        datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in extents.items()},
+        shards=shards,
     )
 
 
 def _facts(found: StoreInfo) -> list[tuple[str, object]]:
+    size = f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"
     return [
         ("store", found.path),
         ("shape", f"{found.rows:,} × {found.dim:,}"),
         ("tensor", found.tensor or "(no name)"),
         ("built from", found.source_dtype or "(unknown)"),
         ("format", f"qstore {found.format_version}"),
+        ("keys", f"{found.rows:,}, {KEY_WORDS[found.key_kind]}" if found.key_kind else "(none)"),
         ("content id", found.content_id),
-        ("file", f"{byte_size(found.file_bytes)} ({found.file_bytes:,} bytes)"),
+        ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
     ]

@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 from ..errors import FormatError
+from ..manifest import MANIFEST
 from ..sources import TensorInfo, list_tensors
 from ..store import open as open_store
 from .arguments import Command, add_json
@@ -19,7 +20,8 @@ __all__ = ["COMMAND", "Listed"]
 
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from.
-A qstore store is listed as the one matrix it holds, with the type "qstore" and the size of the file."""
+A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
+the size of its files."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
@@ -64,11 +66,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _store(path: str) -> list[Listed] | None:
     """The matrix of a store; None if `path` is something else."""
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and not os.path.isfile(os.path.join(path, MANIFEST)):
         return None
     try:
         with open_store(path) as store:
-            return [Listed(store.tensor, store.shape, "qstore", os.stat(path).st_size)]
+            size = sum(os.stat(shard.path).st_size for shard in store.shards)
+            return [Listed(store.tensor, store.shape, "qstore", size)]
     except FormatError:
         return None
 

@@ -6,13 +6,15 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, demo, env, export, get, info, ls, verify
+from . import append, build, concat, demo, env, export, get, info, ls, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
 
 COMMANDS: tuple[Command, ...] = (
     build.COMMAND,
+    append.COMMAND,
+    concat.COMMAND,
     ls.COMMAND,
     info.COMMAND,
     get.COMMAND,

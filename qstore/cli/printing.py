@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
+    "KEY_WORDS",
     "byte_size",
     "print_facts",
     "print_json",
@@ -16,6 +17,10 @@ __all__ = [
     "printable",
     "show_progress",
 ]
+
+
+KEY_WORDS = {"text": "texts", "integer": "whole numbers"}
+"""What keys of each kind are called."""
 
 
 def show_progress(quiet: bool) -> bool:

@@ -10,15 +10,25 @@ from ..against import AgainstReport, verify_against
 from ..store import Store
 from ..store import open as open_store
 from ..verify import VerifyReport
-from .arguments import Command, add_json, add_quiet, add_raw, add_rows, add_tensor, source_of
+from .arguments import (
+    Command,
+    add_json,
+    add_keys,
+    add_quiet,
+    add_raw,
+    add_rows,
+    add_tensor,
+    keys_of,
+    source_of,
+)
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
 
 __all__ = ["COMMAND", "Verified"]
 
 _DESCRIPTION = """\
-Check the structure of a store and all its checksums, and name each broken block.
-With --against, quantize SRC again too and compare every code and every scale.
+Check the structure of a store, all its checksums and its keys, and name each broken block.
+With --against, quantize SRC again too and compare every code and every scale, and the keys of SRC or --keys.
 The exit status is 1 if anything differs."""
 
 _EXAMPLES = """\
@@ -49,18 +59,20 @@ class Verified:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store, or its URL")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
     parser.add_argument("--against", metavar="SRC", nargs="+", help="what the store was built from")
     add_tensor(parser)
     add_raw(parser)
+    add_keys(parser)
     add_rows(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
-        raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    of_source = (arguments.tensor, arguments.rows, keys_of(arguments))
+    if arguments.against is None and any(one is not None for one in of_source):
+        raise UsageError("--tensor, --rows and --keys say what of SRC to compare: give --against SRC too")
     if arguments.raw is not None and len(arguments.against or ()) != 1:
         raise UsageError("--raw goes with one --against SRC")
     with open_store(arguments.file) as store:
@@ -80,7 +92,12 @@ def _verify(store: Store, arguments: argparse.Namespace) -> Verified:
         paths = arguments.against
         source = paths if len(paths) > 1 else source_of(paths[0], arguments.raw)
         against = verify_against(
-            store, source, tensor=arguments.tensor, rows=arguments.rows, progress=progress
+            store,
+            source,
+            tensor=arguments.tensor,
+            keys=keys_of(arguments),
+            rows=arguments.rows,
+            progress=progress,
         )
     ok = held.ok and (against is None or against.ok)
     return Verified(store.path, ok, held, against)
@@ -95,7 +112,8 @@ def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, ob
 def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
         rows, blocks = found.store.rows, found.store.blocks
-        yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums"
+        keys = "" if found.store.keys_ok is None else ", and each row is found by its key"
+        yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
         yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
 

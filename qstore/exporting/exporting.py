@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from ..building import row_range
 from ..durable import atomic_output, output_errors
@@ -58,7 +59,7 @@ def export(
     rows: slice | tuple[int, int] | None = None,
     dtype: str = "float32",
     codes: bool = False,
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] | Literal[False] | None = None,
     overwrite: bool = False,
     progress: Progress = None,
 ) -> ExportReport:
@@ -82,9 +83,10 @@ def export(
         Type of the values. Binary word2vec holds float32 only.
     codes : bool
         Write codes (uint8) and scales (float64) as two tensors instead of values; safetensors only.
-    keys : sequence of str, optional
-        A word for each row of the whole store, for word2vec (by default the rows' numbers) and Parquet (by
-        default no such column).
+    keys : sequence of str or False, optional
+        A word for each row of the whole store, for word2vec and Parquet. By default the store's own keys,
+        which other formats leave out. Without keys, or with False, word2vec gets the rows' numbers and
+        Parquet no column ``key``.
     overwrite : bool
         Replace an existing file once the new one is complete.
     progress : bool or callable, optional
@@ -116,14 +118,17 @@ def export(
     """
     begun = time.perf_counter()
     target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    chosen = choose_format(str(target), format, dtype, codes, keys is not None)
+    given = None if keys is False else keys
+    chosen = choose_format(str(target), format, dtype, codes, given is not None)
     with contextlib.nullcontext(store) if isinstance(store, Store) else open_store(store) as opened:
         _check_target(opened, target, overwrite)
-        _check_keys(keys, len(opened))
+        _check_keys(given, len(opened))
         first, last = row_range(rows, len(opened))
         count = (last or 0) - first
         with rows_progress(progress, count) as on_rows, output_errors(target):
-            selection = Selection(opened.astype(dtype), first, first + count, keys, on_rows)
+            kind = "text" if given is not None else opened.key_kind or "text"
+            words = _keys_between(opened, keys)
+            selection = Selection(opened.astype(dtype), first, first + count, words, kind, on_rows)
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
                 check_output(target, overwrite)
@@ -139,11 +144,20 @@ def export(
 
 
 def _check_target(store: Store, target: Path, overwrite: bool) -> None:
-    if target.exists() and os.path.exists(store.path) and target.samefile(store.path):
+    if target.exists() and any(os.path.exists(at.path) and target.samefile(at.path) for at in store.shards):
         raise ExportError(f"{target} is the store itself; choose another output")
     check_output(target, overwrite)
     if target.exists() and not target.is_file():
         raise OutputError(errno.EINVAL, f"{target} is not a regular file; choose another output", str(target))
+
+
+def _keys_between(
+    store: Store, keys: Sequence[str] | Literal[False] | None
+) -> Callable[[int, int], Sequence[Any]] | None:
+    """What gives the keys of a range of rows; None where there are none, or they are not wanted."""
+    if keys is False or (keys is None and store.key_kind is None):
+        return None
+    return lambda first, last: store.key_of(slice(first, last)) if keys is None else keys[first:last]
 
 
 def _check_keys(keys: Sequence[str] | None, rows: int) -> None:

@@ -25,13 +25,15 @@ class ParquetFormat(Format):
         """Row groups, then the footer; see :meth:`Format.write`."""
         arrow, parquet = _pyarrow()
         lists = arrow.list_(arrow.from_numpy_dtype(selection.store.dtype), selection.shape[1])
-        fields = [("key", arrow.string())] if selection.keys is not None else []
+        kind = arrow.int64() if selection.key_kind == "integer" else arrow.string()
+        fields = [("key", kind)] if selection.keys is not None else []
         schema = arrow.schema([*fields, ("embedding", lists)])
         # Floating-point values hardly repeat or compress, and their minima tell nothing.
         plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
         with parquet.ParquetWriter(file, schema, **plain) as writer:
             for first, block in selection.blocks(_ROW_GROUP_VALUES):
-                keys = [] if selection.keys is None else [list(selection.keys[first : first + len(block)])]
+                last = first + len(block)
+                keys = [] if selection.keys is None else [arrow.array(selection.keys(first, last), kind)]
                 values = arrow.FixedSizeListArray.from_arrays(arrow.array(block.reshape(-1)), type=lists)
                 writer.write_batch(arrow.record_batch([*keys, values], schema=schema))
 

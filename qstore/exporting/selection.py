@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
+from ..packed_keys import KeyKind
 from ..store import Store
 
 __all__ = ["Selection"]
@@ -28,8 +29,9 @@ class Selection:
         Read as the type to export.
     first, last : int
         The first row, and the one behind the last.
-    keys : sequence of str or None
-        A word for each row of the whole store.
+    keys : callable or None
+        Gives the keys of the rows from a first to before a last one: texts or whole numbers.
+    key_kind : {"text", "integer"}
     on_rows : callable
         Gets the number of rows that were just given.
     """
@@ -37,7 +39,8 @@ class Selection:
     store: Store
     first: int
     last: int
-    keys: Sequence[str] | None
+    keys: Callable[[int, int], Sequence[Any]] | None
+    key_kind: KeyKind
     on_rows: Callable[[int], object]
 
     @property
@@ -69,13 +72,19 @@ class Selection:
     def codes(self) -> Iterator[NDArray[np.uint8]]:
         """Yield copies of the codes: views that an error holds on to would keep the store from closing."""
         for start, stop in self._ranges(4 * _BLOCK_VALUES):
-            yield self.store.codes[start:stop].copy()
+            for part in self.store.parts(start, stop):
+                codes = part.codes.copy()
+                del part
+                yield codes
             self.on_rows(stop - start)
 
     def scales(self) -> Iterator[NDArray[np.float64]]:
         """Yield copies of the scales."""
         for start in range(self.first, self.last, _BLOCK_VALUES):
-            yield self.store.scales[start : min(start + _BLOCK_VALUES, self.last)].astype("<f8")
+            for part in self.store.parts(start, min(start + _BLOCK_VALUES, self.last)):
+                scales = part.scales.astype("<f8")
+                del part
+                yield scales
 
     def _ranges(self, values: int) -> Iterator[tuple[int, int]]:
         step = max(1, values // self.store.shape[1])
@@ -92,7 +101,10 @@ class Selection:
         """
         if self.keys is None:
             return [str(row).encode() for row in range(first, first + count)]
-        return [_word(self.keys[row], row) for row in range(first, first + count)]
+        keys = self.keys(first, first + count)
+        if self.key_kind == "integer":
+            return [b"%d" % key for key in keys]
+        return [_word(key, first + number) for number, key in enumerate(keys)]
 
 
 def _word(key: str, row: int) -> bytes:

@@ -1,18 +1,22 @@
-"""Rows of a remote store, from the cache or in few ranges."""
+"""Rows and keys of a remote store, from memory or in few ranges."""
 
 from __future__ import annotations
 
 import copy
 import os
-from typing import Literal
+import threading
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from ..errors import FormatError
 from ..inspection import Description
-from ..layout import Extent
-from .metadata import Window
+from ..key_checking import checksum_problems
+from ..keys import KeyIndex, open_keys
+from ..layout import TYPES, Extent
+from .metadata import Window, describe_keys
 from .planning import coalesce, split
 from .reader import Reader
 from .row_cache import RowCache
@@ -21,6 +25,7 @@ __all__ = ["Codes", "Fetcher", "Scales"]
 
 Codes = NDArray[np.uint8]
 Scales = NDArray[np.float64]
+KeyArrays = dict[str, NDArray[Any]]
 
 
 class Fetcher:
@@ -36,16 +41,20 @@ class Fetcher:
         self._reader, self._window, self._about, self._cache_bytes = reader, window, about, cache_bytes
         self._scales: Scales | None = None
         self._checksums: NDArray[np.uint32] | None = None
+        self._keys: KeyIndex | None = None
+        self._key_arrays: KeyArrays = {}
         self._begin()
 
     def _begin(self) -> None:
         self.process = os.getpid()
         self._cache = RowCache(self._about.rows, self._about.dim, self._cache_bytes)
+        self._whole_lock = threading.Lock()  # what is read as a whole is read once
 
     def forked(self) -> Fetcher:
         """The same for a child process: with connections, a lock and a cache of its own."""
         again = copy.copy(self)
         again._reader = self._reader.reopened()
+        again._window = self._window.read_by(again._reader)
         again._begin()
         return again
 
@@ -95,20 +104,52 @@ class Fetcher:
     @property
     def scales(self) -> Scales:
         """All scales; kept from then on."""
-        if self._scales is None:
-            self._scales = np.frombuffer(self._whole("scales"), "<f8").astype(np.float64)
-            self._scales.flags.writeable = False
-        return self._scales
+        with self._whole_lock:
+            if self._scales is None:
+                scales = self._whole("scales", self._about).astype(np.float64)
+                scales.flags.writeable = False
+                self._scales = scales
+            return self._scales
 
     @property
     def checksums(self) -> NDArray[np.uint32]:
         """All checksums, shape (B, 2); kept from then on."""
-        if self._checksums is None:
-            self._checksums = np.frombuffer(self._whole("checksums"), "<u4").reshape(-1, 2)
-        return self._checksums
+        with self._whole_lock:
+            if self._checksums is None:
+                self._checksums = self._whole("checksums", self._about).reshape(-1, 2)
+            return self._checksums
 
-    def _whole(self, name: Literal["scales", "checksums"]) -> bytes:
-        return b"".join(self._bytes(split(self._about.extents[name])))
+    @property
+    def keys(self) -> KeyIndex | None:
+        """The keys, compared with their checksums and kept from then on; None where there are none.
+
+        Raises
+        ------
+        FormatError
+            They are damaged.
+        """
+        with self._whole_lock:
+            if self._keys is None:
+                arrays = self._fetched_keys()
+                problems = checksum_problems(arrays) if arrays else []
+                if problems:
+                    words = f"the keys are damaged: {', '.join(problems)}; qstore verify says more"
+                    raise FormatError(f"{self._reader.name}: {words}")
+                self._keys, self._key_arrays = open_keys(self._reader.name, arrays), arrays
+            return self._keys
+
+    def key_arrays(self) -> KeyArrays:
+        """The datasets of the keys by name, whatever is in them; none where there are no keys."""
+        with self._whole_lock:
+            return self._key_arrays or self._fetched_keys()
+
+    def _fetched_keys(self) -> KeyArrays:
+        about = describe_keys(self._reader, self._window, self._about)
+        names = (name for name in about.extents if name.startswith("keys/"))
+        return {name.removeprefix("keys/"): self._whole(name, about) for name in names}
+
+    def _whole(self, name: str, about: Description) -> NDArray[Any]:
+        return np.frombuffer(b"".join(self._bytes(split(about.extents[name]))), TYPES[name])
 
 
 def _pieces(read: Codes, places: NDArray[np.int64], size: int) -> Codes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import MissingExtraError, RemoteError
+from ..urls import printable_url
 from .file_system_reader import FileSystemReader
 from .http_reader import HttpReader
 from .reader import Reader
 
-__all__ = ["open_reader", "printable_url"]
+__all__ = ["open_reader"]
 
 
 def open_reader(url: str, storage_options: Mapping[str, Any]) -> Reader:
@@ -56,15 +56,3 @@ def _connect(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     except ValueError as error:
         raise RemoteError(f"{name}: {error}") from error
     return found
-
-
-def printable_url(url: str) -> str:
-    """`url` without user, password and query, which is where signatures are.
-
-    Examples
-    --------
-    >>> printable_url("https://me:secret@host/store.h5?signature=a1")
-    'https://host/store.h5?…'
-    """
-    plain = re.sub(r"//[^/?#]*@", "//", url)
-    return re.sub(r"\?.*", "?…", plain, flags=re.DOTALL)

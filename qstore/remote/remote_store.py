@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from .. import indexing, kernels, quantization
 from ..backing import Backing, Part
-from ..errors import ClosedError, RemoteError
+from ..errors import ClosedError, NoViewError
 from ..inspection import Description
+from ..keys import KeyIndex
 from ..layout import block_rows
+from ..manifest import Shard
 from ..progress import Progress
+from ..urls import printable_url
 from ..verify import VerifyReport, verify_parts
 from .fetcher import Codes, Fetcher, Scales
-from .metadata import describe
-from .opening import open_reader, printable_url
+from .metadata import describe, describe_keys
+from .opening import open_reader
 from .read_ahead import read_ahead
 
 __all__ = ["RemoteStore", "inspect_url"]
@@ -97,6 +100,7 @@ class RemoteStore(Backing):
             reader.close()
             raise
         self.facts, self.file_bytes = self.description, reader.size
+        self.shards = (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
         self._shape = (self.facts.rows, self.facts.dim)
         self._fetcher: Fetcher | None = fetcher
 
@@ -226,17 +230,26 @@ class RemoteStore(Backing):
         """See :meth:`.Backing.view`. Scales are fetched and kept, 8 bytes a row; codes are refused."""
         fetcher = self._here()
         if name == "codes":
-            raise RemoteError(
-                f"{self.path}: the codes of a remote store are nowhere as a whole; store.parts() walks them, "
+            raise NoViewError(
+                f"{self.path} is remote, so its codes do not lie in one piece: store.parts() walks them, "
                 f"store.take_codes(rows) gives some, store.take(rows) and store.blocks() give values"
             )
         return fetcher.scales if name == "scales" else fetcher.checksums
 
+    def key_index(self) -> KeyIndex:
+        """See :meth:`.Backing.key_index`. All keys are fetched the first time, and kept."""
+        keys = self._here().keys
+        if keys is None:
+            raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
+        return keys
+
     def verify(self, progress: Progress = None) -> VerifyReport:
-        """See :meth:`.Backing.verify`."""
+        """See :meth:`.Backing.verify`. All keys are in memory; FormatError if their headers are damaged."""
         rows, dim = self._shape
+        fetcher = self._here()
+        checksums, keys = fetcher.checksums, fetcher.key_arrays()
         parts = self._spans(0, rows, block_rows(dim))
-        return verify_parts(parts, rows, dim, self._here().checksums, self.facts.content_id, progress)
+        return verify_parts(parts, rows, dim, checksums, self.facts.content_id, progress, keys)
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""
@@ -257,6 +270,7 @@ def inspect_url(url: str) -> tuple[str, int, Description]:
     """Name for messages, size in bytes and checked metadata of the store behind `url`."""
     reader = open_reader(url, {})
     try:
-        return reader.name, reader.size, describe(reader)[0]
+        about, window = describe(reader)
+        return reader.name, reader.size, describe_keys(reader, window, about)
     finally:
         reader.close()

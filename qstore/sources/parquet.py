@@ -20,6 +20,8 @@ from .tensors import only_matrix, unknown_tensor
 __all__ = ["ParquetFormat", "ParquetRows"]
 
 _MAGIC = b"PAR1"
+_OWN_KEYS = "key"
+"""Name of the column of keys that an export makes, and that a build takes without being told."""
 _BATCH_BYTES = 4 << 20
 _MOST_BATCH_ROWS = 1 << 16
 _FOOTER_BYTES = 8
@@ -53,8 +55,8 @@ class ParquetFormat:
                 return _columns(_open(file, stack))
 
     def open(self, path: str, tensor: str | None) -> Source:
-        """Source of the rows of one column; see :class:`ParquetRows`."""
-        return ParquetRows(path, tensor)
+        """Source of the rows of one column, with the keys of a column ``key``; see :class:`ParquetRows`."""
+        return ParquetRows(path, tensor, keys=_OWN_KEYS if _has_own_keys(path) else None)
 
 
 class ParquetRows(Source):
@@ -189,13 +191,25 @@ def _column(path: str, parquet: Any, name: str) -> TensorInfo:
     return _info(parquet, schema.field(name))
 
 
-def _key_column(path: str, parquet: Any, name: str) -> str:
-    import pyarrow
+def _has_own_keys(path: str) -> bool:
+    """Whether there is one column ``key`` that can be one: what :func:`qstore.export` writes."""
+    with ExitStack() as stack:
+        file = stack.enter_context(RawFile(path))
+        with _named_errors(path):
+            schema = _open(file, stack).schema_arrow
+        return schema.names.count(_OWN_KEYS) == 1 and _can_be_key(schema.field(_OWN_KEYS).type)
 
+
+def _can_be_key(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind))
+
+
+def _key_column(path: str, parquet: Any, name: str) -> str:
     _column(path, parquet, name)
     kind = parquet.schema_arrow.field(name).type
-    kinds = pyarrow.types
-    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_integer(kind)):
+    if not _can_be_key(kind):
         raise SourceError(f"{path}: column {name!r} holds {kind}: expected strings or whole numbers as keys")
     return name
 

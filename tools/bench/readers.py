@@ -57,6 +57,11 @@ class Reader:
 
 def our_readers(scene: Scene, levels: tuple[str, ...], output: str = "float32") -> list[Reader]:
     """qstore, once for each engine."""
+    return [_our_reader(scene, level, output) for level in levels]
+
+
+def _our_reader(scene: Scene, level: str, output: str) -> Reader:
+    engines.use(level)  # a store keeps what its engine made of it when it was opened
     store = qstore.open(scene.store_path).astype(output)
 
     def one_by_one(numbers: list[int]) -> Any:
@@ -65,18 +70,15 @@ def our_readers(scene: Scene, levels: tuple[str, ...], output: str = "float32") 
             row = store[number]
         return row
 
-    return [
-        Reader(
-            engines.label(level),
-            take=lambda rows: store[rows],
-            into=lambda rows, out: store.take(rows, out=out),
-            block=lambda start, stop: store[start:stop],
-            one_by_one=one_by_one,
-            kind="ours",
-            before=partial(engines.use, level),
-        )
-        for level in levels
-    ]
+    return Reader(
+        engines.label(level),
+        take=lambda rows: store[rows],
+        into=lambda rows, out: store.take(rows, out=out),
+        block=lambda start, stop: store[start:stop],
+        one_by_one=one_by_one,
+        kind="ours",
+        before=partial(engines.use, level),
+    )
 
 
 def numpy_readers(scene: Scene, output: str = "float32") -> list[Reader]:

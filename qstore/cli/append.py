@@ -1,0 +1,60 @@
+"""``qstore append``: finished stores become shards of a directory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+
+from ..manifest import MANIFEST, Shard
+from ..publishing import append_shards, publish_shards
+from .arguments import Command, add_json
+from .printing import print_facts, print_json
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+Add finished stores, which lie in DIR already, behind the shards of the sharded store DIR, by replacing its
+manifest (qstore.json) in one step: readers see the old one or the new one. Where DIR has no manifest yet,
+one is made of these stores in the order given; without NAME, of all *.h5 in natural order (part-9 before
+part-10). Only headers are read."""
+
+_EXAMPLES = """\
+  qstore append words/
+  qstore build monday.npy -o words/monday.h5 && qstore append words/ monday.h5"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="a directory of stores")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="names of files in DIR")
+    add_json(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.names and os.path.lexists(os.path.join(arguments.directory, MANIFEST)):
+        shards = append_shards(arguments.directory, arguments.names)
+    else:
+        shards = publish_shards(arguments.directory, arguments.names or None)
+    if arguments.json:
+        print_json([asdict(shard) for shard in shards])
+    else:
+        print_facts(_facts(arguments.directory, shards))
+    return 0
+
+
+def _facts(directory: str, shards: tuple[Shard, ...]) -> list[tuple[str, object]]:
+    return [
+        ("store", os.path.abspath(directory)),
+        ("shards", f"{len(shards):,}"),
+        ("rows", f"{sum(shard.rows for shard in shards):,}"),
+    ]
+
+
+COMMAND = Command(
+    name="append",
+    summary="add stores to a sharded store, or make one of them",
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

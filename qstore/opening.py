@@ -1,0 +1,172 @@
+"""From what :func:`qstore.open` is given to the data behind it: a file, a directory, several files, a URL."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import durable
+from .backing import Backing
+from .errors import FormatError, RemoteError
+from .inspection import Description, inspect_file
+from .layout import Facts
+from .manifest import Shard, read_manifest, sharded_content_id
+from .reading import LocalStore
+from .shard_files import ShardFiles, check_files
+from .sharded import ShardedStore
+from .urls import is_url, printable_url, without_file_scheme
+
+__all__ = [
+    "CACHE_BYTES",
+    "common_facts",
+    "describe_file",
+    "natural_order",
+    "open_backing",
+    "open_local",
+]
+
+CACHE_BYTES = 64 << 20
+"""Memory for rows of a remote store that were read lately, by default."""
+
+
+def open_backing(
+    what: Any,
+    resident_scales: bool,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> Backing:
+    """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
+
+    Raises
+    ------
+    FormatError, VersionError, ShardError
+        It is not a valid store.
+    MissingExtraError
+        A URL needs libraries that are not installed.
+    OSError
+        It is not there or cannot be read.
+    """
+    if is_url(what):
+        from .remote import RemoteStore
+
+        return RemoteStore(what, storage_options, cache_bytes, resident_scales)
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs, and {what!r:.200} is none")
+    return open_local(what, resident_scales)
+
+
+def open_local(what: Any, resident_scales: bool) -> Backing:
+    """The data of a store on this machine: a path, a pattern of paths, or a list of paths.
+
+    Raises
+    ------
+    FormatError, VersionError, ShardError
+        It is not a valid store.
+    RemoteError
+        A path is a URL.
+    OSError
+        It is not there or cannot be read.
+    """
+    if isinstance(what, (list, tuple)):
+        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales)
+    path = _local(what)
+    if os.path.isdir(path):
+        return _open_directory(os.path.abspath(path), resident_scales)
+    if glob.has_magic(path) and not os.path.lexists(path):
+        return _open_files([os.path.abspath(one) for one in _matching(path)], resident_scales)
+    return LocalStore(os.path.abspath(path), resident_scales)
+
+
+def _local(path: Any) -> str:
+    if is_url(path):
+        raise RemoteError(
+            f"{printable_url(path)} is a URL, expected a file of this machine: stores behind URLs are opened "
+            f"one by one; download it to join it with others"
+        )
+    return os.fsdecode(without_file_scheme(path))
+
+
+def _matching(pattern: str) -> list[str]:
+    paths = sorted(glob.glob(pattern), key=natural_order)
+    if not paths:
+        raise FileNotFoundError(errno.ENOENT, "no file matches", pattern)
+    return paths
+
+
+def natural_order(name: str) -> tuple[Any, ...]:
+    """Key that sorts numbers in names by their value, so that ``part-10`` comes after ``part-9``.
+
+    Examples
+    --------
+    >>> sorted(["p10.h5", "p9.h5", "p09.h5", "p.h5"], key=natural_order)
+    ['p.h5', 'p09.h5', 'p9.h5', 'p10.h5']
+    """
+    pieces = re.split("([0-9]+)", name)
+    return (
+        *((text, int(number)) for text, number in zip(pieces[::2], [*pieces[1::2], "-1"], strict=True)),
+        name,
+    )
+
+
+def _open_directory(directory: str, resident_scales: bool) -> Backing:
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, follow=False)
+    return ShardedStore(directory, manifest.facts, files, directory, resident_scales)
+
+
+def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
+    """Without a manifest, the headers of all files have to be read now."""
+    if not paths:
+        raise FormatError("there are no files to open, expected at least one")
+    shards, found, first = [], [], 0
+    for path in paths:
+        description = describe_file(path)
+        shards.append(Shard(path, first, description.rows, description.content_id))
+        found.append(description)
+        first += description.rows
+    facts = common_facts(found, shards)
+    path = paths[0] if len(paths) == 1 else f"{paths[0]} … {os.path.basename(paths[-1])}"
+    files = ShardFiles(shards, facts.dim, resident_scales, follow=True)
+    return ShardedStore(path, facts, files, list(paths), resident_scales)
+
+
+def describe_file(path: str, *, follow: bool = True) -> Description:
+    """The checked header of a store's file; nothing else of it is read, and it is closed again."""
+    fd = durable.open_regular(path, follow=follow)
+    try:
+        return inspect_file(fd, path)
+    finally:
+        os.close(fd)
+
+
+def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
+    """Facts of a store of these shards; FormatError if their columns differ."""
+    one = found[0]
+    for other, shard in zip(found, shards, strict=True):
+        if other.dim != one.dim:
+            raise FormatError(
+                f"{shard.path} has {other.dim} columns, expected {one.dim} as {shards[0].path} has"
+            )
+    facts = Facts(
+        rows=sum(shard.rows for shard in shards),
+        dim=one.dim,
+        version=max(other.version for other in found),
+        content_id=sharded_content_id(one.dim, shards),
+        tensor=one.tensor,
+        source_dtype=one.source_dtype,
+    )
+    kinds = {other.key_kind for other in found if other.rows} or {one.key_kind}
+    same_tensor = all(other.tensor == one.tensor for other in found)
+    same_dtype = all(other.source_dtype == one.source_dtype for other in found)
+    return replace(
+        facts,
+        tensor=one.tensor if same_tensor else "",
+        source_dtype=one.source_dtype if same_dtype else "",
+        key_kind=kinds.pop() if len(kinds) == 1 else None,
+    )
