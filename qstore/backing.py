@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .indexing import ALL
 from .keys import KeyIndex
 from .layout import Facts
 from .progress import Progress
@@ -123,6 +124,11 @@ class Backing(ABC):
     def fidelity_numbers(self) -> NDArray[np.float64] | None:
         """What the build measured, as the dataset ``/fidelity`` has it; None where it did not."""
         return None
+
+    def blocks(self, step: int, dtype: np.dtype[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and values of every `step` rows, in order."""
+        for first in range(0, self.facts.rows, step):
+            yield first, self.read_slice(slice(first, first + step), ALL, dtype)
 
     @abstractmethod
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:

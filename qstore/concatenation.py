@@ -23,7 +23,7 @@ from .errors import FormatError, SourceError
 from .key_checking import key_problems
 from .key_index import KeyIndexWriter
 from .layout import Facts, KeyPart, Parts
-from .opening import common_facts, open_backing
+from .opening import common_facts, open_local
 from .outputs import check_output
 from .packed_keys import KeyBlock, KeyKind
 from .progress import Progress, rows_progress
@@ -157,7 +157,7 @@ def _files_of(sources: Sequence[str | os.PathLike[str]]) -> tuple[Facts, list[Sh
     wholes: list[Shard] = []
     first = 0
     for source in sources:
-        backing = open_backing(source, resident_scales=False)
+        backing = open_local(source, resident_scales=False)
         facts.append(backing.facts)
         wholes.append(Shard(backing.path, first, backing.facts.rows, backing.facts.content_id))
         shards.extend(replace(shard, first=first + shard.first) for shard in backing.shards)

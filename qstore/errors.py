@@ -4,18 +4,21 @@ from __future__ import annotations
 
 __all__ = [
     "BusyError",
+    "ChangedError",
     "ClosedError",
     "ExistsError",
     "ExportError",
     "FormatError",
     "MissingExtraError",
     "MissingKeyError",
+    "NoViewError",
     "NonFiniteError",
     "OutputError",
     "QStoreError",
+    "RemoteError",
+    "RemoteNotFoundError",
     "ResumeError",
     "ShardError",
-    "ShardedError",
     "SourceError",
     "TensorError",
     "VersionError",
@@ -38,8 +41,8 @@ class ShardError(FormatError):
     """A shard is missing, or is not the file that belongs there."""
 
 
-class ShardedError(QStoreError, AttributeError):
-    """A store of several files has no such array as a whole: ``store.parts()`` gives them one by one."""
+class NoViewError(QStoreError, AttributeError):
+    """An array of a store does not lie in one piece: ``store.parts()`` gives the pieces one by one."""
 
 
 class SourceError(QStoreError, ValueError):
@@ -137,3 +140,15 @@ class MissingKeyError(QStoreError, KeyError):
 
 class MissingExtraError(QStoreError, ImportError):
     """An optional library is needed for this: the message says what to install."""
+
+
+class RemoteError(QStoreError, OSError):
+    """A remote object cannot be read, or what came is not what was asked for."""
+
+
+class RemoteNotFoundError(RemoteError, FileNotFoundError):
+    """There is no object behind the URL."""
+
+
+class ChangedError(RemoteError):
+    """A remote object is no longer the one that was opened: open it again."""

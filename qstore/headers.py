@@ -10,15 +10,17 @@ piece. Everything else is refused. Field names are those of the HDF5 file format
 from __future__ import annotations
 
 import itertools
-import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .errors import FormatError
 from .lookup3 import lookup3
 
-__all__ = ["Attribute", "Dataset", "Root", "read_dataset", "read_links", "read_root"]
+__all__ = ["Attribute", "Dataset", "ReadAt", "Root", "read_dataset", "read_links", "read_root"]
+
+ReadAt = Callable[[int, int], bytes]
+"""``read(size, offset)``, as ``os.pread``: fewer bytes where the file ends earlier."""
 
 _ROOT_ADDRESS = 4096
 _LONGEST_HEADER = 4096
@@ -71,23 +73,23 @@ class _Message(NamedTuple):
     body: bytes
 
 
-def read_root(fd: int, size: int) -> Root:
+def read_root(read: ReadAt, size: int) -> Root:
     """Parse the superblock and the root group.
 
     Parameters
     ----------
-    fd : int
-        Descriptor of the file.
+    read : callable
+        Gives bytes of the file, see :data:`ReadAt`.
     size : int
-        Its size in bytes.
+        Size of the file in bytes.
 
     Raises
     ------
     FormatError
         They are damaged, or more than a store needs.
     """
-    _check_superblock(os.pread(fd, _SUPERBLOCK.size, 0), size)
-    messages = list(_messages(fd, size, _ROOT_ADDRESS, "the root group", _OF_GROUPS))
+    _check_superblock(read(_SUPERBLOCK.size, 0), size)
+    messages = list(_messages(read, size, _ROOT_ADDRESS, "the root group", _OF_GROUPS))
     attributes = [_attribute(message.body) for message in messages if message.kind == _ATTRIBUTE]
     links = [_link(message.body) for message in messages if message.kind == _LINK]
     return Root(
@@ -95,17 +97,17 @@ def read_root(fd: int, size: int) -> Root:
     )
 
 
-def read_links(fd: int, size: int, address: int, name: str) -> dict[str, int | None]:
-    """Parse the header of a group and give its links; `fd`, `size` and errors as for :func:`read_root`."""
-    messages = _messages(fd, size, address, f"/{name}", _OF_GROUPS)
+def read_links(read: ReadAt, size: int, address: int, name: str) -> dict[str, int | None]:
+    """Parse the header of a group and give its links; `read`, `size` and errors as for :func:`read_root`."""
+    messages = _messages(read, size, address, f"/{name}", _OF_GROUPS)
     links = [_link(message.body) for message in messages if message.kind == _LINK]
     return _unique(links, f"links of /{name}")
 
 
-def read_dataset(fd: int, size: int, address: int, name: str) -> Dataset:
-    """Parse the header of a dataset; `fd`, `size` and errors as for :func:`read_root`."""
+def read_dataset(read: ReadAt, size: int, address: int, name: str) -> Dataset:
+    """Parse the header of a dataset; `read`, `size` and errors as for :func:`read_root`."""
     found: dict[int, bytes] = {}
-    for kind, body in _messages(fd, size, address, f"/{name}", _OF_DATASETS):
+    for kind, body in _messages(read, size, address, f"/{name}", _OF_DATASETS):
         if kind in found and kind in (_DATASPACE, _DATATYPE, _LAYOUT):
             raise _damaged(f"/{name} has two messages of type {kind}")
         found[kind] = body
@@ -150,10 +152,10 @@ def _check_superblock(raw: bytes, size: int) -> None:
         raise FormatError(f"the file should be {end} bytes, found {size}: it is truncated")
 
 
-def _messages(fd: int, size: int, address: int, what: str, allowed: set[int]) -> Iterator[_Message]:
+def _messages(read: ReadAt, size: int, address: int, what: str, allowed: set[int]) -> Iterator[_Message]:
     """The messages of an object header that is one piece of at most `_LONGEST_HEADER` bytes."""
     # The system takes no offset from 2**63 on.
-    raw = os.pread(fd, _LONGEST_HEADER, address) if address < size else b""
+    raw = read(_LONGEST_HEADER, address) if address < size else b""
     body, prefix = _only_piece(raw, what)
     position = 0
     while position + prefix <= len(body):  # fewer bytes than a prefix are a gap

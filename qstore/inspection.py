@@ -1,30 +1,32 @@
 """Checks the metadata of a file: is it a store, exactly as format v1 wants it?
 
-The file is read by ``pread`` from one descriptor and taken apart by :mod:`.headers`; the HDF5 library never
-sees it, so that no file can make it load a filter or open another file.
+The file is read by ``pread`` from one descriptor, or in ranges from elsewhere, and taken apart by
+:mod:`.headers`; the HDF5 library never sees it, so that no file can make it load a filter or open another
+file.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from . import headers
 from .errors import FormatError, VersionError
-from .headers import Root
+from .headers import ReadAt, Root
 from .layout import (
     FIDELITY_NUMBERS,
     FORMAT_VERSION,
     FORMULA,
-    KEY_NAMES,
     MOST_COLUMNS,
     NAME_LIMIT,
+    NO_PARTS,
     SIGNATURE,
     TYPES,
     Extent,
@@ -36,9 +38,10 @@ from .layout import (
     size_of,
 )
 
-__all__ = ["Description", "inspect"]
+__all__ = ["SHAPE_OFFSET", "Description", "inspect", "inspect_file"]
 
-_SHAPE_OFFSET = 8208
+SHAPE_OFFSET = 8208
+"""Where the shape of /codes lies, as two uint64."""
 
 # Datatype messages of STD_U8LE, STD_U32LE and so on. Equal bytes: no enum, odd precision or named type.
 _U8 = bytes.fromhex("10000000 01000000 00000800")
@@ -57,18 +60,27 @@ class Description(Facts):
     """What the checked metadata of a store's file says: also where the data of each dataset lies."""
 
     extents: dict[str, Extent]
-    parts: Parts
 
 
-def inspect(fd: int, path: str) -> Description:
-    """Check the metadata of the file behind `fd` and return what it says.
+def inspect_file(fd: int, path: str) -> Description:
+    """Check the metadata of the regular file behind a descriptor; see :func:`inspect`."""
+    return inspect(functools.partial(os.pread, fd), os.fstat(fd).st_size, path)
+
+
+def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Description:
+    """Check the metadata of a file and return what it says.
 
     Parameters
     ----------
-    fd : int
-        Descriptor of a regular file, open for reading.
+    read : callable
+        Gives bytes of the file, see :data:`.headers.ReadAt`.
+    size : int
+        Size of the file in bytes.
     path : str
         For the messages.
+    keys : bool
+        Check the optional parts, too, keys and measured errors; else only of what kind the keys are, and the
+        places of these parts are left out.
 
     Raises
     ------
@@ -77,10 +89,9 @@ def inspect(fd: int, path: str) -> Description:
     VersionError
         Where the file has a newer major version.
     """
-    size = os.fstat(fd).st_size
     try:
-        _check_signature(os.pread(fd, len(SIGNATURE), 0), size)
-        return _describe(fd, size)
+        _check_signature(read(len(SIGNATURE), 0), size)
+        return _describe(read, size, keys)
     except FormatError as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -95,19 +106,23 @@ def _check_signature(found: bytes, size: int) -> None:
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
 
 
-def _describe(fd: int, size: int) -> Description:
-    root = headers.read_root(fd, size)
+def _describe(read: ReadAt, size: int, keys: bool) -> Description:
+    root = headers.read_root(read, size)
     if _text(root, "format") != "qstore":
         raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
     version = _version(root)
-    file = _File(fd, size, dict(root.links))
+    file = _File(read, size, dict(root.links))
     rows, dim = _dataset(file, "codes", 2).shape
     if not 1 <= dim <= MOST_COLUMNS:
         raise FormatError(f"/codes has shape {(rows, dim)}, expected 1 to {MOST_COLUMNS} columns")
-    parts = Parts(keys=_key_part(file), fidelity=_has_fidelity(file, version))
+    key_kind = _key_kind(file)
+    parts = NO_PARTS
+    if keys:
+        key_part = _key_part(file, key_kind) if key_kind else None
+        parts = Parts(keys=key_part, fidelity=_has_fidelity(file, version))
     extents = _datasets(file, shapes(rows, dim, parts))
-    if os.pread(fd, 16, _SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
-        raise FormatError(f"the shape of /codes is not at byte {_SHAPE_OFFSET}, where other readers look")
+    if read(16, SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
+        raise FormatError(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
     return Description(
         rows=rows,
@@ -117,15 +132,14 @@ def _describe(fd: int, size: int) -> Description:
         content_id=_content_id(root),
         tensor=_text(root, "tensor"),
         source_dtype=_text(root, "source_dtype"),
-        key_kind=None if parts.keys is None else parts.keys.kind,
-        parts=parts,
+        key_kind=key_kind,
     )
 
 
 class _File(NamedTuple):
     """The file, and the address of what each path leads to: None for soft, external and other links."""
 
-    fd: int
+    read: ReadAt
     size: int
     links: dict[str, int | None]
 
@@ -135,18 +149,19 @@ class _Dataset(NamedTuple):
     extent: Extent
 
 
-def _key_part(file: _File) -> KeyPart | None:
+def _key_kind(file: _File) -> Literal["text", "integer"] | None:
     """Kind of the keys, if there are any; the links to their datasets are added to those of `file`."""
     if "keys" not in file.links:
         return None
-    members = headers.read_links(file.fd, file.size, _address(file, "keys", "group"), "keys")
+    members = headers.read_links(file.read, file.size, _address(file, "keys", "group"), "keys")
     file.links.update({f"keys/{name}": address for name, address in members.items()})
-    kinds = [kind for kind, names in KEY_NAMES.items() if names[0] in members]
-    if kinds == ["integer"]:
-        return KeyPart("integer", 0)
-    if kinds != ["text"]:
+    if ("hashes" in members) == ("ids" in members):
         raise FormatError('/keys must have a dataset "hashes" or one "ids", and not both')
-    return KeyPart("text", _dataset(file, "keys/bytes", 1).shape[0])
+    return "text" if "hashes" in members else "integer"
+
+
+def _key_part(file: _File, kind: Literal["text", "integer"]) -> KeyPart:
+    return KeyPart(kind, _dataset(file, "keys/bytes", 1).shape[0] if kind == "text" else 0)
 
 
 def _has_fidelity(file: _File, version: tuple[int, int]) -> bool:
@@ -185,7 +200,7 @@ def _datasets(file: _File, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, E
 def _dataset(file: _File, name: str, rank: int) -> _Dataset:
     """Shape and place of a dataset that is plain in every respect."""
     address = _address(file, name, "dataset")
-    kind, shape, offset, stored = headers.read_dataset(file.fd, file.size, address, name)
+    kind, shape, offset, stored = headers.read_dataset(file.read, file.size, address, name)
     if kind != _FILE_TYPES[TYPES[name]]:
         raise FormatError(f"/{name} has the wrong type, expected little-endian {np.dtype(TYPES[name])}")
     if shape is None or len(shape) != rank:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import kernels, key_search
 from .layout import KEY_NAMES
 
-__all__ = ["key_problems"]
+__all__ = ["checksum_problems", "key_problems"]
 
 _STEP = 1 << 17
 
@@ -24,8 +24,8 @@ def key_problems(arrays: Arrays) -> list[str]:
 
     Reads everything once or twice, in pieces.
     """
-    kind = "text" if "hashes" in arrays else "integer"
-    problems = list(_differing(arrays, KEY_NAMES[kind][:-1]))
+    kind = _kind(arrays)
+    problems = checksum_problems(arrays)
     by_value = arrays["hashes"] if kind == "text" else arrays["sorted"]
     problems.extend(_disordered(by_value, arrays["rows"], "hashes" if kind == "text" else "sorted"))
     if kind == "text":
@@ -38,13 +38,23 @@ def key_problems(arrays: Arrays) -> list[str]:
     return problems
 
 
-def _differing(arrays: Arrays, names: tuple[str, ...]) -> Iterator[str]:
+def checksum_problems(arrays: Arrays) -> list[str]:
+    """Which datasets of ``/keys`` differ from their checksums, in words."""
+    return list(_differing(arrays))
+
+
+def _differing(arrays: Arrays) -> Iterator[str]:
+    names = KEY_NAMES[_kind(arrays)][:-1]
     for name, expected in zip(names, arrays["checksums"].tolist(), strict=True):
         found = 0
         for start in range(0, len(arrays[name]), _STEP):
             found = zlib.crc32(arrays[name][start : start + _STEP].tobytes(), found)
         if found != expected:
             yield f"/keys/{name} differs from its checksum"
+
+
+def _kind(arrays: Arrays) -> Literal["text", "integer"]:
+    return "text" if "hashes" in arrays else "integer"
 
 
 def _disordered(values: NDArray[Any], rows: NDArray[np.int64], name: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import durable, kernels
 from .errors import ClosedError
-from .inspection import Description, inspect
+from .inspection import Description, inspect_file
 from .keys import KeyIndex, open_keys
 from .layout import TYPES, Facts
 from .paging import Pager
@@ -71,7 +71,7 @@ class MappedStore:
         path: str,
         resident_scales: bool = False,
         *,
-        describe: Callable[[int, str], Description] = inspect,
+        describe: Callable[[int, str], Description] = inspect_file,
         follow: bool = True,
     ) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""From what :func:`qstore.open` is given to the data behind it: a file, a directory, or several files."""
+"""From what :func:`qstore.open` is given to the data behind it: a file, a directory, several files, a URL."""
 
 from __future__ import annotations
 
@@ -6,38 +6,86 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import durable
 from .backing import Backing, Shard
-from .errors import FormatError
-from .inspection import Description, inspect
+from .errors import FormatError, RemoteError
+from .inspection import Description, inspect_file
 from .layout import Facts
 from .reading import LocalStore
+from .urls import is_url, printable_url, without_file_scheme
 
-__all__ = ["common_facts", "describe_file", "natural_order", "open_backing"]
+__all__ = [
+    "CACHE_BYTES",
+    "common_facts",
+    "describe_file",
+    "natural_order",
+    "open_backing",
+    "open_local",
+]
+
+CACHE_BYTES = 64 << 20
+"""Memory for rows of a remote store that were read lately, by default."""
 
 
-def open_backing(what: Any, resident_scales: bool) -> Backing:
-    """The data of a store: a path, a pattern of paths, or a list of paths.
+def open_backing(
+    what: Any,
+    resident_scales: bool,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> Backing:
+    """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
 
     Raises
     ------
     FormatError, VersionError, ShardError
         It is not a valid store.
+    MissingExtraError
+        A URL needs libraries that are not installed.
+    OSError
+        It is not there or cannot be read.
+    """
+    if is_url(what):
+        from .remote import RemoteStore
+
+        return RemoteStore(what, storage_options, cache_bytes, resident_scales)
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs, and {what!r:.200} is none")
+    return open_local(what, resident_scales)
+
+
+def open_local(what: Any, resident_scales: bool) -> Backing:
+    """The data of a store on this machine: a path, a pattern of paths, or a list of paths.
+
+    Raises
+    ------
+    FormatError, VersionError, ShardError
+        It is not a valid store.
+    RemoteError
+        A path is a URL.
     OSError
         It is not there or cannot be read.
     """
     if isinstance(what, (list, tuple)):
-        return _open_files([os.path.abspath(os.fsdecode(path)) for path in what], resident_scales)
-    path = os.fsdecode(what)
+        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales)
+    path = _local(what)
     if os.path.isdir(path):
         return _open_directory(os.path.abspath(path), resident_scales)
     if glob.has_magic(path) and not os.path.lexists(path):
         return _open_files([os.path.abspath(one) for one in _matching(path)], resident_scales)
     return LocalStore(os.path.abspath(path), resident_scales)
+
+
+def _local(path: Any) -> str:
+    if is_url(path):
+        raise RemoteError(
+            f"{printable_url(path)} is a URL, expected a file of this machine: stores behind URLs are opened "
+            f"one by one; download it to join it with others"
+        )
+    return os.fsdecode(without_file_scheme(path))
 
 
 def _matching(pattern: str) -> list[str]:
@@ -96,7 +144,7 @@ def describe_file(path: str, *, follow: bool = True) -> Description:
     """The checked header of a store's file; nothing else of it is read, and it is closed again."""
     fd = durable.open_regular(path, follow=follow)
     try:
-        return inspect(fd, path)
+        return inspect_file(fd, path)
     finally:
         os.close(fd)
 

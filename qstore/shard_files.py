@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from .backing import Shard
 from .errors import ClosedError, FormatError, ShardError, VersionError
-from .inspection import Description, inspect
+from .inspection import Description, inspect_file
 from .manifest import Manifest
 from .reading import LocalStore
 
@@ -106,7 +106,7 @@ class ShardFiles:
         known = self._known.get(number)
         if known is not None and known[0] == identity:
             return known[1]
-        description = inspect(fd, path)
+        description = inspect_file(fd, path)
         check_shard(self.shards[number], self._dim, description)
         self._known[number] = identity, description
         return description

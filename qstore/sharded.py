@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import indexing, kernels, layout, quantization
 from .backing import Backing, Part, Shard
-from .errors import ClosedError, QStoreError, ShardedError
+from .errors import ClosedError, NoViewError, QStoreError
 from .indexing import ALL
 from .keys import KeyIndex
 from .layout import Facts
@@ -219,7 +219,7 @@ class ShardedStore(Backing):
     def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
         """See :meth:`.Backing.view`: there is none."""
         self._check_open()
-        raise ShardedError(
+        raise NoViewError(
             f"{self.path} has {len(self.shards)} shards, so its {name} do not lie in one piece: "
             f"store.parts() gives codes and scales shard by shard, and qstore.open(store.shards[0].path) "
             f"opens one of them"

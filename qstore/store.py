@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -14,7 +14,7 @@ from . import indexing, naming
 from .arguments import as_row_numbers, as_weights, whole_out
 from .backing import Backing, Part, Shard
 from .errors import FormatError
-from .opening import open_backing
+from .opening import CACHE_BYTES, open_backing
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
 
@@ -131,8 +131,9 @@ class Store:
 
         Raises
         ------
-        ShardedError
-            There are several files; so do :attr:`scales` and :attr:`checksums`. See :meth:`parts`.
+        NoViewError
+            They do not lie in one piece: there are several files (which goes for :attr:`scales` and
+            :attr:`checksums`, too), or they are behind a URL. See :meth:`parts`.
         """
         return self._mapping.view("codes")
 
@@ -298,8 +299,7 @@ class Store:
         step = max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize)) if rows is None else rows
         if step < 1:
             raise ValueError(f"rows is {rows}, expected at least 1")
-        for start in range(0, self._shape[0], step):
-            yield start, self[start : start + step]
+        yield from self._mapping.blocks(step, self._dtype)
 
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
         """Walk the codes and scales as they lie, in order: for work on the whole matrix without its values.
@@ -389,6 +389,8 @@ class Store:
     def rows_of(self, keys: Any, default: int | None = None) -> NDArray[np.int64]:
         """Find rows by their keys, in the file as it is mapped: nothing is loaded, all processes share it.
 
+        Behind a URL, all keys are fetched the first time, and kept: 24 bytes a row and the texts.
+
         Parameters
         ----------
         keys : sequence of str, or array_like of int, shape (n,)
@@ -477,7 +479,11 @@ class Store:
 
 
 def open(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, resident_scales: bool = False
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    resident_scales: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Store:
     """Open a store for reading.
 
@@ -488,10 +494,16 @@ def open(
         rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
         files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
         ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
-        is first read; of a list or pattern, all headers are read now.
+        is first read; of a list or pattern, all headers are read now. Or the URL of a file: ``https://``,
+        ``s3://`` or whatever fsspec knows, which is read in ranges, see docs/scale.md.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs
-        one page read instead of two; worth it for scattered reads of a file larger than RAM.
+        one page read (behind a URL: one request) instead of two; worth it for scattered reads of a file
+        larger than RAM.
+    storage_options : mapping, optional
+        With a URL: options of fsspec's file system, such as ``{"headers": {"Authorization": "…"}}``.
+    cache_bytes : int
+        With a URL: most memory for rows that were read lately.
 
     Returns
     -------
@@ -504,10 +516,15 @@ def open(
         The file is not a valid store, or of a newer version.
     ShardError
         A file of several is missing, or not the one that was published.
+    MissingExtraError
+        A URL needs libraries that are not installed.
+    RemoteError
+        What is behind a URL cannot be read, or a URL is in a list; an OSError too.
     OSError
         The file is not there or cannot be read.
     """
-    return Store(open_backing(path, resident_scales), np.dtype(np.float32))
+    backing = open_backing(path, resident_scales, storage_options, cache_bytes)
+    return Store(backing, np.dtype(np.float32))
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from .checksums import crc32
 from .key_checking import key_problems
 from .progress import Progress, rows_progress
 
-__all__ = ["VerifyReport", "verify_blocks"]
+if TYPE_CHECKING:
+    from .backing import Part
+
+__all__ = ["VerifyReport", "verify_parts"]
 
 
 @dataclass(frozen=True)
@@ -46,32 +49,35 @@ class VerifyReport:
     problems: tuple[str, ...]
 
 
-def verify_blocks(
-    codes: NDArray[np.uint8],
-    scales: NDArray[np.float64],
+def verify_parts(
+    parts: Iterable[Part],
+    rows: int,
+    dim: int,
     checksums: NDArray[np.uint32],
     content_id: str,
     progress: Progress = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
     fidelity: NDArray[np.float64] | None = None,
 ) -> VerifyReport:
-    """Compare every block of codes (N, D) and scales (N,) with its checksums (B, 2); check the rest, too."""
-    rows, dim = codes.shape
+    """Compare every block of a matrix of shape (rows, dim), given in parts, with its checksums (B, 2).
+
+    Each part but the last holds whole blocks. Keys and measured errors are checked, too, if there are any.
+    """
     step = layout.block_rows(dim)
     broken: list[int] = []
     problems: list[str] = []
     with rows_progress(progress, rows) as on_rows:
-        for number, (codes_crc, scales_crc) in enumerate(checksums.tolist()):
-            held = slice(number * step, min(rows, (number + 1) * step))
-            checked = (("codes", codes[held], codes_crc), ("scales", scales[held], scales_crc))
-            parts = [name for name, data, crc in checked if crc32(data) != crc]
-            if parts:
-                broken.append(number)
-                problems.append(
-                    f"block {number} (rows {held.start} to {held.stop - 1}): "
-                    f"{' and '.join(parts)} differ from the checksum"
-                )
-            on_rows(held.stop - held.start)
+        for first, codes, scales in parts:
+            for start in range(0, len(codes), step):
+                held, number = slice(start, start + step), (first + start) // step
+                names = _differing(codes[held], scales[held], checksums[number])
+                row, count = first + start, len(codes[held])
+                if names:
+                    broken.append(number)
+                    problems.append(
+                        f"block {number} (rows {row} to {row + count - 1}): {names} differ from the checksum"
+                    )
+                on_rows(count)
     in_keys = key_problems(keys) if keys else []
     problems.extend(in_keys)
     expected = layout.content_id(rows, dim, checksums, keys["checksums"] if keys else None)
@@ -90,3 +96,8 @@ def verify_blocks(
         keys_ok=not in_keys if keys else None,
         problems=tuple(problems),
     )
+
+
+def _differing(codes: NDArray[np.uint8], scales: NDArray[np.float64], crcs: NDArray[np.uint32]) -> str:
+    checked = (("codes", codes, crcs[0]), ("scales", scales, crcs[1]))
+    return " and ".join(name for name, data, crc in checked if crc32(data) != crc)

@@ -164,7 +164,7 @@ def test_pool_gives_the_bits_of_one_file(
 
 def test_several_files_have_no_array_as_a_whole(sharded: qstore.Store) -> None:
     for name in ("codes", "scales", "checksums"):
-        with pytest.raises(qstore.ShardedError, match=rf"has 6 shards, so its {name} .* store\.parts\(\)"):
+        with pytest.raises(qstore.NoViewError, match=rf"has 6 shards, so its {name} .* store\.parts\(\)"):
             getattr(sharded, name)
         assert not hasattr(sharded, name)
 

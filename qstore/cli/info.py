@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from .. import durable
 from ..fidelity import Fidelity, fidelity_of
 from ..inspection import Description
-from ..layout import Facts
+from ..layout import Extent, Facts
 from ..manifest import read_manifest
 from ..opening import describe_file
 from ..shard_files import check_files
+from ..urls import is_url, printable_url, without_file_scheme
 from ..wording import fidelity_facts
 from .arguments import Command, add_json
 from .printing import KEY_WORDS, byte_size, print_facts, print_json
@@ -74,12 +76,12 @@ class StoreInfo:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _inspect(os.path.abspath(arguments.file))
+    found = _inspect(arguments.file)
     if arguments.json:
         print_json(found)
     else:
@@ -88,22 +90,30 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(path: str) -> StoreInfo:
-    if os.path.isdir(path):
-        manifest = read_manifest(path)
-        check_files(path, manifest)
-        return _info(path, manifest.facts, sum(manifest.sizes), {}, len(manifest.shards), None)
-    about = describe_file(path)
-    places = {name: {"offset": at.offset, "bytes": at.size} for name, at in about.extents.items()}
-    return _info(path, about, os.stat(path).st_size, places, None, _read_fidelity(path, about))
+    if is_url(path):
+        from ..remote import inspect_url
+
+        size, about, numbers = inspect_url(path)
+        measured = None if numbers is None else fidelity_of(numbers, about.dim)
+        return _info(printable_url(path), about, size, about.extents, fidelity=measured)
+    place = os.path.abspath(without_file_scheme(path))
+    if os.path.isdir(place):
+        manifest = read_manifest(place)
+        check_files(place, manifest)
+        return _info(place, manifest.facts, sum(manifest.sizes), {}, shards=len(manifest.shards))
+    about = describe_file(place)
+    fidelity = _read_fidelity(place, about)
+    return _info(place, about, os.stat(place).st_size, about.extents, fidelity=fidelity)
 
 
 def _info(
     path: str,
     about: Facts,
     file_bytes: int,
-    places: dict[str, dict[str, int]],
-    shards: int | None,
-    fidelity: Fidelity | None,
+    extents: Mapping[str, Extent],
+    *,
+    shards: int | None = None,
+    fidelity: Fidelity | None = None,
 ) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
@@ -118,7 +128,7 @@ def _info(
         float32_bytes=float32_bytes,
         ratio=float32_bytes / max(file_bytes, 1),
         key_kind=about.key_kind,
-        datasets=places,
+        datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in extents.items()},
         shards=shards,
         fidelity=fidelity,
     )

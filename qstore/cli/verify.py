@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +52,7 @@ class Verified:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
+    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
     add_against(parser)
     add_keys(parser)
     add_quiet(parser)
@@ -87,7 +86,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
             progress=progress,
         )
     ok = held.ok and (against is None or against.ok)
-    return Verified(os.path.abspath(arguments.file), ok, held, against)
+    return Verified(store.path, ok, held, against)
 
 
 def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, object]]:

@@ -52,7 +52,7 @@ class _Files:
         raw.flush()
         del raw
         with open(self.store, "rb") as file:
-            self.extents = inspection.inspect(file.fileno(), str(self.store)).extents
+            self.extents = inspection.inspect_file(file.fileno(), str(self.store)).extents
 
     def _codes(self, rows: Rows) -> NDArray[np.uint8]:
         first = self._starts[rows // _CHUNK_ROWS] + rows % _CHUNK_ROWS * self.dim
