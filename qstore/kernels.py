@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import quantization
+from . import quantization, scanning
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
 from .quantization import OUTPUT_TYPES, element_type
@@ -35,6 +35,7 @@ __all__ = [
     "pool",
     "quantize",
     "quantize_into",
+    "scan",
 ]
 
 Codes = NDArray[np.uint8]
@@ -250,6 +251,23 @@ def pool(
     if values >= SPLIT_VALUES:  # what the parts say would depend on the split
         quantization.bag_lengths(offsets, rows.size)
     in_parts(part, len(offsets), values, threads)
+
+
+def scan(
+    codes: Codes,
+    scales: Scales,
+    queries: scanning.Quantized,
+    metric: int,
+    first_number: int,
+    noted: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+) -> int:
+    """Note the rows that may be among the best of each query: :func:`qstore.scanning.scan`.
+
+    `noted` are its heaps, rows, uppers and found.
+    """
+    engine = _native if _native and lies_well(codes) else scanning
+    done: int = engine.scan(codes, scales, *queries, metric, first_number, *noted)
+    return done
 
 
 # Public: arguments are checked ----------------------------------------------------------------------

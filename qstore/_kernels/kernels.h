@@ -65,6 +65,35 @@ typedef struct {
 /* The bag of rows[start] to before rows[stop]. */
 typedef void pool_bag(const pool_job *job, size_t start, size_t stop, char *out);
 
+enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
+
+/* Rows of codes against quantized queries, each laid out in 2 * width bytes as the level wants them; width is a multiple
+ * of 64, and the columns past the last one are 0. */
+typedef struct {
+    matrix codes;
+    const char *queries;
+    const double *query_sums;
+    size_t count, width;
+} score_job;
+
+/* In the order of METRICS in qstore/scanning.py. */
+typedef enum { METRIC_DOT, METRIC_COSINE, METRIC_L2, METRICS } metric;
+
+/* One search over some rows: what it reads, and what it has found so far for each query: the `best` lower bounds, and
+ * rows with their upper bounds, with room for `room` of them. */
+typedef struct {
+    score_job score;
+    vector scales;
+    metric metric;
+    struct {
+        const double *factors, *errors, *slacks, *most;
+    } bounds;
+    int64_t first_number;
+    double *heaps, *found_upper;
+    int64_t *found_rows, *found;
+    size_t best, room;
+} scan_job;
+
 /* The functions of one dispatch level. They work on one row (or bag) each: an indirect call that is always
  * predicted costs 1 to 2 ns, and the loops around them need no copies per level. */
 typedef struct {
@@ -78,6 +107,9 @@ typedef struct {
     dequantize_row *dequantize[OUT_TYPES];
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
     pool_bag *pool;
+    void (*lay_out_query)(const char *values, size_t width, char *out);
+    /* Adds to sums[row][query] and squares[row]. */
+    void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
 } kernels;
 
 /* levels.c */
@@ -100,6 +132,8 @@ ptrdiff_t find_bad_row(vector rows, size_t total);
 void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_type type);
 ptrdiff_t find_bad_offset(vector offsets, size_t rows);
 void pool_rows(const pool_job *job, vector offsets, matrix out);
+ptrdiff_t find_bad_scale(vector scales);
+ptrdiff_t scan_rows(scan_job *job, matrix queries); /* rows done: not all where room runs out; or OUT_OF_MEMORY */
 
 /* NumPy hands out views at any address (a tensor at an odd offset of a mapped file): memcpy compiles to a
  * plain load, where a dereference would be undefined. */

@@ -13,7 +13,9 @@
     void widen_bfloat16_##level(const char *x, size_t n, float *out);                                             \
     dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
-    pool_bag pool_##level;
+    pool_bag pool_##level;                                                                                        \
+    void lay_out_query_##level(const char *values, size_t width, char *out);                                      \
+    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
 
 DECLARE_LEVEL(baseline)
 #if QSTORE_X86

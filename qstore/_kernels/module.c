@@ -230,6 +230,9 @@ static PyMethodDef METHODS[] = {
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
     FAST(gather_row, "gather_row(codes, scales, row, out, /)\n--\n\nAs qstore.quantization.gather_row."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
+    {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,
+     "scan(codes, scales, queries, bounds, metric, first_number, heaps, rows, uppers, found, /)\n--\n\n"
+     "As qstore.scanning.scan; the metric is a number."},
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},
