@@ -14,9 +14,12 @@ from . import indexing, kernels
 from .arguments import as_row_numbers, as_weights, check_whole_out
 from .errors import FormatError
 from .mapping import MappedStore
+from .products import multiply
 from .progress import Progress
 from .quantization import OUTPUT_TYPES
 from .reading import gather, read_by_numpy, read_row, read_slice
+from .scanning import Metric
+from .searching import Part, search
 from .verify import VerifyReport, verify_blocks
 
 __all__ = ["Store", "open"]
@@ -270,6 +273,79 @@ class Store:
             True shows a bar on stderr; a callable gets (rows done, rows in all).
         """
         return verify_blocks(self.codes, self.scales, self.checksums, self.content_id, progress)
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        metric: Metric = "cosine",
+        *,
+        rows: ArrayLike | slice | None = None,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Find the best rows for each query, exactly: no approximate index, no dequantized copy.
+
+        A score is the real number that the metric gives for the query and the stored values
+        ``(code - 128) * scale``, rounded once to float64:
+
+        - ``"dot"``: the scalar product, best first the largest;
+        - ``"cosine"``: that divided by both lengths, and 0 where one of them is 0; the largest first;
+        - ``"l2"``: the *squared* Euclidean distance, as faiss has it; the smallest first.
+
+        Equal scores come in the order of their row numbers. Engines and threads change no bit. A score too
+        large for float64 is infinite.
+
+        Parameters
+        ----------
+        queries : array_like of float, shape (D,) or (Q, D)
+            Finite.
+        k : int
+            Rows to find for each query, at least 1.
+        metric : {"cosine", "dot", "l2"}
+        rows : array_like of int or bool, or slice, optional
+            Look only at these: row numbers, a mask of shape (N,), or a slice. A row given twice counts once.
+        threads : int, optional
+            The number of processors by default.
+        progress : bool or callable, optional
+            True shows a bar on stderr; a callable gets (rows done, rows in all), where every 256 queries
+            are a pass over the rows of their own.
+
+        Returns
+        -------
+        scores : ndarray of float64, shape (Q, k), or (k,) for one query of shape (D,)
+        rows : ndarray of int64, of the same shape
+            Both have fewer columns where there are fewer rows than `k`.
+
+        Raises
+        ------
+        ValueError
+            Shape, type, k or metric do not fit, or a query is NaN or infinite somewhere.
+        IndexError
+            One of `rows` is out of range.
+        FormatError
+            A scale of the file is not finite.
+
+        Examples
+        --------
+        >>> import os, tempfile, numpy as np, qstore
+        >>> path = os.path.join(tempfile.mkdtemp(), "points.h5")
+        >>> report = qstore.build(np.array([[127.0, 0], [0, 127], [127, 127]]), path)
+        >>> with qstore.open(path) as store:
+        ...     store.search([1.0, 0.0], k=2, metric="dot")
+        (array([127., 127.]), array([0, 2]))
+        """
+        part = Part(0, self.codes, self.scales, self._mapping.pager)
+        return search([part], self._shape, queries, k, metric, rows, threads, progress)
+
+    def __matmul__(self, x: ArrayLike) -> NDArray[np.float64]:
+        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
+
+        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
+        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
+        over all processors.
+        """
+        return multiply(self.codes, self.scales, x)
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import build, demo, env, export, get, info, ls, verify
+from . import build, demo, env, export, get, info, ls, search, verify
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "make_parser", "run_command"]
@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     ls.COMMAND,
     info.COMMAND,
     get.COMMAND,
+    search.COMMAND,
     verify.COMMAND,
     export.COMMAND,
     env.COMMAND,
