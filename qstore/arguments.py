@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import SourceError
-from .quantization import ELEMENT_TYPES, element_type
+from .quantization import ELEMENT_TYPES, element_type, first_out_of_range, to_float64
 
 __all__ = [
     "as_count",
+    "as_finite",
     "as_matrix",
     "as_quantized",
     "as_row_numbers",
+    "as_row_set",
     "as_text",
     "as_weights",
     "check_nonfinite",
@@ -146,6 +148,55 @@ def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
     if numbers.size and numbers.dtype.kind not in "iu":
         raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
     return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+
+
+def as_row_set(given: ArrayLike | slice | None, total: int) -> range | NDArray[np.int64]:
+    """Rows of a matrix of `total` rows, each once and in ascending order.
+
+    Parameters
+    ----------
+    given : array_like of int or bool, slice or None
+        Row numbers (negative ones count from the end), a mask of shape (total,), or None for all.
+
+    Raises
+    ------
+    IndexError
+        No row numbers, out of range, or a mask of another shape.
+    """
+    if given is None or isinstance(given, slice):
+        picked = range(total)[slice(None) if given is None else given]
+        rising = picked if picked.step > 0 else picked[::-1]
+        return rising if rising.step == 1 else np.arange(rising.start, rising.stop, rising.step)
+    array = np.asarray(given)
+    if array.dtype == np.bool_:
+        if array.shape != (total,):
+            raise IndexError(f"the mask has shape {array.shape}, expected {(total,)}")
+        return np.flatnonzero(array).astype(np.int64, copy=False)
+    numbers = as_row_numbers(array)
+    bad = first_out_of_range(numbers.reshape(-1), total)
+    if bad >= 0:
+        raise IndexError(f"index {numbers.reshape(-1)[bad]} is out of bounds for axis 0 with size {total}")
+    return np.unique(np.where(numbers < 0, numbers + total, numbers))
+
+
+def as_finite(name: str, given: ArrayLike, ndim: tuple[int, ...]) -> NDArray[np.float64]:
+    """Finite numbers as float64, of one of these ranks.
+
+    Raises
+    ------
+    ValueError
+        Another rank, another type, or a value that is NaN or infinite: says which.
+    """
+    array = np.asarray(given)
+    if array.ndim not in ndim or element_type(array.dtype) is None:
+        wanted = f"{' or '.join(map(str, ndim))} dimensions of real numbers"
+        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected {wanted}")
+    values = to_float64(array)
+    if not (finite := np.isfinite(values)).all():
+        place = np.unravel_index(int(finite.argmin()), values.shape)
+        where = ", ".join(str(int(number)) for number in place)
+        raise ValueError(f"{name}[{where}] is {values[place]}, expected finite numbers")
+    return values
 
 
 def as_weights(given: ArrayLike, count: int) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from .layout import Facts
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from .paging import Pager
     from .verify import VerifyReport
 
 __all__ = ["Backing", "Part", "Shard", "coded_rows"]
@@ -113,6 +114,11 @@ class Backing(ABC):
     @abstractmethod
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """The rows `first` to before `last`, in order, in as few pieces as there are: read-only views."""
+
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """All rows, in order, in as few parts as there are, each with the pager of its file if it has one."""
+        for part in self.parts(0, self.facts.rows):
+            yield part, None
 
     def scan(self, rows: int) -> Iterator[Part]:
         """All rows, in order, in parts of so many rows, or fewer where they do not lie in one piece."""

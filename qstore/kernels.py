@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import key_search, quantization
+from . import key_search, quantization, scanning
 from . import survey as survey_by_numpy
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .errors import NonFiniteError
@@ -39,6 +39,7 @@ __all__ = [
     "pool",
     "quantize",
     "quantize_into",
+    "scan",
     "survey",
     "table",
 ]
@@ -285,6 +286,23 @@ def survey(
     """Sums and hashes of rows, sums of columns, counts of codes: as :func:`qstore.survey.survey`."""
     engine = _native if _native and lies_well(codes) else survey_by_numpy
     engine.survey(codes, scales, rows, columns, peaks, histogram)
+
+
+def scan(
+    codes: Codes,
+    scales: Scales,
+    queries: scanning.Quantized,
+    metric: int,
+    first_number: int,
+    noted: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+) -> int:
+    """Note the rows that may be among the best of each query: :func:`qstore.scanning.scan`.
+
+    `noted` are its heaps, rows, uppers and found.
+    """
+    engine = _native if _native and lies_well(codes) else scanning
+    done: int = engine.scan(codes, scales, *queries, metric, first_number, *noted)
+    return done
 
 
 # Public: arguments are checked ----------------------------------------------------------------------

@@ -98,6 +98,11 @@ class LocalStore(MappedStore, Backing):
         if last > first:
             yield Part(first, self.view("codes")[first:last], self.view("scales")[first:last])
 
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """See :meth:`.Backing.walk`."""
+        for part in self.parts(0, self.facts.rows):
+            yield part, self.pager
+
     def scan(self, rows: int) -> Iterator[Part]:
         """See :meth:`.Backing.scan`: the pages to come are asked for in advance."""
         ahead = rows * max(1, _AHEAD_BYTES // (rows * self.facts.dim))

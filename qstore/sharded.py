@@ -18,7 +18,7 @@ from .errors import ClosedError, NoViewError, QStoreError
 from .indexing import ALL
 from .keys import KeyIndex
 from .layout import Facts
-from .paging import MANY_ROWS, Steps, Work
+from .paging import MANY_ROWS, Pager, Steps, Work
 from .part_kernels import by_part, copy_parts, gather_parts, touch_parts
 from .progress import Progress, rows_progress
 from .reading import fill_slice
@@ -203,6 +203,20 @@ class ShardedStore(Backing):
             # No name for the views: while this waits, they would keep the store from being closed.
             yield Part(first, file.view("codes")[held], file.view("scales")[held])
             first = stop
+
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """See :meth:`.Backing.walk`."""
+        self._check_open()
+        for shard in range(len(self.shards)):
+            for part, pager in self._files.get(shard).walk():
+                yield part._replace(first=self._firsts[shard] + part.first), pager
+
+    def scan(self, rows: int) -> Iterator[Part]:
+        """See :meth:`.Backing.scan`."""
+        self._check_open()
+        for shard in range(len(self.shards)):
+            for part in self._files.get(shard).scan(rows):
+                yield part._replace(first=self._firsts[shard] + part.first)
 
     def key_index(self) -> KeyIndex:
         """See :meth:`.Backing.key_index`."""

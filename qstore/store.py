@@ -20,6 +20,7 @@ from .quantization import OUTPUT_TYPES
 
 if TYPE_CHECKING:
     from .fidelity import Fidelity
+    from .scanning import Metric
     from .stats import StoreStats
     from .verify import VerifyReport
 
@@ -380,6 +381,84 @@ class Store:
     def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
         codes, scales = self.take_codes([row])
         return codes[0], float(scales[0])
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        metric: Metric = "cosine",
+        *,
+        rows: ArrayLike | slice | None = None,
+        threads: int | None = None,
+        progress: Progress = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Find the best rows for each query, exactly: no approximate index, no dequantized copy.
+
+        A score is the real number that the metric gives for the query and the stored values
+        ``(code - 128) * scale``, rounded once to float64:
+
+        - ``"dot"``: the scalar product, best first the largest;
+        - ``"cosine"``: that divided by both lengths, and 0 where one of them is 0; the largest first;
+        - ``"l2"``: the *squared* Euclidean distance, as faiss has it; the smallest first.
+
+        Equal scores come in the order of their row numbers. Engines and threads change no bit. A score too
+        large for float64 is infinite.
+
+        Parameters
+        ----------
+        queries : array_like of float, shape (D,) or (Q, D)
+            Finite.
+        k : int
+            Rows to find for each query, at least 1.
+        metric : {"cosine", "dot", "l2"}
+        rows : array_like of int or bool, or slice, optional
+            Look only at these: row numbers, a mask of shape (N,), or a slice. A row given twice counts once.
+        threads : int, optional
+            The number of processors by default.
+        progress : bool or callable, optional
+            True shows a bar on stderr; a callable gets (rows done, rows in all), where every 256 queries
+            are a pass over the rows of their own.
+
+        Returns
+        -------
+        scores : ndarray of float64, shape (Q, k), or (k,) for one query of shape (D,)
+        rows : ndarray of int64, of the same shape
+            Both have fewer columns where there are fewer rows than `k`.
+
+        Raises
+        ------
+        ValueError
+            Shape, type, k or metric do not fit, or a query is NaN or infinite somewhere.
+        IndexError
+            One of `rows` is out of range.
+        FormatError
+            A scale of the file is not finite.
+
+        Examples
+        --------
+        >>> import os, tempfile, numpy as np, qstore
+        >>> path = os.path.join(tempfile.mkdtemp(), "points.h5")
+        >>> report = qstore.build(np.array([[127.0, 0], [0, 127], [127, 127]]), path)
+        >>> with qstore.open(path) as store:
+        ...     store.search([1.0, 0.0], k=2, metric="dot")
+        (array([127., 127.]), array([0, 2]))
+        """
+        from .searching import PartsOf, search  # reading rows does without
+
+        return search(PartsOf(self._mapping), self._shape, queries, k, metric, rows, threads, progress)
+
+    def __matmul__(self, x: ArrayLike) -> NDArray[np.float64]:
+        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
+
+        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
+        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
+        over all processors.
+        """
+        from .products import multiply  # reading rows does without
+
+        nothing = Part(0, np.empty((0, self._shape[1]), np.uint8), np.empty(0))
+        products = [multiply(part.codes, part.scales, x) for part in self.parts()]
+        return np.concatenate(products) if len(products) > 1 else (products or [multiply(*nothing[1:], x)])[0]
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)

@@ -46,6 +46,14 @@ def open_descriptors() -> list[str]:
     return sorted(held)
 
 
+@pytest.fixture(params=["NumPy", "baseline", "avx2", "avx512"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Runs the test on the NumPy engine and on C at every level that the machine has."""
+    from every_engine import running_on  # this folder is on the path by now
+
+    yield from running_on(request.param, monkeypatch)
+
+
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """Fails if the test leaves descriptors or maps of stores behind."""

@@ -14,6 +14,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from every_engine import LEVELS, NEEDS_EXTENSION, native, split_from
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
@@ -21,51 +22,10 @@ from qstore import kernels, quantization, survey, threads
 from qstore.errors import NonFiniteError, SourceError
 from qstore.quantization import ELEMENT_TYPES, OUTPUT_TYPES, element_type, marker_dtype
 
-native: Any = kernels._native
-NEEDS_EXTENSION = pytest.mark.skipif(
-    native is None, reason="qstore._native is not installed: NumPy engine only"
-)
-LEVELS = ("baseline", "avx2", "avx512")
 REPOSITORY = Path(kernels.__file__).parent.parent
 TINY, HUGE = 1e-45, 3e38  # close to the ends of float32
 
 function_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def machine_has(level: str) -> bool:
-    if native is None:
-        return False
-    before = native.level()
-    try:
-        native.set_level(level)
-    except ValueError:
-        return False
-    native.set_level(before)
-    return True
-
-
-@pytest.fixture(params=["NumPy", *LEVELS])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Runs the test on the NumPy engine and on C at every level that the machine has."""
-    if request.param == "NumPy":
-        monkeypatch.setattr(kernels, "_native", None)
-        monkeypatch.setattr(kernels, "_engine", quantization)
-        yield "NumPy"
-    elif not machine_has(request.param):
-        if os.environ.get("QSTORE_REQUIRE_EXTENSION") == "1" and native is None:
-            pytest.fail("QSTORE_REQUIRE_EXTENSION=1, but the extension is missing")
-        pytest.skip("no extension" if native is None else f"this machine lacks {request.param}")
-    else:
-        before = native.level()
-        native.set_level(request.param)
-        yield f"C ({request.param})"
-        native.set_level(before)
-
-
-def split_from(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
-    """Let requests that read this many codes be split over threads."""
-    monkeypatch.setattr(kernels, "SPLIT_VALUES", values)
-    monkeypatch.setattr(threads, "SPLIT_VALUES", values)
 
 
 def raw_patterns(name: str, bits: NDArray[Any]) -> NDArray[Any]:

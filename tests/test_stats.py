@@ -258,3 +258,17 @@ def test_equal_hashes_of_different_rows_are_no_example(
     monkeypatch.setattr(stats_room, "_survey", same_hashes)
     found: StoreStats = store.stats()
     assert (found.duplicates.rows, found.duplicates.examples) == (3, ())
+
+
+def test_shards_give_the_same(tmp_path: Path) -> None:
+    values = np.random.default_rng(4).standard_normal((500, 24)).astype(np.float32)
+    values[300] = values[450] = values[100]
+    values[17] = 0
+    qstore.build(values, tmp_path / "whole.h5")
+    qstore.build_shards(values, tmp_path / "parts", 130)
+    with qstore.open(tmp_path / "whole.h5") as whole, qstore.open(tmp_path / "parts") as parts:
+        one, other = whole.stats(), parts.stats()
+    assert (one.rows, one.zero_rows, one.duplicates) == (other.rows, other.zero_rows, other.duplicates)
+    np.testing.assert_array_equal(one.code_counts, other.code_counts)
+    assert one.norms.maximum == other.norms.maximum
+    assert one.norms.mean == pytest.approx(other.norms.mean, rel=1e-14)  # summed part by part

@@ -18,4 +18,4 @@ gcc -shared -fPIC -O1 -g -std=c11 -ffp-contract=off -fno-omit-frame-pointer \
 # Leaks are not looked for: the interpreter itself keeps memory until the end.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 QSTORE_REQUIRE_EXTENSION=1 PYTHONPATH="$work" \
-    "$python" -m pytest -q -p no:cacheprovider tests/test_quantization.py tests/test_kernels.py tests/test_keys.py "$@"
+    "$python" -m pytest -q -p no:cacheprovider tests/test_quantization.py tests/test_kernels.py tests/test_keys.py tests/test_scan.py "$@"

@@ -28,6 +28,7 @@ const accepted_types CODES = {"uint8", 1, {UINT8}};
 const accepted_types SCALES = {"float64", 1, {FLOAT64}};
 const accepted_types NUMBERS = {"int64", 1, {INT64}};
 const accepted_types HASHES = {"uint64", 1, {UINT64}};
+const accepted_types QUANTIZED = {"int16", 1, {INT16}};
 
 void release_buffers(held_buffers *held)
 {
@@ -125,6 +126,21 @@ int vector_argument(held_buffers *held, PyObject *object, const char *name, cons
         return -1;
     *result = (vector){view->buf, view->strides[0], (size_t)view->shape[0]};
     return 0;
+}
+
+char *dense_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
+                     int writable, Py_ssize_t rows, Py_ssize_t *columns)
+{
+    matrix found;
+    const Py_ssize_t size = (Py_ssize_t)element_size(accepted->types[0]);
+    if (matrix_argument(held, object, name, accepted, writable, rows, *columns, &found, NULL) < 0)
+        return NULL;
+    *columns = (Py_ssize_t)found.dim;
+    if ((found.rows > 1 && found.stride != *columns * size) || (uintptr_t)found.data % (size_t)size != 0) {
+        PyErr_Format(PyExc_ValueError, "%s must be C-contiguous and aligned", name);
+        return NULL;
+    }
+    return found.data;
 }
 
 int element_type_argument(PyObject *object, accepted_types *result)

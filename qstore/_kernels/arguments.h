@@ -11,7 +11,7 @@
 #include "kernels.h"
 
 /* Buffers of one call, the first `count` acquired. */
-enum { MAX_BUFFERS = 6 };
+enum { MAX_BUFFERS = 8 };
 typedef struct {
     Py_buffer buffers[MAX_BUFFERS];
     int count;
@@ -26,7 +26,7 @@ typedef struct {
     element_type types[3];
 } accepted_types;
 
-extern const accepted_types ANY_FLOAT, WIDE_FLOAT, CODES, SCALES, NUMBERS, HASHES;
+extern const accepted_types ANY_FLOAT, WIDE_FLOAT, CODES, SCALES, NUMBERS, HASHES, QUANTIZED;
 
 /* 0, or -1 with TypeError or ValueError set, which call the argument `name`. `rows`, `dim` or `length` of -1
  * mean any. `found` is the type, and may be NULL. */
@@ -35,9 +35,16 @@ int matrix_argument(held_buffers *held, PyObject *object, const char *name, cons
 int vector_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
                     int writable, Py_ssize_t length, vector *result, element_type *found);
 
+/* The data of a C-contiguous, aligned matrix of this shape, or of this many rows, whose columns are then told. */
+char *dense_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
+                     int writable, Py_ssize_t rows, Py_ssize_t *columns);
+
 /* Type of this name, in `result` as the only one accepted. */
 int element_type_argument(PyObject *object, accepted_types *result);
 
 int count_arguments(const char *function, Py_ssize_t expected, Py_ssize_t found);
+
+/* scan_binding.c */
+PyObject *scan_function(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

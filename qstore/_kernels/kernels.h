@@ -92,6 +92,35 @@ typedef struct {
 typedef void survey_columns(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
                             uint8_t *peaks);
 
+enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
+
+/* Rows of codes against quantized queries, each laid out in 2 * width bytes as the level wants them; width is a multiple
+ * of 64, and the columns past the last one are 0. */
+typedef struct {
+    matrix codes;
+    const char *queries;
+    const double *query_sums;
+    size_t count, width;
+} score_job;
+
+/* In the order of METRICS in qstore/scanning.py. */
+typedef enum { METRIC_DOT, METRIC_COSINE, METRIC_L2, METRICS } metric;
+
+/* One search over some rows: what it reads, and what it has found so far for each query: the `best` lower bounds, and
+ * rows with their upper bounds, with room for `room` of them. */
+typedef struct {
+    score_job score;
+    vector scales;
+    metric metric;
+    struct {
+        const double *factors, *errors, *slacks, *most;
+    } bounds;
+    int64_t first_number;
+    double *heaps, *found_upper;
+    int64_t *found_rows, *found;
+    size_t best, room;
+} scan_job;
+
 /* The functions of one dispatch level. They work on one row (or bag) each: an indirect call that is always
  * predicted costs 1 to 2 ns, and the loops around them need no copies per level. */
 typedef struct {
@@ -108,6 +137,9 @@ typedef struct {
     int32_t (*sum_of_squares)(const uint8_t *codes, size_t n); /* of the centred codes; at most 65,536 of them */
     void (*hash_stripes)(const uint8_t *codes, size_t stripes, uint64_t *lanes);
     survey_columns *survey_columns;
+    void (*lay_out_query)(const char *values, size_t width, char *out);
+    /* Adds to sums[row][query] and squares[row]. */
+    void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
 } kernels;
 
 /* levels.c */
@@ -131,6 +163,8 @@ void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_ty
 ptrdiff_t find_bad_offset(vector offsets, size_t rows);
 void pool_rows(const pool_job *job, vector offsets, matrix out);
 void survey_rows(const survey_job *job);
+ptrdiff_t find_bad_scale(vector scales);
+ptrdiff_t scan_rows(scan_job *job, matrix queries); /* rows done: not all where room runs out; or OUT_OF_MEMORY */
 
 /* NumPy hands out views at any address (a tensor at an odd offset of a mapped file): memcpy compiles to a
  * plain load, where a dereference would be undefined. */

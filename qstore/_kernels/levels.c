@@ -6,8 +6,9 @@
         #level, largest_float32_##level, largest_float64_##level, codes_float32_##level, codes_float64_##level,   \
         widen_float16_##level, widen_bfloat16_##level,                                                            \
         {dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level},                     \
-        {stream_float32_##level, stream_float64_##level, stream_float16_##level}, pool_##level,                       \
-        sum_of_squares_##level, hash_stripes_##level, survey_columns_##level}
+        {stream_float32_##level, stream_float64_##level, stream_float16_##level}, pool_##level,                   \
+        sum_of_squares_##level, hash_stripes_##level, survey_columns_##level, lay_out_query_##level,              \
+        score_tile_##level}
 
 TABLE_OF(baseline);
 #if QSTORE_X86

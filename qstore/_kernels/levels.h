@@ -16,7 +16,9 @@
     pool_bag pool_##level;                                                                                        \
     int32_t sum_of_squares_##level(const uint8_t *codes, size_t n);                                               \
     void hash_stripes_##level(const uint8_t *codes, size_t stripes, uint64_t *lanes);                             \
-    survey_columns survey_columns_##level;
+    survey_columns survey_columns_##level;                                                                        \
+    void lay_out_query_##level(const char *values, size_t width, char *out);                                      \
+    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
 
 DECLARE_LEVEL(baseline)
 #if QSTORE_X86

@@ -254,6 +254,9 @@ static PyMethodDef METHODS[] = {
     CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.key_search.find_ids."),
     {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
     {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
+    {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,
+     "scan(codes, scales, queries, bounds, metric, first_number, heaps, rows, uppers, found, /)\n--\n\n"
+     "As qstore.scanning.scan; the metric is a number."},
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},

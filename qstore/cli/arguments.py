@@ -6,9 +6,13 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..errors import QStoreError
 from .failures import UsageError
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 __all__ = [
     "Command",
@@ -23,6 +27,7 @@ __all__ = [
     "at_least",
     "consecutive",
     "row_key",
+    "rows_of_words",
     "shield_slices",
     "source_of",
 ]
@@ -181,3 +186,17 @@ def source_of(path: str, raw: str | None) -> Any:
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """``--rows``."""
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of SRC")
+
+
+def rows_of_words(store: Store, words: list[str]) -> list[int]:
+    """Rows by keys; all must be known before the first one is written."""
+    if not words:
+        return []
+    try:
+        keys = [int(word) for word in words] if store.key_kind == "integer" else words
+        rows: list[int] = store.rows_of(keys).tolist()
+    except IndexError as error:
+        raise QStoreError(str(error)) from None
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, QStoreError) else UsageError(f"{store.path}: {error}") from None
+    return rows

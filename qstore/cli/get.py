@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import QStoreError
 from ..store import Store
 from ..store import open as open_store
-from .arguments import Command, any_slice, row_key
+from .arguments import Command, any_slice, row_key, rows_of_words
 from .failures import UsageError
 from .formats import FORMATS
 from .output import open_output
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with open_store(arguments.file) as store:
         _check_output(arguments, store)
         values = store.astype(arguments.dtype)
-        keys = [*(_checked(key, values) for key in arguments.rows), *_rows_of(store, arguments.keys)]
+        keys = [*(_checked(key, values) for key in arguments.rows), *rows_of_words(store, arguments.keys)]
         single = len(keys) == 1 and isinstance(keys[0], int)
         shape = (sum(len(_numbers(key, len(values))) for key in keys), _width(values, arguments.columns))
         make = FORMATS[arguments.format]
@@ -103,20 +103,6 @@ def _checked(key: Key, store: Store) -> Key:
     if isinstance(key, int) and not -len(store) <= key < len(store):
         raise QStoreError(f"index {key} is out of bounds for axis 0 with size {len(store)}")
     return key
-
-
-def _rows_of(store: Store, words: list[str]) -> list[int]:
-    """Rows by keys; all must be known before the first one is written."""
-    if not words:
-        return []
-    try:
-        keys = [int(word) for word in words] if store.key_kind == "integer" else words
-        rows: list[int] = store.rows_of(keys).tolist()
-    except IndexError as error:
-        raise QStoreError(str(error)) from None
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, QStoreError) else UsageError(f"{store.path}: {error}") from None
-    return rows
 
 
 def _width(store: Store, columns: slice) -> int:

@@ -18,6 +18,7 @@ COMMANDS = (
     "ls",
     "info",
     "get",
+    "search",
     "verify",
     "stats",
     "compare",
