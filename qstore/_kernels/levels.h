@@ -15,7 +15,9 @@
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
     pool_bag pool_##level;                                                                                        \
     void lay_out_query_##level(const char *values, size_t width, char *out);                                      \
-    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
+    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);      \
+    void measure_tile_##level(const scan_job *job, tile *t);                                                      \
+    int bound_tile_##level(const scan_job *job, const tile *t, size_t q, double *upper);
 
 DECLARE_LEVEL(baseline)
 #if QSTORE_X86
