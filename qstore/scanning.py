@@ -155,7 +155,7 @@ def scan(
     uppers : ndarray of float64, shape (Q, room)
         Their upper bounds.
     found : ndarray of int64, shape (Q, 1)
-        How many are noted, less than room.
+        How many are noted; there must be room for 32 more.
 
     Returns
     -------

@@ -96,6 +96,7 @@ def measure_all(case: str, options: Options) -> list[rounds.Outcome]:
         ("cold", qstore.Store, "__getitem__"),
         ("pool", qstore.Store, "pool"),
         ("quantize", qstore, "quantize"),
+        ("search", qstore.Store, "search"),
     ],
 )
 def test_no_wrong_answer_is_timed(

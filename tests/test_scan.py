@@ -38,7 +38,7 @@ def test_bounds_have_the_same_bits_on_every_level(level: str, metric: int, probl
         queries = generator.standard_normal((len(queries), dim))
     quantized = quantize_queries(queries, METRICS[metric])
     lower, upper = scanning.bounds_of_rows(codes, scales, quantized, metric)
-    room = noted(len(queries), len(codes), 2 * len(codes) + 2)
+    room = noted(len(queries), len(codes), len(codes) + 64)
     before = native.level()
     native.set_level(level)
     done = native.scan(codes, scales, *quantized, metric, 100, *room)
@@ -107,9 +107,9 @@ def test_a_scan_without_room_stops_and_goes_on(engine: str, monkeypatch: pytest.
 def test_the_extension_checks_what_scan_gets() -> None:
     codes, scales = np.zeros((3, 5), np.uint8), np.ones(3)
     queries = quantize_queries(np.ones((2, 5)), "dot")
-    good = [codes, scales, *queries, 0, 0, *noted(2, 2, 8)]
+    good = [codes, scales, *queries, 0, 0, *noted(2, 2, 40)]
     assert native.scan(*good) == 3
-    full = np.full((2, 1), 8)
+    full = np.full((2, 1), 9)
     for place, bad in [
         (0, codes.astype(np.int8)),
         (1, np.ones(2)),
@@ -121,9 +121,9 @@ def test_the_extension_checks_what_scan_gets() -> None:
         (4, 2**70),
         (6, np.empty((2, 0))),
         (6, np.zeros((3, 2))),
-        (7, np.zeros((2, 7), np.int64)),
-        (7, np.zeros((2, 16), np.int64)[:, ::2]),
-        (8, np.zeros((2, 8), np.float32)),
+        (7, np.zeros((2, 39), np.int64)),
+        (7, np.zeros((2, 80), np.int64)[:, ::2]),
+        (8, np.zeros((2, 40), np.float32)),
         (9, full),
         (9, -full),
         (9, np.zeros((2, 2), np.int64)),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -27,6 +30,8 @@ from qstore.scanning import Metric
 from qstore.searching import Part, search_parts
 
 MakeStore = Callable[..., qstore.Store]
+TOOLS = Path(__file__).parents[1] / "tools"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(qstore.__file__).parents[1])}
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -437,3 +442,37 @@ def test_command_says_what_is_wrong(points: qstore.Store, cli: Cli, tmp_path: Pa
         assert (found, out) == (status, ""), (words, err)
         assert message in err
         assert "Traceback" not in err
+
+
+# The recall tool ------------------------------------------------------------------------------------
+
+
+def test_recall_tool(tmp_path: Path) -> None:
+    values = np.random.default_rng(23).standard_normal((500, 32)).astype(np.float32)
+    np.save(tmp_path / "values.npy", values)
+    words = [sys.executable, str(TOOLS / "recall.py"), str(tmp_path / "values.npy"), "--queries", "50"]
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    store_path = tmp_path / "store.h5"
+    qstore.build(values, store_path)
+    for found, metric in zip(json.loads(done.stdout), ("cosine", "dot"), strict=True):
+        wide = values.astype(np.float64)
+        lengths = np.linalg.norm(wide, axis=1) if metric == "cosine" else np.ones(500)
+        rows = np.sort(np.random.default_rng(0).permutation(500)[:50])
+        scores = wide[rows] @ (wide / lengths[:, None]).T
+        scores[np.arange(50), rows] = -np.inf
+        with qstore.open(store_path) as store:
+            shares = [
+                len({*np.argsort(-line)[:10].tolist()} & {*_others(store, wide, int(row), metric)}) / 10
+                for line, row in zip(scores, rows, strict=True)
+            ]
+        assert found["recall"] == pytest.approx(np.mean(shares), abs=1e-12)
+        assert found["least"] == min(shares)
+        assert found["recall"] > 0.9
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.stdout.startswith("cosine  500 x 32, 50 queries: recall@10 0.9")
+
+
+def _others(store: qstore.Store, values: NDArray[Any], row: int, metric: Any) -> list[int]:
+    best: list[int] = store.search(values[row], 11, metric)[1].tolist()
+    return [number for number in best if number != row][:10]

@@ -94,8 +94,8 @@ typedef void survey_columns(survey_tile *tile, size_t column, size_t n, double *
 
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
-/* Rows of codes against quantized queries, each laid out in 2 * width bytes as the level wants them; width is a multiple
- * of 64, and the columns past the last one are 0. */
+/* Rows of codes against quantized queries, each laid out in 2 * width bytes as the level wants them; width is a
+ * multiple of 64, and the columns past the last one are 0. */
 typedef struct {
     matrix codes;
     const char *queries;
@@ -121,6 +121,15 @@ typedef struct {
     size_t best, room;
 } scan_job;
 
+/* A tile: what its rows have and what they score. For scalar products, a centre is factor * sum and a radius
+ * reach * error + some * slack; all are 0 for rows that are zero. */
+typedef struct {
+    size_t rows;
+    double scales[TILE_ROWS], squares[TILE_ROWS], norms[TILE_ROWS];
+    double factors[TILE_ROWS], reaches[TILE_ROWS], some[TILE_ROWS];
+    double *sums; /* TILE_ROWS for each query */
+} tile;
+
 /* The functions of one dispatch level. They work on one row (or bag) each: an indirect call that is always
  * predicted costs 1 to 2 ns, and the loops around them need no copies per level. */
 typedef struct {
@@ -138,8 +147,10 @@ typedef struct {
     void (*hash_stripes)(const uint8_t *codes, size_t stripes, uint64_t *lanes);
     survey_columns *survey_columns;
     void (*lay_out_query)(const char *values, size_t width, char *out);
-    /* Adds to sums[row][query] and squares[row]. */
+    /* Adds to sums[query * TILE_ROWS + row] and squares[row]. */
     void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
+    void (*measure_tile)(const scan_job *job, tile *t); /* fills it in, from scales and squares */
+    int (*bound_tile)(const scan_job *job, const tile *t, size_t q, double *upper); /* any not beaten yet? */
 } kernels;
 
 /* levels.c */

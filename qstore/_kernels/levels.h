@@ -18,7 +18,9 @@
     void hash_stripes_##level(const uint8_t *codes, size_t stripes, uint64_t *lanes);                             \
     survey_columns survey_columns_##level;                                                                        \
     void lay_out_query_##level(const char *values, size_t width, char *out);                                      \
-    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
+    void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);      \
+    void measure_tile_##level(const scan_job *job, tile *t);                                                      \
+    int bound_tile_##level(const scan_job *job, const tile *t, size_t q, double *upper);
 
 DECLARE_LEVEL(baseline)
 #if QSTORE_X86

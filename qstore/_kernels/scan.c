@@ -7,28 +7,20 @@
 
 #define UNIT 0x1p-13 /* of the quantized queries */
 
-typedef struct {
-    double scale, squares, norm;
-} row_facts;
-
 /* The score is within `radius` of `centre`. */
 typedef struct {
     double centre, radius;
 } estimate;
 
-static ALWAYS_INLINE estimate estimate_of(const scan_job *job, row_facts row, double sum, size_t q)
+static ALWAYS_INLINE estimate estimate_of(const scan_job *job, int is_l2, const tile *t, size_t q, size_t r)
 {
-    const double error = job->bounds.errors[q], slack = job->bounds.slacks[q];
-    if (row.scale == 0.0 || row.squares == 0.0)
-        return (estimate){0.0, 0.0};
-    if (job->metric == METRIC_L2) {
-        const double scale = row.scale * job->bounds.factors[q], square = scale * row.squares;
-        return (estimate){scale * (sum * (2.0 * UNIT) - square),
-                          fabs(scale) * (2.0 * row.norm * error) + fabs(scale * square) * 0x1p-48 + slack};
-    }
-    if (job->metric == METRIC_DOT)
-        return (estimate){sum * (row.scale * UNIT), fabs(row.scale) * row.norm * error + slack};
-    return (estimate){sum * copysign(UNIT / row.norm, row.scale), error + slack};
+    const double error = job->bounds.errors[q], slack = job->bounds.slacks[q], sum = t->sums[q * TILE_ROWS + r];
+    if (!is_l2)
+        return (estimate){sum * t->factors[r], t->reaches[r] * error + t->some[r] * slack};
+    const double scale = t->scales[r] * job->bounds.factors[q], square = scale * t->squares[r];
+    const double centre = scale * (sum * (2.0 * UNIT) - square);
+    const double radius = fabs(scale) * (2.0 * t->norms[r] * error) + fabs(scale * square) * 0x1p-48 + slack;
+    return (estimate){t->some[r] == 0.0 ? 0.0 : centre, t->some[r] == 0.0 ? 0.0 : radius};
 }
 
 /* What is not a number must not hide a row. */
@@ -44,17 +36,47 @@ static ALWAYS_INLINE double lower_bound(estimate found, double most)
     return cut == cut ? cut : -(double)INFINITY;
 }
 
-/* Upper bounds of one row for all queries; whether any is above its limit. */
-static ALWAYS_INLINE int bound_row(const scan_job *job, row_facts row, const double *sums, const double *limits,
-                                   double *upper)
+static ALWAYS_INLINE int64_t bound_some(const scan_job *job, int is_l2, const tile *t, size_t q, double *upper)
 {
-    int any = 0;
-    for (size_t q = 0; q < job->score.count; q++) {
-        upper[q] = upper_bound(estimate_of(job, row, sums[q], q), job->bounds.most[q]);
-        any |= upper[q] > limits[q];
+    const double least = job->heaps[q * job->best];
+    int64_t any = 0;
+    for (size_t r = 0; r < TILE_ROWS; r++) { /* a constant: rows past the last one are 0 */
+        upper[r] = upper_bound(estimate_of(job, is_l2, t, q, r), job->bounds.most[q]);
+        any |= -(int64_t)(upper[r] > least);
     }
     return any;
 }
+
+/* What does not depend on the query; norms to begin with, as there is a square root for several at a time. */
+static ALWAYS_INLINE void measure_body(const scan_job *job, tile *t)
+{
+    const int is_dot = job->metric == METRIC_DOT;
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        t->norms[r] = sqrt(t->squares[r]);
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        const double scale = t->scales[r], norm = t->norms[r], factor = is_dot ? scale : copysign(1.0 / norm, scale);
+        const double reach = is_dot ? fabs(scale) * norm : 1.0, some = scale * norm == 0.0 ? 0.0 : 1.0;
+        t->some[r] = some;
+        t->factors[r] = some == 0.0 ? 0.0 : factor * UNIT;
+        t->reaches[r] = some == 0.0 ? 0.0 : reach;
+    }
+}
+
+#define COMPILE_FOR(level, target)                                                                                \
+    target void measure_tile_##level(const scan_job *job, tile *t)                                                \
+    {                                                                                                             \
+        measure_body(job, t);                                                                                     \
+    }                                                                                                             \
+    target int bound_tile_##level(const scan_job *job, const tile *t, size_t q, double *upper)                    \
+    {                                                                                                             \
+        return (job->metric == METRIC_L2 ? bound_some(job, 1, t, q, upper) : bound_some(job, 0, t, q, upper)) != 0; \
+    }
+
+COMPILE_FOR(baseline, )
+#if QSTORE_X86
+COMPILE_FOR(avx2, TARGET_AVX2)
+COMPILE_FOR(avx512, TARGET_AVX512)
+#endif
 
 /* Replace the least of a heap. */
 static void replace_least(double *heap, size_t size, double value)
@@ -85,49 +107,45 @@ static void forget_beaten(const scan_job *job, size_t q, double limit)
     job->found[q] = kept;
 }
 
-/* Note a row for the queries where it may be among the best; whether there is little room left afterwards. */
-static int note_row(const scan_job *job, size_t number, row_facts row, const double *sums, const double *upper,
-                    double *limits)
+static void note_row(const scan_job *job, size_t q, int64_t number, double lower, double upper)
 {
-    int full = 0;
-    for (size_t q = 0; q < job->score.count; q++) {
-        if (!(upper[q] > limits[q]))
-            continue;
-        double *heap = job->heaps + q * job->best;
-        const double lower = lower_bound(estimate_of(job, row, sums[q], q), job->bounds.most[q]);
-        if (lower > heap[0])
-            replace_least(heap, job->best, lower);
-        limits[q] = heap[0];
-        const size_t place = q * job->room + (size_t)job->found[q]++;
-        job->found_rows[place] = job->first_number + (int64_t)number;
-        job->found_upper[place] = upper[q];
-        if ((size_t)job->found[q] == job->room) {
-            forget_beaten(job, q, limits[q]);
-            full |= (size_t)job->found[q] > job->room / 2;
-        }
-    }
-    return full;
+    const size_t place = q * job->room + (size_t)job->found[q]++;
+    double *heap = job->heaps + q * job->best;
+    if (lower > heap[0])
+        replace_least(heap, job->best, lower);
+    job->found_rows[place] = number;
+    job->found_upper[place] = upper;
 }
 
-typedef struct {
-    double *sums, *limits, *upper, squares[TILE_ROWS];
-} scratch;
-
-/* The rows of one tile; how many were done. */
-static size_t scan_tile(const scan_job *job, size_t first, size_t rows, scratch *s)
+/* Note the rows of a tile that may be among the best of one query; whether there is room for another tile. */
+static int note_rows(const scan_job *job, const tile *t, size_t q, int64_t number)
 {
-    const size_t count = job->score.count;
-    memset(s->sums, 0, rows * count * sizeof(double));
-    memset(s->squares, 0, sizeof s->squares);
-    active_kernels->score_tile(&job->score, first, rows, s->sums, s->squares);
-    for (size_t r = 0; r < rows; r++) {
-        const double scale = float64_of(&job->scales, first + r);
-        const row_facts row = {scale, s->squares[r], sqrt(s->squares[r])};
-        if (bound_row(job, row, s->sums + r * count, s->limits, s->upper) &&
-            note_row(job, first + r, row, s->sums + r * count, s->upper, s->limits))
-            return r + 1;
-    }
-    return rows;
+    double upper[TILE_ROWS];
+    const double *least = job->heaps + q * job->best;
+    if (!active_kernels->bound_tile(job, t, q, upper))
+        return 1;
+    for (size_t r = 0; r < t->rows; r++)
+        if (upper[r] > *least)
+            note_row(job, q, number + (int64_t)r,
+                     lower_bound(estimate_of(job, job->metric == METRIC_L2, t, q, r), job->bounds.most[q]), upper[r]);
+    if ((size_t)job->found[q] + TILE_ROWS > job->room)
+        forget_beaten(job, q, *least);
+    return (size_t)job->found[q] + TILE_ROWS <= job->room;
+}
+
+/* Whether there is room for another tile. */
+static int scan_tile(const scan_job *job, size_t first, tile *t)
+{
+    int room = 1;
+    memset(t->sums, 0, TILE_ROWS * job->score.count * sizeof(double));
+    memset(t->squares, 0, sizeof t->squares);
+    active_kernels->score_tile(&job->score, first, t->rows, t->sums, t->squares);
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        t->scales[r] = r < t->rows ? float64_of(&job->scales, first + r) : 0.0;
+    active_kernels->measure_tile(job, t);
+    for (size_t q = 0; q < job->score.count; q++)
+        room &= note_rows(job, t, q, job->first_number + (int64_t)first);
+    return room;
 }
 
 static void lay_out(scan_job *job, matrix queries, char *laid, double *sums)
@@ -145,18 +163,16 @@ static void lay_out(scan_job *job, matrix queries, char *laid, double *sums)
 ptrdiff_t scan_rows(scan_job *job, matrix queries)
 {
     const size_t count = queries.rows, rows = job->score.codes.rows;
-    char *memory = malloc(count * ((TILE_ROWS + 3) * sizeof(double) + 2 * queries.dim) + 1);
+    char *memory = malloc(count * ((TILE_ROWS + 1) * sizeof(double) + 2 * queries.dim) + 1);
     if (memory == NULL)
         return OUT_OF_MEMORY;
-    double *numbers = (double *)memory;
-    scratch s = {.sums = numbers, .limits = numbers + TILE_ROWS * count, .upper = numbers + (TILE_ROWS + 1) * count};
-    lay_out(job, queries, memory + (TILE_ROWS + 3) * count * sizeof(double), numbers + (TILE_ROWS + 2) * count);
-    for (size_t q = 0; q < count; q++)
-        s.limits[q] = job->heaps[q * job->best];
+    tile t;
+    t.sums = (double *)memory;
+    lay_out(job, queries, memory + (TILE_ROWS + 1) * count * sizeof(double), t.sums + TILE_ROWS * count);
     size_t done = 0;
-    for (size_t wanted = 0, got = 0; done < rows && got == wanted; done += got) {
-        wanted = rows - done < TILE_ROWS ? rows - done : TILE_ROWS;
-        got = scan_tile(job, done, wanted, &s);
+    for (int room = 1; room && done < rows; done += t.rows) {
+        t.rows = rows - done < TILE_ROWS ? rows - done : TILE_ROWS;
+        room = scan_tile(job, done, &t);
     }
     free(memory);
     return (ptrdiff_t)done;

@@ -22,9 +22,9 @@ static int found_arguments(held_buffers *held, PyObject *const *args, scan_job *
     job->room = (size_t)room;
     int good = best > 0;
     for (Py_ssize_t q = 0; q < count; q++)
-        good &= job->found[q] >= 0 && job->found[q] < room;
+        good &= job->found[q] >= 0 && job->found[q] <= room - TILE_ROWS;
     if (!good)
-        PyErr_SetString(PyExc_ValueError, "heaps must have columns, and rows have room for more than found");
+        PyErr_Format(PyExc_ValueError, "heaps must have columns, and rows must have room for %d more", TILE_ROWS);
     return good ? 0 : -1;
 }
 
@@ -83,8 +83,9 @@ PyObject *scan_function(PyObject *module, PyObject *const *args, Py_ssize_t narg
     PyObject *result = NULL;
     if (count_arguments("scan", 10, nargs) < 0 || number_arguments(args, &job) < 0)
         return NULL;
-    if (matrix_argument(&held, args[0], "codes", &CODES, 0, -1, -1, &job.score.codes, NULL) == 0 &&
-        vector_argument(&held, args[1], "scales", &SCALES, 0, (Py_ssize_t)job.score.codes.rows, &job.scales, NULL) == 0 &&
+    matrix *codes = &job.score.codes;
+    if (matrix_argument(&held, args[0], "codes", &CODES, 0, -1, -1, codes, NULL) == 0 &&
+        vector_argument(&held, args[1], "scales", &SCALES, 0, (Py_ssize_t)codes->rows, &job.scales, NULL) == 0 &&
         query_arguments(&held, args, &job, &queries) == 0 && found_arguments(&held, args, &job) == 0)
         result = scanned(&job, queries);
     release_buffers(&held);

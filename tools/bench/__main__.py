@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bars, building, cold, engines, opening, plots, pooling, reading, report
+from bench import bars, building, cold, engines, opening, plots, pooling, reading, report, searching
 from bench.options import Options
 from bench.rounds import Budget, Contest, Outcome, measure
 
@@ -36,6 +36,7 @@ MAIN: dict[str, Case] = {
     "outputs": reading.outputs,
     "pool": pooling.pool,
     "quantize": pooling.quantize,
+    "search": searching.search,
     "open": opening.open_store,
     "huge": opening.huge,
     "import": opening.imports,
@@ -102,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
         "--level", nargs="+", choices=engines.LEVELS, help="engines (the best; with --bars all but baseline)"
     )
     made.add_argument("--threads", nargs="+", type=int, default=[1])
-    made.add_argument("--peers", nargs="*", help="only these libraries (all; with --bars torch and faiss)")
+    made.add_argument(
+        "--peers", nargs="*", help="only these libraries (all; with --bars torch, faiss, usearch)"
+    )
     made.add_argument("--cold-gb", type=float, help="size of the files to read cold, GiB (4)")
     made.add_argument("--build-gb", type=float, help="size of the source to build from, GiB (4)")
     made.add_argument("--folder", type=Path, help="where to work: on the disk to measure")
@@ -124,7 +127,7 @@ def make_options(given: argparse.Namespace) -> Options:
         dim=given.dim or options.dim,
         levels=tuple(given.level or chosen),
         threads=tuple(given.threads),
-        peers=("torch", "faiss") if given.bars and given.peers is None else given.peers,
+        peers=("torch", "faiss", "usearch") if given.bars and given.peers is None else given.peers,
         cold_bytes=int((given.cold_gb or options.cold_bytes / 2**30) * 2**30),
         build_bytes=int((given.build_gb or options.build_bytes / 2**30) * 2**30),
     )

@@ -11,7 +11,7 @@ from .rounds import Outcome
 
 __all__ = ["BARS", "CASES", "Bar", "Lookup", "bars_table"]
 
-CASES = ("rows", "pool", "quantize", "import", "open", "huge", "cold", "build")
+CASES = ("rows", "pool", "quantize", "search", "import", "open", "huge", "cold", "build")
 """Cases that the table needs."""
 
 
@@ -119,6 +119,20 @@ def _build(threads: int) -> Measure:
     return _ratio("build", _COPY, f", threads={threads}", source=".npy", state="cached")
 
 
+def _search(peer: str, queries: int, threads: int = 1) -> Measure:
+    return _ratio("search", peer, f", threads={threads}", queries=queries)
+
+
+def _search_read_ratio(find: Lookup, ours: str) -> float | None:
+    slower = _search("limit: codes read once, threads=1", 1)(find, ours)
+    return 1 / slower if slower else None
+
+
+def _search_threads_ratio(find: Lookup, ours: str) -> float | None:
+    one, two = (find("search", f"{ours}, threads={count}", queries=64) for count in (1, 2))
+    return one.seconds / two.seconds if one and two else None
+
+
 BARS = [
     _faster("10,000 scattered rows, fresh", "np.load(mmap_mode='r')[idx]", 2.5, _gather(_MEMMAP)),
     _faster("the same, take(out=)", "np.take(memmap, out=, mode='clip')", 2.5, _gather(_MEMMAP, "out=")),
@@ -136,6 +150,11 @@ BARS = [
     _faster("the same", "float32, MADV_RANDOM", 3, _ratio("cold", "numpy memmap float32, MADV_RANDOM")),
     _faster("quantize in memory, fresh", "FBGEMM prepack", 2, _quantize()),
     _faster("quantize in memory, out=", "FBGEMM prepack", 2.8, _quantize(", out=")),
+    _faster("exact search, 1 query", "faiss SQ8 inner product", 1.2, _search("faiss SQ8 inner product", 1)),
+    Bar("the same", "codes read once", "time ≤ 1.4×", _search_read_ratio, lambda ratio: ratio <= 1.4),
+    _faster("exact search, 64 queries", "faiss SQ8 inner product", 3, _search("faiss SQ8 inner product", 64)),
+    _faster("the same", "usearch exact i8", 1.5, _search("usearch exact i8", 64)),
+    _faster("the same, two threads", "one thread", 1.7, _search_threads_ratio),
     _faster("build from a cached .npy, one thread", "cp, fsync", 2, _build(1)),
     _faster("the same, two threads", "cp, fsync", 2, _build(2)),
     _faster("the same, two threads", "one thread", 1.5, _threads_ratio),
