@@ -138,7 +138,7 @@ COMMON_KEYS = [
     "queen",
     1.5,
     1j,
-    object(),
+    NotImplemented,
     {1: 2},
     np.ones((ROWS, DIM), bool),
     np.zeros((ROWS, DIM), bool),
