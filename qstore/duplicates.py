@@ -73,8 +73,9 @@ class RowHashes:
     def merge(self, other: RowHashes, first_row: int = 0) -> None:
         """Take in what another one has, whose row 0 is `first_row` here."""
         other._fold()
-        self._level = max(self._level, other._level)
         self._fold()
+        if other._level > self._level:
+            self._cut(other._level)
         seconds = np.where(other._seconds == _NO_ROW, _NO_ROW, other._seconds + first_row)
         self._join(other._hashes, other._firsts + first_row, seconds, other._counts)
 
@@ -121,10 +122,13 @@ class RowHashes:
 
     def _thin(self) -> None:
         while self._hashes.size > self._limit:
-            self._level += 1
-            kept = int(np.searchsorted(self._hashes, np.uint64(1 << (64 - self._level))))
-            self._hashes, self._firsts = self._hashes[:kept].copy(), self._firsts[:kept].copy()
-            self._seconds, self._counts = self._seconds[:kept].copy(), self._counts[:kept].copy()
+            self._cut(self._level + 1)
+
+    def _cut(self, level: int) -> None:
+        self._level = level
+        kept = int(np.searchsorted(self._hashes, np.uint64(1 << (64 - level))))
+        self._hashes, self._firsts = self._hashes[:kept].copy(), self._firsts[:kept].copy()
+        self._seconds, self._counts = self._seconds[:kept].copy(), self._counts[:kept].copy()
 
     @property
     def repeated(self) -> int:

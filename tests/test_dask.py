@@ -1,4 +1,4 @@
-"""Stores and Dask: lazy arrays of stores, and sharded stores that tasks write."""
+"""Stores and Dask: lazy arrays of stores, searches by tasks, and sharded stores that tasks write."""
 
 from __future__ import annotations
 
@@ -238,6 +238,85 @@ def test_arrays_refused(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
         qstore.dask.build(array, tmp_path / "file")
 
 
+# ---------------------------------------------------------------- searching
+
+
+@pytest.fixture
+def table(tmp_path: Path, matrix: NDArray[np.float32]) -> qstore.Store:
+    """A store of four shards, whose rows recur: many scores are equal."""
+    qstore.dask.build(da.from_array(np.tile(matrix[:150], (8, 1)), chunks=(350, 48)), tmp_path / "table")
+    return qstore.open(tmp_path / "table")
+
+
+def assert_found_alike(found: Any, expected: Any) -> None:
+    for some, same in zip(found, expected, strict=True):
+        assert (some.dtype, some.shape) == (same.dtype, same.shape)
+        assert np.array_equal(some, same)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("task_rows", [None, 1200, 800, 97, 20])
+def test_search(table: qstore.Store, metric: Any, task_rows: int | None) -> None:
+    queries = np.random.default_rng(1).standard_normal((3, 48))
+    queries[2] = 0  # all scores are equal, but those of l2
+    for k in (1, 10, 5000):
+        lazy = qstore.dask.search(table, queries, k, metric, task_rows=task_rows)
+        assert_found_alike(lazy.compute(), table.search(queries, k, metric))
+    one = qstore.dask.search(table.path, queries[0], metric=metric, task_rows=task_rows)
+    assert_found_alike(one.compute(), table.search(queries[0], metric=metric))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [slice(100, 900), slice(None, None, -3), [3, 1199, 3, -2], slice(5, 5), [], np.arange(1200) % 7 == 0],
+)
+def test_search_of_some_rows(table: qstore.Store, rows: Any) -> None:
+    query = table[17]
+    lazy = qstore.dask.search(table, query, 20, rows=rows, task_rows=110)
+    assert_found_alike(lazy.compute(), table.search(query, 20, rows=rows))
+
+
+def test_search_of_nothing(make_store: MakeStore, matrix: NDArray[np.float32]) -> None:
+    store = make_store(matrix[:0])
+    for queries in (matrix[:2], matrix[0], matrix[:0]):
+        assert_found_alike(qstore.dask.search(store, queries).compute(), store.search(queries))
+
+
+def test_ranges_of_tasks(table: qstore.Store) -> None:
+    """They join whole small shards, cut large ones, and never straddle a seam for nothing."""
+    ranges = qstore.dask.reductions._ranges
+    assert ranges(table, None) == [(0, 1200)]
+    assert ranges(table, 800) == [(0, 700), (700, 1200)]
+    assert ranges(table, 200) == [
+        (0, 200),
+        (200, 350),
+        (350, 550),
+        (550, 700),
+        (700, 900),
+        (900, 1050),
+        (1050, 1200),
+    ]
+
+
+def test_search_says_at_once_what_is_wrong(table: qstore.Store) -> None:
+    query = table[0]
+    for wrong in ({"k": 0}, {"metric": "angle"}, {"task_rows": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            qstore.dask.search(table, query, **wrong)
+    with pytest.raises(ValueError, match="expected"):
+        qstore.dask.search(table, query[:5])
+    with pytest.raises(IndexError):
+        qstore.dask.search(table, query, rows=[1200])
+
+
+def test_names_of_searches(table: qstore.Store) -> None:
+    def key(**options: Any) -> str:
+        return str(qstore.dask.search(table, table[0], **options).key)
+
+    assert key() == key()
+    assert len({key(), key(k=3), key(metric="dot"), key(rows=[1]), key(task_rows=9)}) == 5
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -270,6 +349,13 @@ def test_a_cluster_reads(store: qstore.Store, client: Any) -> None:
     assert np.array_equal(client.compute(lazy).result(), store[...])
     held = client.run(lambda: sum(".h5" in line for line in open("/proc/self/maps")))
     assert all(maps <= 2 for maps in held.values())  # one store, which maps its file twice
+    client.run(lambda: sys.modules["qstore.dask.lazy"]._arrived.cache_clear())
+
+
+def test_a_cluster_searches(table: qstore.Store, client: Any) -> None:
+    queries = table[[5, 70]]
+    lazy = qstore.dask.search(table, queries, 30, task_rows=100)
+    assert_found_alike(client.compute(lazy).result(), table.search(queries, 30))
     client.run(lambda: sys.modules["qstore.dask.lazy"]._arrived.cache_clear())
 
 

@@ -245,6 +245,21 @@ def test_of_very_many_rows_a_share_is_looked_at(monkeypatch: pytest.MonkeyPatch)
     assert whole.repeated == 32 * (np.count_nonzero(kept) - np.unique(hashes[kept]).size)
 
 
+def test_of_few_rows_and_very_many_the_same_share_is_looked_at() -> None:
+    hashes = np.random.default_rng(8).integers(0, 1 << 64, 20_000, np.uint64)
+    hashes[300:400] = hashes[:100]
+    few, many, whole = RowHashes(500), RowHashes(500), RowHashes(500)
+    for start, stop, found in ((0, 400, few), (400, 20_000, many), (0, 20_000, whole)):
+        found.add(hashes[start:stop], np.arange(start, stop))
+    assert few.repeated == 100
+    few.merge(many)
+    assert (few.share_looked_at, few.repeated, few.pairs(9)) == (
+        whole.share_looked_at,
+        whole.repeated,
+        whole.pairs(9),
+    )
+
+
 def test_equal_hashes_of_different_rows_are_no_example(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

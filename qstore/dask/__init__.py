@@ -1,4 +1,4 @@
-"""Stores and Dask: a store as a lazy array, and a store built by many workers, a shard each."""
+"""Stores and Dask: a store as a lazy array, searched by many workers, and built by them, a shard each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .building import build
     from .lazy import from_store
+    from .reductions import search
 
-__all__ = ["build", "from_store"]
+__all__ = ["build", "from_store", "search"]
 
-_HOMES = {"build": "building", "from_store": "lazy"}
+_HOMES = {"build": "building", "from_store": "lazy", "search": "reductions"}
 
 
 def __getattr__(name: str) -> Any:

@@ -73,7 +73,7 @@ def from_store(
     )
     # In line: each task is a piece of this and a slice, and Dask merges later slices into it.
     return array.from_array(
-        StoreRows(pickle.dumps(opened), opened.shape, opened.dtype, opened),
+        StoreRows.of(opened),
         chunks=sizes,
         name=f"qstore-{tokenize(opened, sizes)}",
         meta=np.empty((0, 0), opened.dtype),
@@ -116,8 +116,18 @@ class StoreRows:
         self._pickled = pickled
         self._store = store
 
+    @classmethod
+    def of(cls, store: Store) -> StoreRows:
+        """An open store, to be handed to tasks."""
+        return cls(pickle.dumps(store), store.shape, store.dtype, store)
+
+    @property
+    def store(self) -> Store:
+        """The store, opened where this is."""
+        return self._store or _arrived(self._pickled)
+
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        return (self._store or _arrived(self._pickled))[key]
+        return self.store[key]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._pickled, self.shape, self.dtype)

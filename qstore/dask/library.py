@@ -1,4 +1,4 @@
-"""dask.array itself, or an error that says what to install."""
+"""What is used of Dask, or an error that says what to install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from ..errors import MissingExtraError
 try:
     from dask import array
     from dask.base import tokenize
+    from dask.delayed import Delayed, delayed
 except ImportError as error:
     raise MissingExtraError('this needs dask: pip install "qstore[dask]"') from error
 
-__all__ = ["array", "tokenize"]
+__all__ = ["Delayed", "array", "delayed", "tokenize"]
