@@ -928,9 +928,9 @@ def test_build_in_shards(tmp_path: Path, matrix: NDArray[Any], kind: str) -> Non
         sources_of(tmp_path, matrix[20:1020])[kind], tmp_path / "x", 300, overwrite=True, threads=1
     )
     assert shard_bytes(tmp_path / "x") == before
-    report = qstore.concat([tmp_path / "x"], tmp_path / "joined.h5")
+    joined = qstore.concat([tmp_path / "x"], tmp_path / "joined.h5")
     with qstore.open(tmp_path / "one.h5") as one:
-        assert report.content_id == one.content_id
+        assert joined.content_id == one.content_id
 
 
 @pytest.mark.parametrize("streamed", [False, True])
