@@ -69,6 +69,10 @@ class SampledRows:
         if at.size:
             self._taken.append((codes[at], scales[at]))
 
+    def merge(self, other: SampledRows) -> None:
+        """Take what was taken from the rows that come next."""
+        self._taken += other._taken
+
     def error_factor(self, columns: NDArray[np.int64]) -> float:
         """What `columns` cost all the others, as :class:`OutlierColumns` says."""
         scales = np.concatenate([np.zeros(1), *(scales for _, scales in self._taken)])

@@ -16,7 +16,7 @@ from .outliers import OutlierColumns, SampledRows, find_outliers
 from .progress import Progress, rows_progress
 from .threads import in_order
 
-__all__ = ["ReadRow", "StoreStats", "part_rows", "survey_parts"]
+__all__ = ["ReadRow", "StoreStats", "Totals", "part_rows", "survey_parts", "totals_of"]
 
 ReadRow = Callable[[int], tuple[NDArray[np.uint8], float]]
 """Codes and scale of a row."""
@@ -104,12 +104,19 @@ def survey_parts(
         By default the number of processors.
     progress : bool or callable, optional
     """
-    found = _Totals(rows, dim)
+    return totals_of(parts, rows, dim, threads=threads, progress=progress).report(read_row)
+
+
+def totals_of(
+    parts: Iterable[Part], rows: int, dim: int, *, threads: int | None = None, progress: Progress = None
+) -> Totals:
+    """What :func:`survey_parts` adds up, of parts that need not be all: of rows of a matrix of this shape."""
+    found = Totals(rows, dim)
     with rows_progress(progress, rows) as on_rows:
         for part in in_order(_survey, parts, threads):
             found.add(part)
             on_rows(len(part.scales))
-    return found.report(read_row)
+    return found
 
 
 class _SurveyedPart:
@@ -135,8 +142,8 @@ def _survey(part: Part) -> _SurveyedPart:
     return _SurveyedPart(part)
 
 
-class _Totals:
-    """Everything that has been added up. One thread uses it."""
+class Totals:
+    """Everything that has been added up. One thread uses it; it can be pickled."""
 
     def __init__(self, rows: int, dim: int) -> None:
         self._rows, self._dim = rows, dim
@@ -161,6 +168,19 @@ class _Totals:
         self._histogram += part.histogram
         self._hashes.add(part.hashes[filled], part.first_row + np.flatnonzero(filled))
         self._sample.add(part.first_row, part.codes, part.scales)
+
+    def merge(self, other: Totals) -> None:
+        """Add what was found in the rows that come next."""
+        self._zero_rows += other._zero_rows
+        self._norms.merge(other._norms)
+        self._scales.merge(other._scales)
+        self._steps.merge(other._steps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._columns += other._columns
+        self._peaks += other._peaks
+        self._histogram += other._histogram
+        self._hashes.merge(other._hashes)
+        self._sample.merge(other._sample)
 
     def report(self, read_row: ReadRow) -> StoreStats:
         """Everything, once all parts are in."""

@@ -1,7 +1,8 @@
-"""Stores and Dask: lazy arrays of stores, searches by tasks, and sharded stores that tasks write."""
+"""Stores and Dask: lazy arrays of stores; searches, statistics and sharded stores made by tasks."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import sys
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 import qstore
 import qstore.dask
 from qstore.layout import block_rows
+from qstore.stats import part_rows
 
 MakeStore = Callable[..., qstore.Store]
 
@@ -317,6 +319,62 @@ def test_names_of_searches(table: qstore.Store) -> None:
     assert len({key(), key(k=3), key(metric="dot"), key(rows=[1]), key(task_rows=9)}) == 5
 
 
+# ---------------------------------------------------------------- statistics
+
+
+def assert_same_stats(found: Any, expected: Any, *, exactly: bool = False) -> None:
+    for field in dataclasses.fields(expected):
+        one, same = getattr(found, field.name), getattr(expected, field.name)
+        if dataclasses.is_dataclass(same):
+            assert_same_stats(one, same, exactly=exactly)
+        elif isinstance(same, float) or getattr(same, "dtype", None) == np.float64:
+            np.testing.assert_allclose(one, same, rtol=0 if exactly else 1e-12, atol=0 if exactly else 1e-12)
+        elif isinstance(same, np.ndarray):
+            assert np.array_equal(one, same)
+        else:
+            assert one == same or same != same
+
+
+@pytest.mark.parametrize("task_rows", [None, 1200, 97])
+def test_stats(table: qstore.Store, task_rows: int | None) -> None:
+    expected = table.stats()
+    assert expected.duplicates.rows == 7 * 149  # one row is of zeros
+    for place in (table, table.path):
+        assert_same_stats(qstore.dask.stats(place, task_rows=task_rows).compute(), expected)
+
+
+def test_stats_of_many_tasks_are_exact_where_they_are_the_parts(make_store: MakeStore) -> None:
+    """More values than are kept, an outlier, zeros, and repeated rows that different tasks see."""
+    values = np.random.default_rng(2).standard_normal((300_000, 24)).astype(np.float32)
+    values[:, 3] *= 40
+    values[299_000:] = values[:1000]
+    values[5], values[250_000] = 0, 0
+    store = make_store(values)
+    expected = store.stats()
+    assert expected.warnings
+    step = part_rows(24)
+    assert len(qstore.dask.reductions._ranges(store, step)) == 2
+    lazy = qstore.dask.stats(store, task_rows=step)
+    assert_same_stats(lazy.compute(), expected, exactly=True)
+    assert_same_stats(qstore.dask.stats(store, task_rows=10_000).compute(), expected)
+
+
+def test_stats_of_nothing(make_store: MakeStore, matrix: NDArray[np.float32]) -> None:
+    store = make_store(matrix[:0])
+    found = qstore.dask.stats(store).compute()
+    assert (found.rows, found.dim, found.norms.count) == (0, 48, 0)
+    assert_same_stats(found, store.stats())
+
+
+def test_totals_are_as_they_were_after_a_sum(table: qstore.Store) -> None:
+    """A task that a scheduler runs again gets the same."""
+    place = qstore.dask.lazy.StoreRows.of(table)
+    totals = [qstore.dask.reductions._survey_rows(place, a, b) for a, b in ((0, 500), (500, 1200))]
+    for _ in range(2):
+        total = qstore.dask.reductions._sum(totals, table.shape)
+        assert_same_stats(qstore.dask.reductions._report(place, total), table.stats())
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -352,10 +410,11 @@ def test_a_cluster_reads(store: qstore.Store, client: Any) -> None:
     client.run(lambda: sys.modules["qstore.dask.lazy"]._arrived.cache_clear())
 
 
-def test_a_cluster_searches(table: qstore.Store, client: Any) -> None:
+def test_a_cluster_searches_and_surveys(table: qstore.Store, client: Any) -> None:
     queries = table[[5, 70]]
     lazy = qstore.dask.search(table, queries, 30, task_rows=100)
     assert_found_alike(client.compute(lazy).result(), table.search(queries, 30))
+    assert_same_stats(client.compute(qstore.dask.stats(table, task_rows=100)).result(), table.stats())
     client.run(lambda: sys.modules["qstore.dask.lazy"]._arrived.cache_clear())
 
 

@@ -1,4 +1,4 @@
-"""Stores and Dask: a store as a lazy array, searched by many workers, and built by them, a shard each."""
+"""Stores and Dask: stores as lazy arrays, and built, searched and surveyed by many workers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .building import build
     from .lazy import from_store
-    from .reductions import search
+    from .reductions import search, stats
 
-__all__ = ["build", "from_store", "search"]
+__all__ = ["build", "from_store", "search", "stats"]
 
-_HOMES = {"build": "building", "from_store": "lazy", "search": "reductions"}
+_HOMES = {"build": "building", "from_store": "lazy", "search": "reductions", "stats": "reductions"}
 
 
 def __getattr__(name: str) -> Any:

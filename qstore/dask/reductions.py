@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import as_count, as_row_set
-from ..layout import block_rows
+from ..backing import Part
 from ..scanning import Metric
+from ..stats import StoreStats, Totals, part_rows, totals_of
 from ..store import Store
 from ..store import open as open_store
 from .lazy import StoreRows
 from .library import Delayed, delayed, tokenize
 
-__all__ = ["search"]
+__all__ = ["search", "stats"]
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -89,13 +90,60 @@ def search(
     return _joined(found, functools.partial(_best, k=k, metric=metric), token)
 
 
+def stats(
+    store: Store | str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, task_rows: int | None = None
+) -> Delayed:
+    """:meth:`qstore.Store.stats` by many workers: nothing is read before it is computed.
+
+    A task surveys a range of rows on one thread and opens the store where it runs; what travels are sums and
+    counts, up to 56 bytes a row, and from a task never more than about 100 MiB. They are joined in the
+    order of the rows, so the same tasks give the same bits.
+
+    Parameters
+    ----------
+    store : Store, or what :func:`qstore.open` takes
+    task_rows : int, optional
+        Most rows of a task. By default 256 MiB of codes, which may be several whole shards.
+
+    Returns
+    -------
+    dask.delayed.Delayed
+        Computes to a :class:`~qstore.stats.StoreStats`. Whole numbers, extremes and percentiles are those of
+        :meth:`qstore.Store.stats`; sums of values, and what is made of them, may be rounded otherwise.
+
+    Raises
+    ------
+    MissingExtraError
+        Dask is not installed.
+    SourceError
+        `task_rows` is no whole number of at least 1.
+    FormatError
+        When tasks run: what is at the path has another content by then.
+
+    Examples
+    --------
+    >>> import os, qstore, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "store.h5")
+    >>> _ = qstore.build([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]], path)
+    >>> stats(path).compute().duplicates.examples
+    ((0, 2, 2),)
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    token = tokenize(opened.content_id, "stats", task_rows)
+    place = StoreRows.of(opened)
+    found = [
+        _task(_survey_rows, token, number, place, *some)
+        for number, some in enumerate(_ranges(opened, task_rows) or [(0, 0)])
+    ]
+    total = _joined(found, functools.partial(_sum, shape=opened.shape), token)
+    return _task(_report, token, 0, place, total)
+
+
 def _ranges(store: Store, task_rows: int | None) -> list[tuple[int, int]]:
     """Ranges of at most so many rows: several whole shards, or whole checksum blocks of one."""
-    if task_rows is None:
-        block = block_rows(store.shape[1])
-        most = block * max(1, _TASK_CODES // (block * store.shape[1]))
-    else:
-        most = as_count("task_rows", task_rows)
+    piece = part_rows(store.shape[1])
+    default = piece * max(1, _TASK_CODES // (piece * store.shape[1]))
+    most = default if task_rows is None else as_count("task_rows", task_rows)
     ranges: list[tuple[int, int]] = []
     first = 0
     for shard in store.shards:
@@ -146,3 +194,30 @@ def _best(found: list[Found], k: int, metric: Metric) -> Found:
     rows = np.concatenate([rows for _, rows in found], axis=-1)
     order = np.lexsort((rows, scores if metric == "l2" else -scores), axis=-1)[..., :k]
     return np.take_along_axis(scores, order, -1), np.take_along_axis(rows, order, -1)
+
+
+def _survey_rows(place: StoreRows, first: int, last: int) -> Totals:
+    return totals_of(_pieces(place.store, first, last), *place.shape, threads=1)
+
+
+def _pieces(store: Store, first: int, last: int) -> Iterator[Part]:
+    step = part_rows(store.shape[1])
+    for start, codes, scales in store.parts(first, last):
+        for place in range(0, len(codes), step):
+            yield Part(start + place, codes[place : place + step], scales[place : place + step])
+
+
+def _sum(found: list[Totals], shape: tuple[int, int]) -> Totals:
+    """Into a new one: a task that runs again must find what it was given as it was."""
+    total = Totals(*shape)
+    for totals in found:
+        total.merge(totals)
+    return total
+
+
+def _report(place: StoreRows, total: Totals) -> StoreStats:
+    def read_row(row: int) -> tuple[NDArray[np.uint8], float]:
+        codes, scales = place.store.take_codes([row])
+        return codes[0], float(scales[0])
+
+    return total.report(read_row)
