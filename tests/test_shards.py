@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import json
 import multiprocessing
 import operator
@@ -666,14 +667,13 @@ def test_append(folder: Path, matrix: NDArray[Any]) -> None:
         qstore.append_shards(folder, ["more.h5"])
 
 
-def append_one(folder: Path, number: int) -> None:
-    qstore.build(np.full((3, DIM), number, np.float32), folder / f"new-{number}.h5")
-    qstore.append_shards(folder, [f"new-{number}.h5"])
-
-
 def test_appenders_do_not_lose_each_others_shards(folder: Path) -> None:
+    names = [f"new-{number}.h5" for number in range(12)]
+    for number, name in enumerate(names):
+        qstore.build(np.full((3, DIM), number, np.float32), folder / name)
+    append = functools.partial(qstore.append_shards, folder)
     with concurrent.futures.ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(append_one, [folder] * 12, range(12)))
+        list(pool.map(append, [[name] for name in names]))
     with qstore.open(folder) as store:
         assert len(store) == ROWS + 36
         assert sorted(store[ROWS::3, 0].tolist()) == list(range(12))
