@@ -96,7 +96,7 @@ def stats(
     """:meth:`qstore.Store.stats` by many workers: nothing is read before it is computed.
 
     A task surveys a range of rows on one thread and opens the store where it runs; what travels are sums and
-    counts, up to 56 bytes a row, and from a task never more than about 100 MiB. They are joined in the
+    counts, some 50 bytes a row, and from a task never more than about 100 MiB. They are joined in the
     order of the rows, so the same tasks give the same bits.
 
     Parameters
