@@ -45,7 +45,8 @@ def oracle_score(codes: list[int], scale: float, query: list[float], metric: Met
     # The scale cancels, and Decimal divides faster by smaller numbers.
     total = sum((code - 128) * y for code, y in zip(codes, wanted, strict=True))
     lengths = sum((code - 128) ** 2 for code in codes) * sum(y * y for y in wanted)
-    return math.copysign(root(Fraction(total * total) / lengths), 1 if dot > 0 else -1)
+    # A negative one that underflows is 0.0, as everywhere: not a -0.0.
+    return math.copysign(root(Fraction(total * total) / lengths), 1 if dot > 0 else -1) + 0.0
 
 
 def oracle(

@@ -93,6 +93,14 @@ def test_ties_go_to_the_lower_row(engine: str, metric: Metric) -> None:
     assert (scores == scores[:, :1]).all()
 
 
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_a_negative_score_that_underflows_is_zero(engine: str, metric: Metric) -> None:
+    codes = np.array([[128, 129, 128], [128, 127, 128], [128, 129, 128]], np.uint8)
+    scores, rows = run(codes, np.full(3, 0.25), np.array([[0.0, 5e-324, 1e30]]), 3, metric)
+    np.testing.assert_array_equal(rows, [[0, 1, 2]])
+    assert (scores.view(np.uint64) == 0).all()
+
+
 def test_proportional_rows_tie_in_cosine(engine: str) -> None:
     codes = np.tile(np.array([[200, 100, 7]], np.uint8), (50, 1))
     scales = np.random.default_rng(4).random(50) * 1e9
