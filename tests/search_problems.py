@@ -28,9 +28,16 @@ def nearest(value: Fraction) -> float:
 
 
 def root(square: Fraction) -> float:
+    """Rounded correctly: a first guess, put right by exact comparison with the middles beside it."""
     with localcontext() as context:
-        context.prec = 400
-        return float((Decimal(square.numerator) / Decimal(square.denominator)).sqrt())
+        context.prec = 30
+        guess = float((Decimal(square.numerator) / Decimal(square.denominator)).sqrt())
+    for neighbour in (math.nextafter(guess, 0.0), math.nextafter(guess, math.inf)):
+        beyond = square - ((Fraction(guess) + Fraction(neighbour)) / 2) ** 2
+        even = int(np.float64(neighbour).view(np.uint64)) % 2 == 0
+        if beyond * (1 if neighbour > guess else -1) > 0 or (beyond == 0 and even):
+            return neighbour
+    return guess
 
 
 def oracle_score(codes: list[int], scale: float, query: list[float], metric: Metric) -> float:

@@ -101,6 +101,13 @@ def test_a_negative_score_that_underflows_is_zero(engine: str, metric: Metric) -
     assert (scores.view(np.uint64) == 0).all()
 
 
+def test_a_cosine_just_below_half_of_the_least_float64(engine: str) -> None:
+    """2**-1075 but for the other 5e-324: a tie to all of 640 digits."""
+    check([[129, 128, 127, 128, 128]], [1.0], [[5e-324, 1.0, 0.0, 1.0, 5e-324]], 1, "cosine")
+    scores, _ = run(np.array([[129, 128]], np.uint8), np.ones(1), np.array([[5e-324, 1.0]]), 1, "cosine")
+    assert scores == 5e-324
+
+
 def test_proportional_rows_tie_in_cosine(engine: str) -> None:
     codes = np.tile(np.array([[200, 100, 7]], np.uint8), (50, 1))
     scales = np.random.default_rng(4).random(50) * 1e9
