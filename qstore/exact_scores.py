@@ -30,18 +30,18 @@ class Slices(NamedTuple):
     ----------
     parts : list of ndarray of float64, shape (D, m)
         Integers below 2**24.
-    exponents : list of ndarray of int64, shape (m,)
+    exponents : list of ndarray of int32, shape (m,)
     """
 
     parts: list[NDArray[np.float64]]
-    exponents: list[NDArray[np.int64]]
+    exponents: list[NDArray[np.int32]]
 
 
 def slice_columns(x: NDArray[np.float64], most: int | None = None) -> Slices:
     """Cut finite columns into slices, from the upper bits down: all of them, or the first `most`."""
-    exponent = np.frexp(np.abs(x).max(axis=0))[1].astype(np.int64)
+    exponent = np.frexp(np.abs(x).max(axis=0))[1]
     parts: list[NDArray[np.float64]] = []
-    exponents: list[NDArray[np.int64]] = []
+    exponents: list[NDArray[np.int32]] = []
     rest = x
     while len(parts) != most and (rest.any() or not parts):
         exponent = np.maximum(exponent - 24, -1074)

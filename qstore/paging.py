@@ -29,6 +29,8 @@ _AHEAD_BYTES = 64 << 20
 # Linux reads no more for one request than the device's read-ahead, which is 128 KiB by default.
 _WINDOW = 128 << 10
 _FIRST_ROWS = 16
+# Between two steps the caches forget the caller: in memory, few large ones are faster.
+_WARM_STEPS = 4
 
 
 class Steps(ABC):
@@ -43,7 +45,7 @@ class Steps(ABC):
     """
 
     def __init__(self, dim: int) -> None:
-        self._most_rows = max(1, _AHEAD_BYTES // (2 * max(dim, _PAGE)))
+        self._dim = dim
         self.cold = False
 
     @abstractmethod
@@ -52,18 +54,25 @@ class Steps(ABC):
 
     def scattered(self, rows: NDArray[np.int64], total: int, work: Work) -> None:
         """Call ``work(start, stop)`` over parts of `rows`, numbers from -total to before total."""
-        self._in_steps(rows.size, work, lambda start, stop: self.ask_scattered(rows[start:stop], total))
+        most = _AHEAD_BYTES // (2 * max(self._dim, _PAGE))  # a page or more each
+        self._in_steps(rows.size, (most, most), work, lambda a, b: self.ask_scattered(rows[a:b], total))
 
     def note_few(self, rows: int, nanoseconds: int) -> None:
         """Guess from the time that few rows took whether reading them had to wait."""
         self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
 
-    def _in_steps(self, count: int, work: Work, ask: Callable[[int, int], None]) -> None:
-        """Small steps first: they tell whether pages are missing before many faults have been taken."""
+    def _in_steps(
+        self, count: int, most: tuple[int, int], work: Work, ask: Callable[[int, int], None]
+    ) -> None:
+        """Small steps first: they tell whether pages are missing before many faults have been taken.
+
+        At most so many rows a step where they are missing, and where they are not.
+        """
         start, asked, step, cold = 0, 0, _FIRST_ROWS, self.cold
         while start < count:
-            stop = min(count, start + step)
-            step = min(16 * step, self._most_rows)
+            largest = max(1, most[0] if cold else most[1])
+            stop = min(count, start + min(step, largest))
+            step = min(16 * step, largest)
             before = resource.getrusage(resource.RUSAGE_THREAD)
             if cold and asked < min(count, stop + step):
                 # One step further than needed now: the disk works while this step is computed.
@@ -98,7 +107,9 @@ class Pager(Steps):
 
     def sequential(self, first: int, rows: int, work: Work) -> None:
         """Call ``work(start, stop)`` over parts of the `rows` rows from `first` on, counted from 0."""
-        self._in_steps(rows, work, lambda start, stop: self.ask(first + start, first + stop))
+        most = _AHEAD_BYTES // (2 * max(self._dim, 1))
+        steps = most, _WARM_STEPS * most
+        self._in_steps(rows, steps, work, lambda a, b: self.ask(first + a, first + b))
 
     def ask(self, first: int, last: int) -> None:
         """Have the rows `first` to before `last` read, without waiting."""

@@ -28,6 +28,9 @@ Float64 evaluates them with at most five roundings each, every one within 2^-53 
 that ten times over, and `slacks` what underflows. What overflows gives infinities and NaN: NaN is taken as
 "may be", and `most` cuts bounds well below infinity, so that none claims more than is known.
 
+The C kernel may score rows by a part of `a` first, with 2^-13 |d| added to |r| for the rest of it, d: fewer
+products, and a bound that is still above the score. A row that it does not pass over then is scored in full.
+
 A row is passed over when its upper bound is not above k lower bounds of rows before it: its real score is not
 above theirs, so neither is the rounded one, and they win ties. It is forgotten later only when its upper
 bound is *below* k lower bounds, of any rows: then the margins keep the real scores apart by 1e-12 of their
@@ -73,7 +76,7 @@ class Quantized(NamedTuple):
 def quantize_queries(queries: NDArray[np.float64], metric: Metric) -> Quantized:
     """Integers and bounds of finite queries of shape (Q, D)."""
     count, dim = queries.shape
-    exponents = np.frexp(np.abs(queries).max(axis=1))[1].astype(np.int64)
+    exponents = np.frexp(np.abs(queries).max(axis=1))[1]
     if metric == "l2":
         exponents = np.maximum(exponents, -400)  # so that its square is a float64
     values = np.zeros((count, -(-dim // _WIDTH) * _WIDTH), np.int16)

@@ -136,17 +136,22 @@ class _Worker:
                 _raise_bad_scale(part, int(_numbers(rows, np.array(start + done - 1 - got))))
             done += got
             if done < len(codes):  # more rows may be among the best than there is room for
-                self.settle(part, rows, self.heaps[:, 0])
+                self.settle(part, rows, [self])
 
-    def settle(self, part: Part, rows: RowSet, limits: NDArray[np.float64]) -> None:
-        """Score what has been noted, except what is below these limits."""
-        for query in np.flatnonzero(self._found):
-            count = int(self._found[query, 0])
-            places = self._rows[query, :count][self._uppers[query, :count] >= limits[query]]
-            step = max(1, _STEP_VALUES // part.codes.shape[1])
+    def settle(self, part: Part, rows: RowSet, workers: list[_Worker]) -> None:
+        """Score what these have noted, except what is beaten by what they have seen."""
+        limits = _limits(workers, self._job.k)
+        step = max(1, _STEP_VALUES // part.codes.shape[1])
+        for query, limit in enumerate(limits.tolist()):
+            places = np.concatenate([worker._noted(query, limit) for worker in workers])
             for start in range(0, places.size, step):
-                self._score(part, int(query), _numbers(rows, places[start : start + step]))
-        self._found[:] = 0
+                self._score(part, query, _numbers(rows, places[start : start + step]))
+        for worker in workers:
+            worker._found[:] = 0
+
+    def _noted(self, query: int, limit: float) -> NDArray[np.int64]:
+        count = self._found[query, 0]
+        return self._rows[query, :count][self._uppers[query, :count] >= limit]
 
     def _score(self, part: Part, query: int, numbers: NDArray[np.int64]) -> None:
         job = self._job
@@ -256,9 +261,7 @@ def _search_group(
             in_parts(functools.partial(scan, part, local, first), count, count * work, threads)
             on_rows(count)
         if workers:
-            limits = _limits(workers, job.k)
-            for worker in workers:
-                worker.settle(part, local, limits)
+            workers[0].settle(part, local, workers)
     return [_joined([worker.best[query] for worker in workers], job) for query in range(len(job.queries))]
 
 

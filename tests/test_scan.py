@@ -52,6 +52,34 @@ def test_bounds_have_the_same_bits_on_every_level(level: str, metric: int, probl
         np.testing.assert_array_equal(np.sort(room[0][query]), np.sort(lower[query]))
 
 
+@NEEDS_EXTENSION
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("metric", [0, 1, 2])
+@pytest.mark.parametrize("dim", [3, 64, 100, 1024, 1100])
+def test_a_level_passes_over_what_is_below_the_heap(level: str, metric: int, dim: int) -> None:
+    """Though it may score by a part of the query first."""
+    if not machine_has(level):
+        pytest.skip(f"this machine lacks {level}")
+    generator = np.random.default_rng(dim)
+    codes = generator.integers(0, 256, (701, dim)).astype(np.uint8)
+    codes[::3] = codes[0]  # ties with the limit
+    scales = np.where(generator.random(701) < 0.5, 1.0, generator.random(701))
+    quantized = quantize_queries(generator.standard_normal((6, dim)), METRICS[metric])
+    _, upper = scanning.bounds_of_rows(codes, scales, quantized, metric)
+    heaps, rows, uppers, found = noted(6, 1000, 1000)
+    limits = np.sort(upper, axis=1)[:, [0, 10, 350, 600, 690, 700]].diagonal()
+    heaps[:] = limits[:, None]
+    before = native.level()
+    native.set_level(level)
+    done = native.scan(codes, scales, *quantized, metric, 0, heaps, rows, uppers, found)
+    native.set_level(before)
+    assert done == 701
+    for query in range(6):
+        places = np.flatnonzero(upper[query] > limits[query])
+        np.testing.assert_array_equal(rows[query, : found[query, 0]], places)
+        np.testing.assert_array_equal(uppers[query, : found[query, 0]], upper[query, places])
+
+
 @given(problem=problems(), metric=st.sampled_from(ALL_METRICS))
 @settings(max_examples=150)
 def test_bounds_hold(problem: Any, metric: Metric) -> None:

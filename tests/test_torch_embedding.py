@@ -24,6 +24,7 @@ import qstore.torch
 MakeStore = Callable[..., qstore.Store]
 
 torch = pytest.importorskip("torch", reason="tests the integration of torch")
+taking = pytest.importorskip("qstore.torch.taking")
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor.*deprecated:UserWarning")
 
@@ -86,7 +87,7 @@ def test_values_are_rounded_once(hard: qstore.Store, dtype: str) -> None:
     expected = values_of(hard, dtype)
     wanted = getattr(torch, dtype)
     assert same(qstore.torch.take(hard, rows, dtype=wanted), expected)
-    sent = qstore.torch.taking.take_on_device(hard, rows, wanted, torch.device("cpu"))
+    sent = taking.take_on_device(hard, rows, wanted, torch.device("cpu"))
     assert same(sent, expected)
 
 
@@ -99,9 +100,7 @@ def test_rounding_twice_would_show(hard: qstore.Store) -> None:
 
 @hypothesis.given(st.floats(allow_nan=False), st.sampled_from(DTYPES))
 def test_rounded_once(value: float, dtype: str) -> None:
-    found = qstore.torch.taking.rounded_once(
-        torch.tensor([value], dtype=torch.float64), getattr(torch, dtype)
-    )
+    found = taking.rounded_once(torch.tensor([value], dtype=torch.float64), getattr(torch, dtype))
     assert found.double().item() == rounded(value, dtype)
 
 
@@ -114,7 +113,7 @@ def test_take(store: qstore.Store, rows: Any) -> None:
     expected_halves = halves[torch.tensor(rows, dtype=torch.int64)]
     assert same(qstore.torch.take(store, rows, dtype=torch.bfloat16), expected_halves)
     for dtype in (torch.float32, torch.float64):
-        sent = qstore.torch.taking.take_on_device(store, np.array(rows, np.int64), dtype, torch.device("cpu"))
+        sent = taking.take_on_device(store, np.array(rows, np.int64), dtype, torch.device("cpu"))
         assert same(sent.float(), expected)
     assert qstore.torch.take(store, rows, device="meta").shape == expected.shape
 
@@ -123,12 +122,12 @@ def test_take_from_the_end(store: qstore.Store) -> None:
     rows = np.array([-1, 3, -3001, 0])
     expected = torch.from_numpy(store[rows])
     assert same(qstore.torch.take(store, rows), expected)
-    assert same(qstore.torch.taking.take_on_device(store, rows, torch.float32, torch.device("cpu")), expected)
+    assert same(taking.take_on_device(store, rows, torch.float32, torch.device("cpu")), expected)
 
 
 def test_the_device_works_in_pieces(store: qstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qstore.torch.taking, "_DEVICE_VALUES", 100)
-    found = qstore.torch.taking.take_on_device(store, np.arange(31), torch.float32, torch.device("cpu"))
+    monkeypatch.setattr(taking, "_DEVICE_VALUES", 100)
+    found = taking.take_on_device(store, np.arange(31), torch.float32, torch.device("cpu"))
     assert same(found, torch.from_numpy(store[:31]))
 
 
@@ -286,7 +285,7 @@ def test_modules_over_several_files(tmp_path: Path, store: qstore.Store) -> None
         for dtype in (torch.float32, torch.bfloat16):
             expected = qstore.torch.Embedding(store, dtype=dtype)(rows)
             assert same(qstore.torch.Embedding(sharded, dtype=dtype)(rows), expected)
-            sent = qstore.torch.taking.take_on_device(sharded, rows.numpy(), dtype, torch.device("cpu"))
+            sent = taking.take_on_device(sharded, rows.numpy(), dtype, torch.device("cpu"))
             assert same(sent, expected)
         expected = qstore.torch.EmbeddingBag(store)(rows)
         assert same(qstore.torch.EmbeddingBag(sharded)(rows), expected)

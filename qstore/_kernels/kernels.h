@@ -94,12 +94,17 @@ typedef void survey_columns(survey_tile *tile, size_t column, size_t n, double *
 
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
+/* Of a quantized query: the sum of what score_tile() takes of it, and the sum of squares of what it leaves out. */
+typedef struct {
+    double sum, left_out;
+} laid_query;
+
 /* Rows of codes against quantized queries, each laid out in 2 * width bytes as the level wants them; width is a
  * multiple of 64, and the columns past the last one are 0. */
 typedef struct {
     matrix codes;
     const char *queries;
-    const double *query_sums;
+    const laid_query *laid;
     size_t count, width;
 } score_job;
 
@@ -115,6 +120,7 @@ typedef struct {
     struct {
         const double *factors, *errors, *slacks, *most;
     } bounds;
+    double *coarse_errors; /* with what score_tile() leaves out */
     int64_t first_number;
     double *heaps, *found_upper;
     int64_t *found_rows, *found;
@@ -146,9 +152,10 @@ typedef struct {
     int32_t (*sum_of_squares)(const uint8_t *codes, size_t n); /* of the centred codes; at most 65,536 of them */
     void (*hash_stripes)(const uint8_t *codes, size_t stripes, uint64_t *lanes);
     survey_columns *survey_columns;
-    void (*lay_out_query)(const char *values, size_t width, char *out);
+    laid_query (*lay_out_query)(const char *values, size_t width, char *out);
     /* Adds to sums[query * TILE_ROWS + row] and squares[row]. */
     void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
+    double (*left_out)(const score_job *job, size_t query, size_t row); /* what is missing in such a sum */
     void (*measure_tile)(const scan_job *job, tile *t); /* fills it in, from scales and squares */
     int (*bound_tile)(const scan_job *job, const tile *t, size_t q, double *upper); /* any not beaten yet? */
 } kernels;

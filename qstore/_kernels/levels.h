@@ -17,8 +17,9 @@
     int32_t sum_of_squares_##level(const uint8_t *codes, size_t n);                                               \
     void hash_stripes_##level(const uint8_t *codes, size_t stripes, uint64_t *lanes);                             \
     survey_columns survey_columns_##level;                                                                        \
-    void lay_out_query_##level(const char *values, size_t width, char *out);                                      \
+    laid_query lay_out_query_##level(const char *values, size_t width, char *out);                                \
     void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);      \
+    double left_out_##level(const score_job *job, size_t query, size_t row);                                      \
     void measure_tile_##level(const scan_job *job, tile *t);                                                      \
     int bound_tile_##level(const scan_job *job, const tile *t, size_t q, double *upper);
 

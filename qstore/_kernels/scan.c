@@ -12,9 +12,10 @@ typedef struct {
     double centre, radius;
 } estimate;
 
-static ALWAYS_INLINE estimate estimate_of(const scan_job *job, int is_l2, const tile *t, size_t q, size_t r)
+static ALWAYS_INLINE estimate estimate_of(const scan_job *job, int is_l2, const tile *t, size_t q, size_t r,
+                                          double sum, double error)
 {
-    const double error = job->bounds.errors[q], slack = job->bounds.slacks[q], sum = t->sums[q * TILE_ROWS + r];
+    const double slack = job->bounds.slacks[q];
     if (!is_l2)
         return (estimate){sum * t->factors[r], t->reaches[r] * error + t->some[r] * slack};
     const double scale = t->scales[r] * job->bounds.factors[q], square = scale * t->squares[r];
@@ -36,12 +37,14 @@ static ALWAYS_INLINE double lower_bound(estimate found, double most)
     return cut == cut ? cut : -(double)INFINITY;
 }
 
+/* By what score_tile() has found. */
 static ALWAYS_INLINE int64_t bound_some(const scan_job *job, int is_l2, const tile *t, size_t q, double *upper)
 {
-    const double least = job->heaps[q * job->best];
+    const double least = job->heaps[q * job->best], error = job->coarse_errors[q];
     int64_t any = 0;
     for (size_t r = 0; r < TILE_ROWS; r++) { /* a constant: rows past the last one are 0 */
-        upper[r] = upper_bound(estimate_of(job, is_l2, t, q, r), job->bounds.most[q]);
+        const estimate found = estimate_of(job, is_l2, t, q, r, t->sums[q * TILE_ROWS + r], error);
+        upper[r] = upper_bound(found, job->bounds.most[q]);
         any |= -(int64_t)(upper[r] > least);
     }
     return any;
@@ -107,18 +110,25 @@ static void forget_beaten(const scan_job *job, size_t q, double limit)
     job->found[q] = kept;
 }
 
-static void note_row(const scan_job *job, size_t q, int64_t number, double lower, double upper)
+/* Note a row, unless the whole sum shows that it is beaten. */
+static void note_row(const scan_job *job, const tile *t, size_t q, size_t r, size_t row)
 {
-    const size_t place = q * job->room + (size_t)job->found[q]++;
+    const size_t place = q * job->room + (size_t)job->found[q];
+    const double sum = t->sums[q * TILE_ROWS + r] + active_kernels->left_out(&job->score, q, row);
+    const estimate found = estimate_of(job, job->metric == METRIC_L2, t, q, r, sum, job->bounds.errors[q]);
+    const double lower = lower_bound(found, job->bounds.most[q]), upper = upper_bound(found, job->bounds.most[q]);
     double *heap = job->heaps + q * job->best;
+    if (!(upper > heap[0]))
+        return;
     if (lower > heap[0])
         replace_least(heap, job->best, lower);
-    job->found_rows[place] = number;
+    job->found_rows[place] = job->first_number + (int64_t)row;
     job->found_upper[place] = upper;
+    job->found[q]++;
 }
 
 /* Note the rows of a tile that may be among the best of one query; whether there is room for another tile. */
-static int note_rows(const scan_job *job, const tile *t, size_t q, int64_t number)
+static int note_rows(const scan_job *job, const tile *t, size_t q, size_t first)
 {
     double upper[TILE_ROWS];
     const double *least = job->heaps + q * job->best;
@@ -126,8 +136,7 @@ static int note_rows(const scan_job *job, const tile *t, size_t q, int64_t numbe
         return 1;
     for (size_t r = 0; r < t->rows; r++)
         if (upper[r] > *least)
-            note_row(job, q, number + (int64_t)r,
-                     lower_bound(estimate_of(job, job->metric == METRIC_L2, t, q, r), job->bounds.most[q]), upper[r]);
+            note_row(job, t, q, r, first + r);
     if ((size_t)job->found[q] + TILE_ROWS > job->room)
         forget_beaten(job, q, *least);
     return (size_t)job->found[q] + TILE_ROWS <= job->room;
@@ -144,31 +153,32 @@ static int scan_tile(const scan_job *job, size_t first, tile *t)
         t->scales[r] = r < t->rows ? float64_of(&job->scales, first + r) : 0.0;
     active_kernels->measure_tile(job, t);
     for (size_t q = 0; q < job->score.count; q++)
-        room &= note_rows(job, t, q, job->first_number + (int64_t)first);
+        room &= note_rows(job, t, q, first);
     return room;
 }
 
-static void lay_out(scan_job *job, matrix queries, char *laid, double *sums)
+/* A margin covers the rounding of the root. */
+static void lay_out(scan_job *job, matrix queries, char *bytes, laid_query *laid)
 {
     for (size_t q = 0; q < queries.rows; q++) {
-        active_kernels->lay_out_query(row_of(&queries, q), queries.dim, laid + 2 * q * queries.dim);
-        sums[q] = 0.0;
-        for (size_t j = 0; j < queries.dim; j++)
-            sums[q] += load_int16(row_of(&queries, q) + 2 * j);
+        laid[q] = active_kernels->lay_out_query(row_of(&queries, q), queries.dim, bytes + 2 * q * queries.dim);
+        job->coarse_errors[q] = job->bounds.errors[q] + sqrt(laid[q].left_out) * (UNIT * (1.0 + 1e-12));
     }
-    job->score.queries = laid;
-    job->score.query_sums = sums;
+    job->score.queries = bytes;
+    job->score.laid = laid;
 }
 
 ptrdiff_t scan_rows(scan_job *job, matrix queries)
 {
     const size_t count = queries.rows, rows = job->score.codes.rows;
-    char *memory = malloc(count * ((TILE_ROWS + 1) * sizeof(double) + 2 * queries.dim) + 1);
+    char *memory = malloc(count * ((TILE_ROWS + 1) * sizeof(double) + sizeof(laid_query) + 2 * queries.dim) + 1);
     if (memory == NULL)
         return OUT_OF_MEMORY;
     tile t;
     t.sums = (double *)memory;
-    lay_out(job, queries, memory + (TILE_ROWS + 1) * count * sizeof(double), t.sums + TILE_ROWS * count);
+    job->coarse_errors = t.sums + TILE_ROWS * count;
+    laid_query *laid = (laid_query *)(job->coarse_errors + count);
+    lay_out(job, queries, (char *)(laid + count), laid);
     size_t done = 0;
     for (int room = 1; room && done < rows; done += t.rows) {
         t.rows = rows - done < TILE_ROWS ? rows - done : TILE_ROWS;
