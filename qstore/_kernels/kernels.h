@@ -80,17 +80,20 @@ typedef struct {
     vector peaks, histogram; /* int64, added to */
 } survey_job;
 
-/* Rows that are surveyed together; the counts of a column fit a byte. */
-enum { SURVEY_ROWS = 128, SURVEY_TABLES = 4 };
+/* Rows that are surveyed together, 64 columns at a time, and what has been found of them so far: lanes of their
+ * hashes, parts of their sums of squares; and how often codes occur. The peaks of a column fit a byte. */
+enum { SURVEY_ROWS = 128, SURVEY_STRIPE = 64, SURVEY_LANES = 8, SURVEY_SQUARES = 16, SURVEY_TABLES = 4 };
 typedef struct {
-    matrix codes;
+    _Alignas(64) uint64_t lanes[SURVEY_ROWS][SURVEY_LANES];
+    int32_t squares[SURVEY_ROWS][SURVEY_SQUARES];
+    uint64_t counts[SURVEY_TABLES][256];
     double scales[SURVEY_ROWS];
-    uint64_t tables[SURVEY_TABLES][256];
+    matrix codes;
 } survey_tile;
 
-/* Columns `column` to before `column` + n of a tile, added to n sums, energies and peaks, and to its tables. */
-typedef void survey_columns(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
-                            uint8_t *peaks);
+/* Columns `column` to before `column` + n of a tile, added to n sums, energies and peaks, and to the tile. */
+typedef void survey_stripe(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
+                           uint8_t *peaks);
 
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
@@ -149,9 +152,7 @@ typedef struct {
     dequantize_row *dequantize[OUT_TYPES];
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
     pool_bag *pool;
-    int32_t (*sum_of_squares)(const uint8_t *codes, size_t n); /* of the centred codes; at most 65,536 of them */
-    void (*hash_stripes)(const uint8_t *codes, size_t stripes, uint64_t *lanes);
-    survey_columns *survey_columns;
+    survey_stripe *survey_stripe;
     laid_query (*lay_out_query)(const char *values, size_t width, char *out);
     /* Adds to sums[query * TILE_ROWS + row] and squares[row]. */
     void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);

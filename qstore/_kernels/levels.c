@@ -7,7 +7,7 @@
         widen_float16_##level, widen_bfloat16_##level,                                                            \
         {dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level},                     \
         {stream_float32_##level, stream_float64_##level, stream_float16_##level}, pool_##level,                   \
-        sum_of_squares_##level, hash_stripes_##level, survey_columns_##level, lay_out_query_##level,              \
+        survey_stripe_##level, lay_out_query_##level,              \
         score_tile_##level, left_out_##level, measure_tile_##level, bound_tile_##level}
 
 TABLE_OF(baseline);

@@ -14,9 +14,7 @@
     dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
     pool_bag pool_##level;                                                                                        \
-    int32_t sum_of_squares_##level(const uint8_t *codes, size_t n);                                               \
-    void hash_stripes_##level(const uint8_t *codes, size_t stripes, uint64_t *lanes);                             \
-    survey_columns survey_columns_##level;                                                                        \
+    survey_stripe survey_stripe_##level;                                                                          \
     laid_query lay_out_query_##level(const char *values, size_t width, char *out);                                \
     void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);      \
     double left_out_##level(const score_job *job, size_t query, size_t row);                                      \
