@@ -168,17 +168,23 @@ static void lay_out(scan_job *job, matrix queries, char *bytes, laid_query *laid
     job->score.laid = laid;
 }
 
+/* Queries begin where cache lines do. */
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+
 ptrdiff_t scan_rows(scan_job *job, matrix queries)
 {
-    const size_t count = queries.rows, rows = job->score.codes.rows;
-    char *memory = malloc(count * ((TILE_ROWS + 1) * sizeof(double) + sizeof(laid_query) + 2 * queries.dim) + 1);
+    const size_t count = queries.rows, rows = job->score.codes.rows, bytes = 2 * count * queries.dim;
+    char *memory = malloc(64 + bytes + count * ((TILE_ROWS + 1) * sizeof(double) + sizeof(laid_query)));
     if (memory == NULL)
         return OUT_OF_MEMORY;
+    char *laid_bytes = (char *)aligned((uintptr_t)memory);
     tile t;
-    t.sums = (double *)memory;
+    t.sums = (double *)(laid_bytes + bytes);
     job->coarse_errors = t.sums + TILE_ROWS * count;
-    laid_query *laid = (laid_query *)(job->coarse_errors + count);
-    lay_out(job, queries, (char *)(laid + count), laid);
+    lay_out(job, queries, laid_bytes, (laid_query *)(job->coarse_errors + count));
     size_t done = 0;
     for (int room = 1; room && done < rows; done += t.rows) {
         t.rows = rows - done < TILE_ROWS ? rows - done : TILE_ROWS;
