@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from .scanning import Metric
 
-__all__ = ["Slices", "exact_scores", "slice_columns", "slice_sums"]
+__all__ = ["ExactQuery", "Slices", "exact_queries", "exact_scores", "slice_columns", "slice_sums"]
 
 _CHUNK = 1 << 20  # columns whose sums of 7 + 24 bits fit into the 53 of float64
+_SQUARED = 1 << 14  # and whose sums of 2 * 24 bits fit into the 63 of int64
+_TOGETHER_VALUES = 1 << 13
 
 
 class Slices(NamedTuple):
@@ -59,37 +61,38 @@ def slice_sums(centred: NDArray[np.float64], part: NDArray[np.float64]) -> NDArr
     return total
 
 
-class _Query:
-    """One query as an integer vector times 2**exponent."""
+class ExactQuery:
+    """One query as an integer vector times ``2**exponent``: a column of slices."""
 
-    def __init__(self, query: NDArray[np.float64]) -> None:
-        self._slices = slice_columns(query[:, None])
-        exponents = [int(exponent[0]) for exponent in self._slices.exponents]
+    def __init__(self, slices: Slices, column: int) -> None:
+        self._parts = np.stack([part[:, column] for part in slices.parts], axis=1)
+        exponents = [int(exponent[column]) for exponent in slices.exponents]
         self.exponent = exponents[-1]
         self._shifts = [exponent - self.exponent for exponent in exponents]
 
     def sums(self, centred: NDArray[np.float64]) -> list[int]:
         """Of each row times the vector."""
-        columns = [slice_sums(centred, part)[:, 0].tolist() for part in self._slices.parts]
-        totals = [0] * len(centred)
-        for column, shift in zip(columns, self._shifts, strict=True):
-            totals = [total + (value << shift) for total, value in zip(totals, column, strict=True)]
-        return totals
+        sums = slice_sums(centred, self._parts).tolist()
+        return [sum(value << shift for value, shift in zip(row, self._shifts, strict=True)) for row in sums]
 
     @functools.cached_property
     def square(self) -> int:
         """Of the length of the vector."""
-        parts = [part[:, 0].astype(np.int64) for part in self._slices.parts]
-        total = 0
-        for part, shift in zip(parts, self._shifts, strict=True):
-            for other, more in zip(parts, self._shifts, strict=True):
-                total += _exact_dot(part, other) << (shift + more)
+        total, integers = 0, self._parts.astype(np.int64)
+        for start in range(0, len(integers), _SQUARED):
+            some = integers[start : start + _SQUARED]
+            for row, shift in zip((some.T @ some).tolist(), self._shifts, strict=True):
+                total += sum(value << (shift + more) for value, more in zip(row, self._shifts, strict=True))
         return total
 
 
-def _exact_dot(x: NDArray[np.int64], y: NDArray[np.int64]) -> int:
-    step = 1 << 14  # 2 * 24 bits and 14 are less than 63
-    return sum(int(x[start : start + step] @ y[start : start + step]) for start in range(0, len(x), step))
+def exact_queries(queries: NDArray[np.float64]) -> Iterator[ExactQuery]:
+    """Those of finite queries of shape (Q, D), made some at a time."""
+    together = max(1, _TOGETHER_VALUES // queries.shape[1])
+    for first in range(0, len(queries), together):
+        slices = slice_columns(queries[first : first + together].T)
+        for column in range(slices.parts[0].shape[1]):
+            yield ExactQuery(slices, column)
 
 
 def _rounded(value: int, exponent: int) -> float:
@@ -107,12 +110,12 @@ def _integer(x: float) -> tuple[int, int]:
     return int(math.ldexp(fraction, 53)), exponent - 53
 
 
-def _dot(query: _Query, total: int, square: int, scale: float) -> float:
+def _dot(query: ExactQuery, total: int, square: int, scale: float) -> float:
     factor, exponent = _integer(scale)
     return _rounded(factor * total, exponent + query.exponent)
 
 
-def _l2(query: _Query, total: int, square: int, scale: float) -> float:
+def _l2(query: ExactQuery, total: int, square: int, scale: float) -> float:
     factor, exponent = _integer(scale)
     terms = (
         (factor * factor * square, 2 * exponent),
@@ -123,7 +126,7 @@ def _l2(query: _Query, total: int, square: int, scale: float) -> float:
     return _rounded(sum(value << (power - lowest) for value, power in terms), lowest)
 
 
-def _cosine(query: _Query, total: int, square: int, scale: float) -> float:
+def _cosine(query: ExactQuery, total: int, square: int, scale: float) -> float:
     if total == 0 or scale == 0.0:
         return 0.0
     # The root of a fraction with 56 bits and more, and whether that is all of it: no number that float64
@@ -137,11 +140,15 @@ def _cosine(query: _Query, total: int, square: int, scale: float) -> float:
     return _rounded(twice if (total > 0) == (scale > 0) else -twice, -shift // 2 - 1)
 
 
-_SCORES: dict[str, Callable[[_Query, int, int, float], float]] = {"dot": _dot, "cosine": _cosine, "l2": _l2}
+_SCORES: dict[str, Callable[[ExactQuery, int, int, float], float]] = {
+    "dot": _dot,
+    "cosine": _cosine,
+    "l2": _l2,
+}
 
 
 def exact_scores(
-    codes: NDArray[np.uint8], scales: NDArray[np.float64], query: NDArray[np.float64], metric: Metric
+    codes: NDArray[np.uint8], scales: NDArray[np.float64], query: ExactQuery, metric: Metric
 ) -> NDArray[np.float64]:
     """Scores of n rows for one finite query, as :mod:`qstore.scanning` defines them.
 
@@ -150,7 +157,7 @@ def exact_scores(
     codes : ndarray of uint8, shape (n, D)
     scales : ndarray of float64, shape (n,)
         Finite.
-    query : ndarray of float64, shape (D,)
+    query : ExactQuery
     metric : {"cosine", "dot", "l2"}
 
     Returns
@@ -158,8 +165,8 @@ def exact_scores(
     ndarray of float64, shape (n,)
         Infinite where the score overflows.
     """
-    centred = codes.astype(np.float64) - 128.0
+    centred = codes.astype(np.float64)
+    centred -= 128.0
     squares = np.einsum("ij,ij->i", centred, centred).astype(np.int64).tolist()
-    vector = _Query(query)
-    rows = zip(vector.sums(centred), squares, scales.tolist(), strict=True)
-    return np.array([_SCORES[metric](vector, *row) for row in rows], np.float64).reshape(len(codes))
+    rows = zip(query.sums(centred), squares, scales.tolist(), strict=True)
+    return np.array([_SCORES[metric](query, *row) for row in rows], np.float64).reshape(len(codes))

@@ -17,7 +17,7 @@ from . import kernels
 from .arguments import as_finite, as_row_set
 from .backing import Backing
 from .errors import FormatError
-from .exact_scores import exact_scores
+from .exact_scores import ExactQuery, exact_queries, exact_scores
 from .paging import Pager
 from .progress import Progress, rows_progress
 from .scanning import METRICS, Metric, Quantized, quantize_queries
@@ -142,10 +142,10 @@ class _Worker:
         """Score what these have noted, except what is beaten by what they have seen."""
         limits = _limits(workers, self._job.k)
         step = max(1, _STEP_VALUES // part.codes.shape[1])
-        for query, limit in enumerate(limits.tolist()):
-            places = np.concatenate([worker._noted(query, limit) for worker in workers])
+        for query, vector in enumerate(exact_queries(self._job.queries)):
+            places = np.concatenate([worker._noted(query, limits[query]) for worker in workers])
             for start in range(0, places.size, step):
-                self._score(part, query, _numbers(rows, places[start : start + step]))
+                self._score(part, query, vector, _numbers(rows, places[start : start + step]))
         for worker in workers:
             worker._found[:] = 0
 
@@ -153,9 +153,9 @@ class _Worker:
         count = self._found[query, 0]
         return self._rows[query, :count][self._uppers[query, :count] >= limit]
 
-    def _score(self, part: Part, query: int, numbers: NDArray[np.int64]) -> None:
+    def _score(self, part: Part, query: int, vector: ExactQuery, numbers: NDArray[np.int64]) -> None:
         job = self._job
-        scores = exact_scores(part.codes[numbers], part.scales[numbers], job.queries[query], job.metric)
+        scores = exact_scores(part.codes[numbers], part.scales[numbers], vector, job.metric)
         self.best[query] = self.best[query].joined(scores, part.first_row + numbers, job.k, job.metric)
 
 

@@ -167,6 +167,8 @@ def test_many_queries_go_in_groups(engine: str, monkeypatch: pytest.MonkeyPatch)
     codes, scales = a_table(500)
     queries = np.random.default_rng(11).standard_normal((23, 24))
     expected = run(codes, scales, queries, 3, "l2")
+    monkeypatch.setattr(exact_scores, "_TOGETHER_VALUES", 24 * 5)
+    same(run(codes, scales, queries, 3, "l2"), expected)
     monkeypatch.setattr(searching, "_MOST_QUERIES", 4)
     same(run(codes, scales, queries, 3, "l2"), expected)
 
