@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Backing", "Part", "Shard", "coded_rows"]
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One file of a store.
 
     Attributes

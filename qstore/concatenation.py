@@ -7,7 +7,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,7 +160,7 @@ def _files_of(sources: Sequence[str | os.PathLike[str]]) -> tuple[Facts, list[Sh
         backing = open_local(source, resident_scales=False)
         facts.append(backing.facts)
         wholes.append(Shard(backing.path, first, backing.facts.rows, backing.facts.content_id))
-        shards.extend(replace(shard, first=first + shard.first) for shard in backing.shards)
+        shards.extend(shard._replace(first=first + shard.first) for shard in backing.shards)
         first += backing.facts.rows
         backing.close()
     return common_facts(facts, wholes), shards

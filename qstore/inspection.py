@@ -12,7 +12,6 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ from .layout import (
     size_of,
 )
 
-__all__ = ["SHAPE_OFFSET", "Description", "inspect", "inspect_file"]
+__all__ = ["SHAPE_OFFSET", "inspect", "inspect_file"]
 
 SHAPE_OFFSET = 8208
 """Where the shape of /codes lies, as two uint64."""
@@ -55,19 +54,12 @@ _FILE_TYPES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description(Facts):
-    """What the checked metadata of a store's file says: also where the data of each dataset lies."""
-
-    extents: dict[str, Extent]
-
-
-def inspect_file(fd: int, path: str) -> Description:
+def inspect_file(fd: int, path: str) -> Facts:
     """Check the metadata of the regular file behind a descriptor; see :func:`inspect`."""
     return inspect(functools.partial(os.pread, fd), os.fstat(fd).st_size, path)
 
 
-def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Description:
+def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Facts:
     """Check the metadata of a file and return what it says.
 
     Parameters
@@ -106,7 +98,7 @@ def _check_signature(found: bytes, size: int) -> None:
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
 
 
-def _describe(read: ReadAt, size: int, keys: bool) -> Description:
+def _describe(read: ReadAt, size: int, keys: bool) -> Facts:
     root = headers.read_root(read, size)
     if _text(root, "format") != "qstore":
         raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
@@ -124,7 +116,7 @@ def _describe(read: ReadAt, size: int, keys: bool) -> Description:
     if read(16, SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
         raise FormatError(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
-    return Description(
+    return Facts(
         rows=rows,
         dim=dim,
         extents=extents,

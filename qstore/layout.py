@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -133,8 +133,7 @@ class Extent(NamedTuple):
         return self.offset + self.size
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """What a store says of itself.
 
     Attributes
@@ -149,6 +148,8 @@ class Facts:
         What it was built from; empty if unknown.
     key_kind : {"text", "integer"} or None
         What the keys of the rows are, if they have any.
+    extents : mapping of str to Extent
+        Where the data of each dataset lies, if it is one file.
     """
 
     rows: int
@@ -158,10 +159,10 @@ class Facts:
     tensor: str
     source_dtype: str
     key_kind: Literal["text", "integer"] | None = None
+    extents: Mapping[str, Extent] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Composition:
+class Composition(NamedTuple):
     """The metadata of a store: everything in the file but the data.
 
     Attributes

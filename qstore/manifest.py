@@ -12,7 +12,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -61,9 +61,8 @@ class Manifest:
     def with_shards(self, shards: Sequence[Shard], sizes: Sequence[int]) -> Manifest:
         """The same store with these shards, whose `first` is put right."""
         firsts = accumulate((shard.rows for shard in shards), initial=0)
-        placed = tuple(replace(shard, first=first) for shard, first in zip(shards, firsts, strict=False))
-        facts = replace(
-            self.facts,
+        placed = tuple(shard._replace(first=first) for shard, first in zip(shards, firsts, strict=False))
+        facts = self.facts._replace(
             rows=sum(shard.rows for shard in placed),
             content_id=sharded_content_id(self.facts.dim, placed),
         )

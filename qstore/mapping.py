@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import durable, kernels
 from .errors import ClosedError
-from .inspection import Description, inspect_file
+from .inspection import inspect_file
 from .keys import KeyIndex, open_keys
 from .layout import TYPES, Facts
 from .paging import Pager
@@ -31,13 +31,13 @@ class MappedStore:
     resident_scales : bool
         Read all scales into private memory now.
     describe : callable
-        (descriptor, path) → the description of the open file, checked.
+        (descriptor, path) → the facts of the open file, checked.
     follow : bool
         Whether the path may be a link.
 
     Attributes
     ----------
-    facts, description : Description
+    facts : Facts
         What the checked metadata says.
     pager : Pager
     codes, scales, checksums : ndarray
@@ -71,14 +71,14 @@ class MappedStore:
         path: str,
         resident_scales: bool = False,
         *,
-        describe: Callable[[int, str], Description] = inspect_file,
+        describe: Callable[[int, str], Facts] = inspect_file,
         follow: bool = True,
     ) -> None:
         self.path = path
         self.resident_scales = resident_scales
         fd = durable.open_regular(path, follow=follow)
         try:
-            self.description = describe(fd, path)
+            self.facts = describe(fd, path)
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
@@ -87,14 +87,13 @@ class MappedStore:
             self._scattered_map.madvise(mmap.MADV_RANDOM)
         finally:
             os.close(fd)
-        self.facts: Facts = self.description
-        places = self.description.extents
+        places = self.facts.extents
         scales_offset = None if resident_scales else places["scales"].offset
-        self.pager = Pager(self._map, places["codes"].offset, self.description.dim, scales_offset)
+        self.pager = Pager(self._map, places["codes"].offset, self.facts.dim, scales_offset)
         self._make_views()
 
     def _make_views(self) -> None:
-        shape = (self.description.rows, self.description.dim)
+        shape = (self.facts.rows, self.facts.dim)
         self.codes: NDArray[np.uint8] = self._array(self._map, "codes").reshape(shape)
         self.scales: NDArray[np.float64] = self._array(self._map, "scales")
         self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
@@ -106,17 +105,17 @@ class MappedStore:
         self.table = kernels.table(self.row_codes, self.row_scales)
         # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
         self.spread = np.broadcast_to(self.scales[:, None], shape)
-        measured = "fidelity" in self.description.extents
+        measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
 
     def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
-        names = [name for name in self.description.extents if name.startswith("keys/")]
+        names = [name for name in self.facts.extents if name.startswith("keys/")]
         return {name.removeprefix("keys/"): self._array(mapped, name) for name in names}
 
     def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
         """Read-only array over the data of one dataset."""
-        offset, size = self.description.extents[name]
+        offset, size = self.facts.extents[name]
         dtype = np.dtype(TYPES[name])
         return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 

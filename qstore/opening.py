@@ -7,13 +7,12 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from . import durable
 from .backing import Backing, Shard
 from .errors import FormatError, RemoteError
-from .inspection import Description, inspect_file
+from .inspection import inspect_file
 from .layout import Facts
 from .reading import LocalStore
 from .urls import is_url, printable_url, without_file_scheme
@@ -140,7 +139,7 @@ def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
     return ShardedStore(path, facts, files, list(paths), resident_scales)
 
 
-def describe_file(path: str, *, follow: bool = True) -> Description:
+def describe_file(path: str, *, follow: bool = True) -> Facts:
     """The checked header of a store's file; nothing else of it is read, and it is closed again."""
     fd = durable.open_regular(path, follow=follow)
     try:
@@ -170,8 +169,7 @@ def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
     kinds = {other.key_kind for other in found if other.rows} or {one.key_kind}
     same_tensor = all(other.tensor == one.tensor for other in found)
     same_dtype = all(other.source_dtype == one.source_dtype for other in found)
-    return replace(
-        facts,
+    return facts._replace(
         tensor=one.tensor if same_tensor else "",
         source_dtype=one.source_dtype if same_dtype else "",
         key_kind=kinds.pop() if len(kinds) == 1 else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import durable
 from .backing import Shard
 from .errors import ExistsError, FormatError, OutputError, SourceError
-from .inspection import Description
+from .layout import Facts
 from .manifest import MANIFEST, Manifest, check_name, read_manifest
 from .opening import common_facts, describe_file, natural_order
 from .outputs import check_output
@@ -112,7 +112,7 @@ def append_shards(directory: str | os.PathLike[str], names: Iterable[str]) -> tu
     return grown.shards
 
 
-_Found = tuple[Shard, int, Description]
+_Found = tuple[Shard, int, Facts]
 
 
 def _all_names(place: Path) -> list[str]:

@@ -148,7 +148,7 @@ def fill_slice(mapping: MappedStore, rows: slice, columns: slice, out: NDArray[A
     def work(start: int, stop: int) -> None:
         kernels.dequantize_into(codes[start:stop], scales[start:stop], out[start:stop])
 
-    first, _, step = rows.indices(mapping.description.rows)
+    first, _, step = rows.indices(mapping.facts.rows)
     if step == 1 and len(codes) >= MANY_ROWS:
         mapping.pager.sequential(first, len(codes), work)
     else:

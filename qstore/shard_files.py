@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from .backing import Shard
 from .errors import ClosedError, FormatError, ShardError, VersionError
-from .inspection import Description, inspect_file
+from .inspection import inspect_file
+from .layout import Facts
 from .manifest import Manifest
 from .reading import LocalStore
 
@@ -51,7 +52,7 @@ class ShardFiles:
         self._used: dict[int, int] = {}
         self._clock = itertools.count()
         # What was checked before need not be again while the file is the same: 20 us to map, not 400.
-        self._known: dict[int, tuple[_Identity, Description]] = {}
+        self._known: dict[int, tuple[_Identity, Facts]] = {}
         self._closed = False
 
     def get(self, number: int) -> LocalStore:
@@ -78,7 +79,7 @@ class ShardFiles:
         self.check_open()
         shard = self.shards[number]
 
-        def describe(fd: int, path: str) -> Description:
+        def describe(fd: int, path: str) -> Facts:
             return self._describe(number, fd, path)
 
         try:
@@ -100,7 +101,7 @@ class ShardFiles:
             self._throw_out()
         return found
 
-    def _describe(self, number: int, fd: int, path: str) -> Description:
+    def _describe(self, number: int, fd: int, path: str) -> Facts:
         status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         known = self._known.get(number)
@@ -129,7 +130,7 @@ class ShardFiles:
             self._open.pop(number, None)
 
 
-def check_shard(shard: Shard, dim: int, found: Description) -> None:
+def check_shard(shard: Shard, dim: int, found: Facts) -> None:
     """ShardError unless an open file is the shard that was published."""
     if found.dim != dim:
         raise ShardError(f"{shard.path} has {found.dim} columns, expected {dim} as the other shards have")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
+import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import qstore
+from qstore import manifest
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
 
@@ -136,6 +144,82 @@ def test_mutated_sources(parser: str, tmp_path: Path, no_leaks: None) -> None:
             raise
     assert seen["refused"] >= 50, seen
     assert seen["read"] >= 5, seen
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    7,
+    2**63,
+    1.5,
+    "",
+    "..",
+    "two.h5",
+    "\ud800",
+    [],
+    {},
+    [1, 0],
+    [2, 0],
+    "0" * 32,
+)
+
+
+def edited_manifest(text: bytes, chance: random.Random) -> bytes:
+    """Members and shards that are odd, missing, repeated or in another order; mostly with right checksums."""
+    members: dict[str, Any] = json.loads(text)
+    for _ in range(chance.choice((1, 1, 2))):
+        shards = members["shards"] if isinstance(members.get("shards"), list) else []
+        entries = [shard for shard in shards if isinstance(shard, dict)]
+        changed = chance.choice([members, *entries])
+        what = chance.random()
+        if what < 0.3 and shards:
+            shards[:] = chance.choices(shards, k=chance.randrange(4))
+        elif what < 0.45:
+            changed.pop(chance.choice([*changed, "name"]), None)
+        else:
+            changed[chance.choice([*changed, "name"])] = chance.choice(ODD)
+    with contextlib.suppress(KeyError, TypeError, ValueError, struct.error, OverflowError):
+        if chance.random() < 0.8:
+            shards = [qstore.Shard("", 0, one["rows"], one["content_id"]) for one in members["shards"]]
+            members["content_id"] = manifest.sharded_content_id(members["dim"], shards)
+            members["rows"] = sum(shard.rows for shard in shards)
+    return json.dumps(members, indent=1).encode()
+
+
+def resealed(text: bytes) -> bytes:
+    zeroed = re.sub(rb'("checksum": ")[0-9a-f]{8}"', rb'\g<1>00000000"', text, count=1)
+    return zeroed.replace(b'"00000000"', b'"%08x"' % zlib.crc32(zeroed), 1)
+
+
+def test_mutated_manifests(tmp_path: Path, no_leaks: None) -> None:
+    """A sharded store opens as exactly what its manifest lists, or is refused."""
+    rows = {name: np.full((count, 3), count, np.float32) for name, count in (("one.h5", 2), ("two.h5", 5))}
+    for name, values in rows.items():
+        qstore.build(values, tmp_path / name)
+    qstore.publish_shards(tmp_path, list(rows))
+    path = tmp_path / manifest.MANIFEST
+    seed, chance = path.read_bytes(), random.Random(f"{SEED}/manifest")
+    seen = {"read": 0, "refused": 0}
+    for _ in range(1500):
+        edit = chance.random() < 0.6
+        text = edited_manifest(seed, chance) if edit else mutated_bytes(seed, chance, TOKENS["index"])
+        path.write_bytes(resealed(text) if chance.random() < 0.9 else text)
+        try:
+            with qstore.open(tmp_path) as store:
+                listed = [shard for shard in json.loads(path.read_bytes())["shards"] if shard["rows"]]
+                none = np.empty((0, store.shape[1]), np.float32)
+                wanted = np.concatenate([rows[shard["name"]] for shard in listed] or [none])
+                np.testing.assert_array_equal(store[:], wanted)
+            seen["read"] += 1
+        except qstore.FormatError:
+            seen["refused"] += 1
+        except BaseException as error:
+            error.add_note(f"seed {SEED}: {path.read_bytes()!r}")
+            raise
+    assert seen["refused"] >= 500, seen
+    assert seen["read"] >= 20, seen
 
 
 @pytest.mark.parametrize("parser", SOURCES)

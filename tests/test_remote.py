@@ -355,7 +355,7 @@ def test_keys_are_fetched_once_and_when_they_are_used(
     keyed: Path, keyed_url: str, server: RangeServer
 ) -> None:
     with qstore.open(keyed_url) as store, qstore.open(keyed) as local, ThreadPoolExecutor(4) as pool:
-        extents: dict[str, Extent] = local._mapping.description.extents  # type: ignore[attr-defined]
+        extents = local._mapping.facts.extents
         key_bytes = sum(extent.size for name, extent in extents.items() if name.startswith("keys/"))
         assert len(server.requests) <= 3
         assert server.body_bytes <= 256 << 10
@@ -418,7 +418,7 @@ def test_keys_with_nothing_in_them(keys: Any, server: RangeServer, tmp_path: Pat
 def test_damaged_keys(keyed: Path, keyed_url: str, server: RangeServer) -> None:
     good = keyed.read_bytes()
     with qstore.open(keyed) as local:
-        extents: dict[str, Extent] = local._mapping.description.extents  # type: ignore[attr-defined]
+        extents = local._mapping.facts.extents
     for name, extent in extents.items():
         if name.startswith("keys/"):
             content = bytearray(good)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
 
 from ..backing import Shard
 from ..manifest import MANIFEST
@@ -37,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         shards = publish_shards(arguments.directory, arguments.names or None)
     if arguments.json:
-        print_json([asdict(shard) for shard in shards])
+        print_json([shard._asdict() for shard in shards])
     else:
         print_facts(_facts(arguments.directory, shards))
     return 0

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import durable
 from ..fidelity import Fidelity, fidelity_of
-from ..inspection import Description
 from ..layout import Extent, Facts
 from ..manifest import read_manifest
 from ..opening import describe_file
@@ -134,7 +133,7 @@ def _info(
     )
 
 
-def _read_fidelity(path: str, about: Description) -> Fidelity | None:
+def _read_fidelity(path: str, about: Facts) -> Fidelity | None:
     if "fidelity" not in about.extents:
         return None
     offset, size = about.extents["fidelity"]

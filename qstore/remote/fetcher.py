@@ -12,10 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..errors import FormatError
-from ..inspection import Description
 from ..key_checking import checksum_problems
 from ..keys import KeyIndex, open_keys
-from ..layout import TYPES, Extent
+from ..layout import TYPES, Extent, Facts
 from .metadata import Window, describe_all
 from .planning import coalesce, split
 from .reader import Reader
@@ -37,7 +36,7 @@ class Fetcher:
         Id of the process it belongs to.
     """
 
-    def __init__(self, reader: Reader, window: Window, about: Description, cache_bytes: int) -> None:
+    def __init__(self, reader: Reader, window: Window, about: Facts, cache_bytes: int) -> None:
         self._reader, self._window, self._about, self._cache_bytes = reader, window, about, cache_bytes
         self._scales: Scales | None = None
         self._checksums: NDArray[np.uint32] | None = None
@@ -155,7 +154,7 @@ class Fetcher:
         about = describe_all(self._reader, self._window, self._about)
         return self._whole("fidelity", about) if "fidelity" in about.extents else None
 
-    def _whole(self, name: str, about: Description) -> NDArray[Any]:
+    def _whole(self, name: str, about: Facts) -> NDArray[Any]:
         return np.frombuffer(b"".join(self._bytes(split(about.extents[name]))), TYPES[name])
 
 

@@ -13,8 +13,8 @@ import copy
 import struct
 from typing import Literal
 
-from ..inspection import SHAPE_OFFSET, Description, inspect
-from ..layout import ALIGNMENT, Extent, KeyPart, Parts, places, shapes
+from ..inspection import SHAPE_OFFSET, inspect
+from ..layout import ALIGNMENT, Extent, Facts, KeyPart, Parts, places, shapes
 from .reader import HEAD_BYTES, Reader
 
 __all__ = ["Window", "describe", "describe_all"]
@@ -57,7 +57,7 @@ class Window:
         return self.find(extent) or b""
 
 
-def describe(reader: Reader) -> tuple[Description, Window]:
+def describe(reader: Reader) -> tuple[Facts, Window]:
     """Check the metadata of the store behind `reader`, but for the optional parts.
 
     Raises
@@ -70,7 +70,7 @@ def describe(reader: Reader) -> tuple[Description, Window]:
     return inspect(window.read, reader.size, reader.name, keys=False), window
 
 
-def describe_all(reader: Reader, window: Window, about: Description) -> Description:
+def describe_all(reader: Reader, window: Window, about: Facts) -> Facts:
     """The same with the optional parts, keys and measured errors; takes two round trips at most for each.
 
     Raises
@@ -83,7 +83,7 @@ def describe_all(reader: Reader, window: Window, about: Description) -> Descript
     return inspect(window.read, reader.size, reader.name)
 
 
-def _key_headers(about: Description, kind: Literal["text", "integer"]) -> list[Extent]:
+def _key_headers(about: Facts, kind: Literal["text", "integer"]) -> list[Extent]:
     """Where the headers of the key datasets must be, but that of the checksums: it lies behind the texts."""
     found = places(shapes(about.rows, about.dim, Parts(KeyPart(kind, 1))))
     wanted = (name for name in found if name.startswith("keys/") and name != "keys/checksums")

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from .. import indexing, kernels, quantization
 from ..backing import Backing, Part, Shard
 from ..errors import ClosedError, NoViewError
-from ..inspection import Description
 from ..keys import KeyIndex
-from ..layout import block_rows
+from ..layout import Facts, block_rows
 from ..progress import Progress
 from ..urls import printable_url
 from ..verify import VerifyReport, verify_parts
@@ -67,7 +66,7 @@ class RemoteStore(Backing):
 
     Attributes
     ----------
-    description : Description
+    facts : Facts
     file_bytes : int
         Size of the object.
 
@@ -91,14 +90,14 @@ class RemoteStore(Backing):
         self._cache_bytes, self._resident_scales = cache_bytes, resident_scales
         reader = open_reader(url, self._storage_options)
         try:
-            self.description, window = describe(reader)
-            fetcher = Fetcher(reader, window, self.description, cache_bytes)
+            self.facts, window = describe(reader)
+            fetcher = Fetcher(reader, window, self.facts, cache_bytes)
             if resident_scales:
                 _ = fetcher.scales
         except BaseException:
             reader.close()
             raise
-        self.facts, self.file_bytes = self.description, reader.size
+        self.file_bytes = reader.size
         self.shards = (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
         self._shape = (self.facts.rows, self.facts.dim)
         self._fetcher: Fetcher | None = fetcher
@@ -270,7 +269,7 @@ class RemoteStore(Backing):
             fetcher.close()
 
 
-def inspect_url(url: str) -> tuple[int, Description, NDArray[np.float64] | None]:
+def inspect_url(url: str) -> tuple[int, Facts, NDArray[np.float64] | None]:
     """Size in bytes, checked metadata and measured errors of the store behind `url`."""
     reader = open_reader(url, {})
     try:
