@@ -252,7 +252,7 @@ def _search_group(
         worker.scan(part, local, first + start, first + stop)
         idle.append(worker)
 
-    work = job.queries.shape[1] * (1 + len(job.queries) // 4)  # of one row, in codes read
+    work = job.queries.shape[1] * (1 + len(job.queries) // 8)  # of one row, in codes read
     step = max(1, (threads or processors()) * _ROUND_VALUES // work)
     for part in parts:
         local = part.local(rows)
