@@ -86,11 +86,11 @@ class ExactQuery:
         return total
 
 
-def exact_queries(queries: NDArray[np.float64]) -> Iterator[ExactQuery]:
-    """Those of finite queries of shape (Q, D), made some at a time."""
+def exact_queries(queries: NDArray[np.float64], wanted: list[int]) -> Iterator[ExactQuery]:
+    """Those of some finite queries of shape (Q, D), by their numbers, made a few at a time."""
     together = max(1, _TOGETHER_VALUES // queries.shape[1])
-    for first in range(0, len(queries), together):
-        slices = slice_columns(queries[first : first + together].T)
+    for first in range(0, len(wanted), together):
+        slices = slice_columns(queries[wanted[first : first + together]].T)
         for column in range(slices.parts[0].shape[1]):
             yield ExactQuery(slices, column)
 

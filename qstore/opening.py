@@ -158,18 +158,14 @@ def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
             raise FormatError(
                 f"{shard.path} has {other.dim} columns, expected {one.dim} as {shards[0].path} has"
             )
-    facts = Facts(
+    kinds = {other.key_kind for other in found if other.rows} or {one.key_kind}
+    same_tensor = all(other.tensor == one.tensor for other in found)
+    same_dtype = all(other.source_dtype == one.source_dtype for other in found)
+    return Facts(
         rows=sum(shard.rows for shard in shards),
         dim=one.dim,
         version=max(other.version for other in found),
         content_id=sharded_content_id(one.dim, shards),
-        tensor=one.tensor,
-        source_dtype=one.source_dtype,
-    )
-    kinds = {other.key_kind for other in found if other.rows} or {one.key_kind}
-    same_tensor = all(other.tensor == one.tensor for other in found)
-    same_dtype = all(other.source_dtype == one.source_dtype for other in found)
-    return facts._replace(
         tensor=one.tensor if same_tensor else "",
         source_dtype=one.source_dtype if same_dtype else "",
         key_kind=kinds.pop() if len(kinds) == 1 else None,

@@ -142,10 +142,14 @@ class _Worker:
         """Score what these have noted, except what is beaten by what they have seen."""
         limits = _limits(workers, self._job.k)
         step = max(1, _STEP_VALUES // part.codes.shape[1])
-        for query, vector in enumerate(exact_queries(self._job.queries)):
-            places = np.concatenate([worker._noted(query, limits[query]) for worker in workers])
-            for start in range(0, places.size, step):
-                self._score(part, query, vector, _numbers(rows, places[start : start + step]))
+        noted = [
+            np.concatenate([worker._noted(query, limit) for worker in workers])
+            for query, limit in enumerate(limits.tolist())
+        ]
+        wanted = [query for query, places in enumerate(noted) if places.size]
+        for query, vector in zip(wanted, exact_queries(self._job.queries, wanted), strict=True):
+            for start in range(0, noted[query].size, step):
+                self._score(part, query, vector, _numbers(rows, noted[query][start : start + step]))
         for worker in workers:
             worker._found[:] = 0
 

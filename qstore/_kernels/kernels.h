@@ -97,7 +97,8 @@ typedef void survey_stripe(survey_tile *tile, size_t column, size_t n, double *s
 
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
-/* Of a quantized query: the sum of what score_tile() takes of it, and the sum of squares of what it leaves out. */
+/* Of a quantized query: the sum of what score_tile() multiplies with codes that are not centred, if it does; and the
+ * sum of squares of what it leaves out. */
 typedef struct {
     double sum, left_out;
 } laid_query;

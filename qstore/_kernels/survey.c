@@ -3,8 +3,6 @@
  *
  * Whole numbers are exact, and columns are added up in float64 in the order of the rows, a multiplication and an
  * addition each, never fused: the specification is qstore.survey. */
-#include <stdlib.h>
-
 #include "kernels.h"
 #include "shifted.h"
 
