@@ -24,7 +24,8 @@ os.environ["PYTHONSAFEPATH"] = "1"
 sys.path.append(str(Path(__file__).parent))
 pytest.register_assert_rewrite("source_contract")
 
-hypothesis.settings.register_profile("ci", deadline=None, print_blob=True)
+# The short form tries the same examples each time; HYPOTHESIS_PROFILE=long, others and many more.
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

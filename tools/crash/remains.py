@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 import qstore
+from qstore.unfinished import UnfinishedStore
 
-from .scene import Files, Scene, attempt, matrix
+from .scene import Files, Interrupt, Scene, attempt, matrix
 from .tally import Tally
 
 __all__ = ["journals", "partials", "sources"]
@@ -152,14 +155,36 @@ def _changed_between(folder: Path, chance: random.Random, count: int, tally: Tal
         scene = Scene(folder / f"between-{number}")
         files = scene.halfway()
         values = scene.values.copy()
-        row = chance.randrange(len(values))
+        recorded = _recorded_rows(scene)
+        is_in = number % 4 < 2
+        row = chance.randrange(recorded) if is_in else chance.randrange(recorded, len(values))
         values[row] = values[row] * 2 if number % 2 else values[row, ::-1]
-        if number % 5 == 4:
+        resized = number % 5 == 4
+        if resized:
             values = np.vstack([values, values[:1]]) if number % 2 else values[:-1]
         _save(scene, values)
         after = Scene(folder / f"between-{number}-after", values=values)
         scene.expected = after.expected
-        _try(scene, files, f"row {row} changed, case {number % 5}", tally, may_refuse=True)
+        label = f"row {row} of {recorded} recorded ones changed, {len(values)} rows now"
+        refused = tally.counts["refused"]
+        _try(scene, files, label, tally, may_refuse=is_in or resized)
+        if (is_in or resized) and tally.counts["refused"] == refused:
+            tally.wrong("other", f"{label}: not refused")
+
+
+def _recorded_rows(scene: Scene) -> int:
+    """How many rows of the unfinished store the next attempt would find."""
+    found = []
+    begin = UnfinishedStore._begin
+
+    def stop(unfinished: UnfinishedStore, *rest: Any) -> None:
+        begin(unfinished, *rest)
+        found.append(unfinished.rows)
+        raise Interrupt
+
+    with mock.patch.object(UnfinishedStore, "_begin", stop), contextlib.suppress(Interrupt):
+        scene.build()
+    return found[0]
 
 
 def _changed_during(folder: Path, chance: random.Random, count: int, tally: Tally) -> None:
