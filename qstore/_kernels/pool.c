@@ -2,29 +2,8 @@
  *
  * Every column is added up in float64 in the order of the rows, a multiplication and an addition a row, never
  * fused. Columns are independent, so they are worked on in blocks whose sums stay in registers. */
-#include "kernels.h"
+#include "pool.h"
 #include "shifted.h"
-
-/* Rows asked for ahead of use, across the ends of bags. */
-#define ROWS_AHEAD 64
-#define PREFETCHED_BYTES 1024
-
-static ALWAYS_INLINE double factor_of(const pool_job *job, size_t i, size_t row)
-{
-    double scale = float64_of(&job->scales, row);
-    const char *weight = job->weights.data + (ptrdiff_t)i * job->weights.stride;
-    if (job->weights.data == NULL)
-        return scale;
-    return (job->weights_are_float64 ? load_float64(weight) : (double)load_float32(weight)) * scale;
-}
-
-static ALWAYS_INLINE void prefetch_ahead(const pool_job *job, size_t i)
-{
-    size_t dim = job->codes.dim;
-    if (i + ROWS_AHEAD < job->rows.length)
-        prefetch_row(&job->codes, &job->scales, row_number(&job->rows, i + ROWS_AHEAD, job->codes.rows),
-                     dim < PREFETCHED_BYTES ? dim : PREFETCHED_BYTES);
-}
 
 static ALWAYS_INLINE void store_sums(const pool_job *job, double *sums, size_t n, size_t rows, char *out,
                                      size_t column)
@@ -140,9 +119,20 @@ static TARGET_AVX512 void sum_rest_avx512(const pool_job *job, size_t start, siz
     sum_columns_body(job, start, stop, column + j, n - j, sums + j);
 }
 
+static TARGET_AVX512 void pool_columns_avx512(const pool_job *job, size_t start, size_t stop, char *out,
+                                              size_t column, size_t n)
+{
+    double sums[128];
+    sum_rest_avx512(job, start, stop, column, n, sums);
+    store_sums(job, sums, n, stop - start, out, column);
+}
+
 TARGET_AVX512 void pool_avx512(const pool_job *job, size_t start, size_t stop, char *out)
 {
-    pool_body(job, start, stop, out, 128, sum_128_avx512, sum_rest_avx512);
+    if (suits_vnni(job, stop - start))
+        pool_vnni(job, start, stop, out, pool_columns_avx512);
+    else
+        pool_body(job, start, stop, out, 128, sum_128_avx512, sum_rest_avx512);
 }
 
 /* 4 sums a register, 8 registers: 16 there are. */

@@ -3,7 +3,7 @@
  * Both levels multiply unsigned by signed bytes: codes as they are, and a query as UPPER * high + low. A tile is
  * scored by the high bytes, which lie before the low ones; few rows are so near the best that the low ones matter.
  * What the zero point adds, 128 * sum(high), is taken off. All is exact: in int32 up to 2^10 columns, then in double. */
-#include "kernels.h"
+#include "vnni.h"
 
 #if QSTORE_X86
 
@@ -214,13 +214,6 @@ TARGET_AVX2 void score_tile_avx2(const score_job *job, size_t first, size_t rows
 }
 
 /* VNNI: 64 products, added up four at a time ----------------------------------------------------------------------- */
-
-#define TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-
-static int has_vnni(void)
-{
-    return __builtin_cpu_supports("avx512vnni");
-}
 
 /* The sums of the 32-bit lanes of a and b, which take turns: ab ab ab ab. */
 static ALWAYS_INLINE TARGET_VNNI __m512i merge_lanes(__m512i a, __m512i b)
