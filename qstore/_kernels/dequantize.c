@@ -13,10 +13,13 @@
  *   fl32(c * high + c * below) and fl32(c * high + c * above),
  *
  * a fused multiply-add each, are numbers on either side of c * s, and of fl64(c * s), which is within 2^-53 of it,
- * rounded once. Rounding is monotonic: where the two are equal, fl32(fl64(c * s)) is the same number. Where they
- * are not, which is one value in some 20,000, the float64 way is taken. No result overflows or is subnormal, what
- * might underflow in `below` is far smaller than the margin, and c = 0 gives +0 in all three. Half as many
- * registers as in float64, and no conversions: a row of 768 in the cache takes half of the time.
+ * rounded once. Rounding is monotonic: where the two are equal, fl32(fl64(c * s)) is the same number. No result
+ * overflows or is subnormal, what might underflow in `below` is far smaller than the margin, and c = 0 gives +0.
+ *
+ * A row has one scale, and doubling c doubles all of these numbers: where the two are equal for the 64 odd numbers
+ * up to 127, the first of them is right for every code. That is looked at once a row. Where they are not, which is
+ * one row in some 300, the float64 way is taken. Half as many registers as in float64, and no conversions: a row of
+ * 768 in the cache takes 52 ns, and 90 ns that way (Zen 4).
  *
  * A scale that is a float32 itself, as other libraries store them, would often lead to ties. But then c * s is
  * exact in float64 and fl32(c * s) is asked for: high = s and below = above = 0 give it.
@@ -107,7 +110,7 @@ void stream_float16_baseline(const uint8_t *codes, size_t dim, double scale, cha
     {                                                                                                             \
         size_t j = values_before_line(out, size);                                                                 \
         if (j + line > dim) {                                                                                     \
-            dequantize_##type##_##level(codes, dim, scale, out);                                                  \
+            by_eights_##type##_##level(codes, dim, scale, out);                                                   \
             return;                                                                                               \
         }                                                                                                         \
         by_eights_##type##_##level(codes, j, scale, out);                                                         \
@@ -128,31 +131,31 @@ void stream_float16_baseline(const uint8_t *codes, size_t dim, double scale, cha
     }                                                                                                             \
     target void dequantize_float32_##level(const uint8_t *codes, size_t dim, double scale, char *out)             \
     {                                                                                                             \
-        /* not for short rows: cutting the scale takes as long as 32 values */                                    \
-        if (dim < 64 || !(scale >= 0x1p-80 && scale <= 0x1p80)) {                                                 \
+        /* not for short rows: what is done for the scale takes as long as 100 values */                          \
+        cut_scale cut;                                                                                            \
+        if (dim < 128 || !cut_up_##level(scale, &cut)) {                                                          \
             by_eights_float32_##level(codes, dim, scale, out);                                                    \
             return;                                                                                               \
         }                                                                                                         \
-        const cut_scale cut = cut_up(scale);                                                                      \
-        for (size_t j = 0; j + 64 <= dim; j += 64)                                                                \
-            sixty_four_##level(codes + j, scale, cut, out + 4 * j);                                               \
-        if (dim % 64 != 0)                                                                                        \
-            sixty_four_##level(codes + dim - 64, scale, cut, out + 4 * (dim - 64));                               \
+        for (size_t j = 0; j + 16 <= dim; j += 16)                                                                \
+            sixteen_##level(codes + j, cut, out + 4 * j, 0);                                                      \
+        if (dim % 16 != 0)                                                                                        \
+            sixteen_##level(codes + dim - 16, cut, out + 4 * (dim - 16), 0);                                      \
     }                                                                                                             \
     STREAMED(stream_float64_##level, float64, 8, level, target, 8)                                                \
     STREAMED(stream_float16_##level, float16, 2, level, target, 32)                                               \
-    static STREAMED(eights_streamed_##level, float32, 4, level, target, 16)                                              \
+    static STREAMED(eights_streamed_##level, float32, 4, level, target, 16)                                       \
     target void stream_float32_##level(const uint8_t *codes, size_t dim, double scale, char *out)                 \
     {                                                                                                             \
         size_t j = values_before_line(out, 4);                                                                    \
-        if (j > dim || dim - j < 64 || !(scale >= 0x1p-80 && scale <= 0x1p80)) {                                  \
+        cut_scale cut;                                                                                            \
+        if (j > dim || dim - j < 128 || !cut_up_##level(scale, &cut)) {                                           \
             eights_streamed_##level(codes, dim, scale, out);                                                      \
             return;                                                                                               \
         }                                                                                                         \
-        const cut_scale cut = cut_up(scale);                                                                      \
         by_eights_float32_##level(codes, j, scale, out);                                                          \
         for (; j + 16 <= dim; j += 16)                                                                            \
-            line_##level(codes + j, scale, cut, out + 4 * j);                                                     \
+            sixteen_##level(codes + j, cut, out + 4 * j, 1);                                                      \
         by_eights_float32_##level(codes + j, dim - j, scale, out + 4 * j);                                        \
     }
 
@@ -295,9 +298,27 @@ BY_EIGHTS(by_eights_float32_avx512, float32, 4, avx512, TARGET_AVX512)
 BY_EIGHTS(by_eights_float64_avx512, float64, 8, avx512, TARGET_AVX512)
 BY_EIGHTS(by_eights_float16_avx512, float16, 2, avx512, TARGET_AVX512)
 
-/* Sixteen values; returns the mask of those that are not certain. The codes become 32768 + code by the same
- * shuffle as in shifted.h: in float32 that is 0x4700 in the upper two bytes, and byte 1 counts ones. */
-static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_t *codes, cut_scale cut, __m512 *out)
+/* Cuts a scale up; 0 if fl32(c * high + c * below) is not certain for every code. See the proof above. */
+static ALWAYS_INLINE TARGET_AVX512 int cut_up_avx512(double scale, cut_scale *cut)
+{
+    if (!(scale >= 0x1p-80 && scale <= 0x1p80))
+        return 0;
+    *cut = cut_up(scale);
+    __m512 odd = _mm512_set_ps(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    __mmask16 different = 0;
+    for (int i = 0; i < 4; i++) {
+        __m512 coarse = _mm512_mul_ps(odd, _mm512_set1_ps(cut->high));
+        __m512 one = _mm512_fmadd_ps(odd, _mm512_set1_ps(cut->below), coarse);
+        __m512 other = _mm512_fmadd_ps(odd, _mm512_set1_ps(cut->above), coarse);
+        different |= _mm512_cmp_ps_mask(one, other, _CMP_NEQ_OQ);
+        odd = _mm512_add_ps(odd, _mm512_set1_ps(32));
+    }
+    return different == 0;
+}
+
+/* The codes become 32768 + code by the same shuffle as in shifted.h: in float32 that is 0x4700 in the upper two
+ * bytes, and byte 1 counts ones. */
+static ALWAYS_INLINE TARGET_AVX512 void sixteen_avx512(const uint8_t *codes, cut_scale cut, char *out, int streamed)
 {
     const __m512i base = _mm512_castps_si512(_mm512_set1_ps(32768.0f));
     const __m512i places = _mm512_set_epi32(15 << 8, 14 << 8, 13 << 8, 12 << 8, 11 << 8, 10 << 8, 9 << 8, 8 << 8,
@@ -306,70 +327,35 @@ static ALWAYS_INLINE TARGET_AVX512 __mmask16 sixteen_float32_avx512(const uint8_
     __m512i spread = _mm512_mask_shuffle_epi8(base, 0x2222222222222222u, sixteen, places);
     __m512 centred = _mm512_sub_ps(_mm512_castsi512_ps(spread), _mm512_set1_ps(32768.0f + 128.0f));
     __m512 coarse = _mm512_mul_ps(centred, _mm512_set1_ps(cut.high));
-    __m512 one = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.below), coarse);
-    __m512 other = _mm512_fmadd_ps(centred, _mm512_set1_ps(cut.above), coarse);
-    *out = one;
-    return _mm512_cmp_ps_mask(one, other, _CMP_NEQ_OQ);
+    store_512(out, _mm512_castps_si512(_mm512_fmadd_ps(centred, _mm512_set1_ps(cut.below), coarse)), streamed);
 }
 
-static ALWAYS_INLINE TARGET_AVX512 void sixty_four_avx512(const uint8_t *codes, double scale, cut_scale cut, char *out)
+static ALWAYS_INLINE TARGET_AVX2 int cut_up_avx2(double scale, cut_scale *cut)
 {
-    uint32_t uncertain = 0;
-    for (size_t j = 0; j < 64; j += 16) {
-        __m512 values;
-        uncertain |= sixteen_float32_avx512(codes + j, cut, &values);
-        _mm512_storeu_ps(out + 4 * j, values);
+    if (!(scale >= 0x1p-80 && scale <= 0x1p80))
+        return 0;
+    *cut = cut_up(scale);
+    __m256 odd = _mm256_set_ps(15, 13, 11, 9, 7, 5, 3, 1), different = _mm256_setzero_ps();
+    for (int i = 0; i < 8; i++) {
+        __m256 coarse = _mm256_mul_ps(odd, _mm256_set1_ps(cut->high));
+        __m256 one = _mm256_fmadd_ps(odd, _mm256_set1_ps(cut->below), coarse);
+        __m256 other = _mm256_fmadd_ps(odd, _mm256_set1_ps(cut->above), coarse);
+        different = _mm256_or_ps(different, _mm256_cmp_ps(one, other, _CMP_NEQ_OQ));
+        odd = _mm256_add_ps(odd, _mm256_set1_ps(16));
     }
-    if (uncertain != 0)
-        by_eights_float32_avx512(codes, 64, scale, out);
+    return _mm256_movemask_ps(different) == 0;
 }
 
-/* The sixteen of a line, streamed. Looked at before they are stored: a line is streamed once. */
-static ALWAYS_INLINE TARGET_AVX512 void line_avx512(const uint8_t *codes, double scale, cut_scale cut, char *out)
+static ALWAYS_INLINE TARGET_AVX2 void sixteen_avx2(const uint8_t *codes, cut_scale cut, char *out, int streamed)
 {
-    __m512 values;
-    if (sixteen_float32_avx512(codes, cut, &values) == 0) {
-        store_512(out, _mm512_castps_si512(values), 1);
-    } else {
-        eight_float32_avx512(codes, scale, out, 1);
-        eight_float32_avx512(codes + 8, scale, out + 32, 1);
-    }
-}
-
-static ALWAYS_INLINE TARGET_AVX2 __m256 eight_in_lanes_avx2(const uint8_t *codes, cut_scale cut, __m256 *out)
-{
-    __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)codes), _mm_set1_epi8((char)0x80));
-    __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
-    __m256 coarse = _mm256_mul_ps(values, _mm256_set1_ps(cut.high));
-    __m256 one = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.below), coarse);
-    __m256 other = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.above), coarse);
-    *out = one;
-    return _mm256_cmp_ps(one, other, _CMP_NEQ_OQ);
-}
-
-static ALWAYS_INLINE TARGET_AVX2 void sixty_four_avx2(const uint8_t *codes, double scale, cut_scale cut, char *out)
-{
-    __m256 uncertain = _mm256_setzero_ps();
-    for (size_t j = 0; j < 64; j += 8) {
-        __m256 values;
-        uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + j, cut, &values));
-        _mm256_storeu_ps((float *)(out + 4 * j), values);
-    }
-    if (_mm256_movemask_ps(uncertain))
-        by_eights_float32_avx2(codes, 64, scale, out);
-}
-
-static ALWAYS_INLINE TARGET_AVX2 void line_avx2(const uint8_t *codes, double scale, cut_scale cut, char *out)
-{
-    __m256 low, high;
-    __m256 uncertain = eight_in_lanes_avx2(codes, cut, &low);
-    uncertain = _mm256_or_ps(uncertain, eight_in_lanes_avx2(codes + 8, cut, &high));
-    if (_mm256_movemask_ps(uncertain) == 0) {
-        store_256(out, _mm256_castps_si256(low), 1);
-        store_256(out + 32, _mm256_castps_si256(high), 1);
-    } else {
-        eight_float32_avx2(codes, scale, out, 1);
-        eight_float32_avx2(codes + 8, scale, out + 32, 1);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        __m128i eight = _mm_loadl_epi64((const __m128i *)(codes + 8 * half));
+        __m128i centred = _mm_xor_si128(eight, _mm_set1_epi8((char)0x80));
+        __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
+        __m256 coarse = _mm256_mul_ps(values, _mm256_set1_ps(cut.high));
+        __m256 product = _mm256_fmadd_ps(values, _mm256_set1_ps(cut.below), coarse);
+        store_256(out + 32 * half, _mm256_castps_si256(product), streamed);
     }
 }
 
