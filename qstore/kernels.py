@@ -11,6 +11,7 @@ belongs to one call.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import zlib
 from typing import Any, Literal, NoReturn
@@ -34,6 +35,7 @@ __all__ = [
     "dequantize_into",
     "engine_name",
     "extension",
+    "fresh",
     "gather",
     "key_engine",
     "pool",
@@ -52,6 +54,8 @@ PoolMode = Literal["sum", "mean"]
 # Input that C cannot take as it lies (foreign byte order, scattered columns) is copied in pieces of about
 # this many values, so that a memory map larger than RAM is never copied whole.
 _COPY_VALUES = 1 << 16
+
+_LARGE_OUTPUT = 32 << 20
 
 
 def _load_extension() -> Any:
@@ -80,6 +84,19 @@ def engine_name() -> str:
 def extension() -> Any:
     """The C extension; None where NumPy computes."""
     return _native
+
+
+def fresh(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array for an output, not initialized. A large one may get the memory of one that was dropped.
+
+    The C library gives blocks of 32 MiB and more back at once, and the operating system zeroes the pages of
+    the next one. The extension keeps up to 256 MiB of such memory, for the operating system to take back when
+    it needs it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE_OUTPUT or not _native:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, _native.Room(size))
 
 
 def crc32(data: Any) -> int:

@@ -136,7 +136,7 @@ class LocalStore(MappedStore, Backing):
 
 def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Rows at a constant distance."""
-    out = np.empty(mapping.view("codes")[rows, columns].shape, dtype)
+    out = kernels.fresh(mapping.view("codes")[rows, columns].shape, dtype)
     fill_slice(mapping, rows, columns, out)
     return out
 

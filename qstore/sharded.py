@@ -81,7 +81,7 @@ class ShardedStore(Backing):
         self._check_open()
         numbers = range(self.facts.rows)[rows]
         width = len(range(self.facts.dim)[columns])
-        out = np.empty((len(numbers), width), dtype)
+        out = kernels.fresh((len(numbers), width), dtype)
         rising, filled = (numbers, out) if numbers.step > 0 else (numbers[::-1], out[::-1])
         done = 0
         while done < len(rising):

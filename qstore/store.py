@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing, naming
+from . import indexing, kernels, naming
 from .arguments import as_row_numbers, as_weights, whole_out
 from .backing import Backing, Part, Shard
 from .errors import FormatError
@@ -170,7 +170,7 @@ class Store:
         if isinstance(rows, int):
             return self._mapping.read_row(rows, columns, self._dtype)
         width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
-        out = np.empty((*rows.shape, width), self._dtype)
+        out = kernels.fresh((*rows.shape, width), self._dtype)
         self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
         return out
 
@@ -201,7 +201,7 @@ class Store:
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
         if out is None:
-            out = np.empty(shape, self._dtype)
+            out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         return out
@@ -278,7 +278,7 @@ class Store:
         factors = None if weights is None else as_weights(weights, numbers.size)
         shape = (starts.size, self._shape[1])
         if out is None:
-            sums = np.empty(shape, np.float32 if self._dtype == np.float32 else np.float64)
+            sums = kernels.fresh(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
         if mode not in ("sum", "mean"):

@@ -2,6 +2,7 @@
 #include "crc32.h"
 #include "keys_module.h"
 #include "parts.h"
+#include "room.h"
 #include "table.h"
 
 /* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
@@ -267,7 +268,7 @@ static int start(PyObject *module)
 {
     make_float8_tables();
     choose_best_level();
-    return add_table_type(module);
+    return add_table_type(module) < 0 ? -1 : add_room_type(module);
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

@@ -159,7 +159,7 @@ class RemoteStore(Backing):
         """See :meth:`.Backing.read_slice`."""
         self._here()
         numbers = range(self.facts.rows)[rows]
-        out = np.empty((len(numbers), self._width(columns)), dtype)
+        out = kernels.fresh((len(numbers), self._width(columns)), dtype)
         if numbers.step != 1 or len(numbers) * self.facts.dim <= _LONG_SLICE_BYTES:
             self.gather(np.arange(numbers.start, numbers.stop, numbers.step), columns, out)
             return out
