@@ -30,6 +30,7 @@ _MARKERS = "osD^vPX*"
 def plot_all(outcomes: list[Outcome], folder: Path) -> list[Path]:
     """One PNG a curve that was measured; returns the files."""
     library("matplotlib").use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
     found = []
     for case, curve in CURVES.items():
         of_case = [outcome for outcome in outcomes if outcome.case == case]
