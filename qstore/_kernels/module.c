@@ -264,11 +264,21 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL)
+        return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
+}
+
 static int start(PyObject *module)
 {
     make_float8_tables();
     choose_best_level();
-    return add_table_type(module) < 0 ? -1 : add_room_type(module);
+    return add_type(module, &table_type) < 0 ? -1 : add_type(module, &room_type);
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

@@ -161,14 +161,4 @@ static PyType_Slot SLOTS[] = {
     {0, NULL},
 };
 
-static PyType_Spec SPEC = {"qstore._native.Room", sizeof(room), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, SLOTS};
-
-int add_room_type(PyObject *module)
-{
-    PyObject *type = PyType_FromSpec(&SPEC);
-    if (type == NULL)
-        return -1;
-    int failed = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return failed;
-}
+PyType_Spec room_type = {"qstore._native.Room", sizeof(room), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, SLOTS};

@@ -4,7 +4,6 @@
 
 #include "arguments.h"
 
-/* 0, or -1 with an error set. */
-int add_room_type(PyObject *module);
+extern PyType_Spec room_type;
 
 #endif

@@ -83,15 +83,5 @@ static PyType_Slot SLOTS[] = {
     {0, NULL},
 };
 
-static PyType_Spec SPEC = {"qstore._native.Table", sizeof(table), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+PyType_Spec table_type = {"qstore._native.Table", sizeof(table), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                            SLOTS};
-
-int add_table_type(PyObject *module)
-{
-    PyObject *type = PyType_FromSpec(&SPEC);
-    if (type == NULL)
-        return -1;
-    int failed = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return failed;
-}
