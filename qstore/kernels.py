@@ -11,7 +11,6 @@ belongs to one call.
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import zlib
 from typing import Any, Literal, NoReturn
@@ -93,9 +92,11 @@ def fresh(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     the next one. The extension keeps up to 256 MiB of such memory, for the operating system to take back when
     it needs it.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
+    array = np.empty(shape, dtype)
+    size = array.nbytes
     if size < _LARGE_OUTPUT or not _native:
-        return np.empty(shape, dtype)
+        return array
+    del array  # its pages were never touched
     return np.ndarray(shape, dtype, _native.Room(size))
 
 
