@@ -6,13 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .against import AgainstReport, verify_against
-    from .backing import Shard
-    from .building import BuildPlan, BuildReport, build, plan
-    from .building_all import build_all, plan_all
-    from .building_shards import build_shards
-    from .comparing import DriftedRow, KeyChanges, StoreComparison, compare
-    from .concatenation import ConcatReport, concat
+    from .analysis.stats import StoreStats
+    from .building.concatenation import ConcatReport, concat
+    from .building.many import build_all, plan_all
+    from .building.one import BuildPlan, BuildReport, build, plan
+    from .building.publishing import append_shards, publish_shards
+    from .building.shards import build_shards
+    from .building.verify_against import AgainstReport, verify_against
+    from .engine.kernels import dequantize, engine_name, quantize
     from .errors import (
         BusyError,
         ChangedError,
@@ -35,15 +36,14 @@ if TYPE_CHECKING:
         VersionError,
     )
     from .exporting import ExportReport, export
-    from .fidelity import Fidelity
-    from .kernels import dequantize, engine_name, quantize
-    from .plotting import plot
-    from .publishing import append_shards, publish_shards
-    from .reporting import report
+    from .format.fidelity import Fidelity
+    from .format.layout import Shard
+    from .reading.verify import VerifyReport
+    from .reports.comparison import DriftedRow, KeyChanges, StoreComparison, compare
+    from .reports.html_page import report
+    from .reports.pictures import plot
     from .sources import TensorInfo, list_tensors
-    from .stats import StoreStats
     from .store import Store, open
-    from .verify import VerifyReport
     from .writer import Writer
 
 __version__ = "0.1.0"
@@ -105,13 +105,13 @@ __all__ = [
 
 # Names are imported when they are first used: a reader does not wait for what only builders need.
 _HOMES = {
-    "against": ("AgainstReport", "verify_against"),
-    "backing": ("Shard",),
-    "building": ("BuildPlan", "BuildReport", "build", "plan"),
-    "building_all": ("build_all", "plan_all"),
-    "building_shards": ("build_shards",),
-    "comparing": ("DriftedRow", "KeyChanges", "StoreComparison", "compare"),
-    "concatenation": ("ConcatReport", "concat"),
+    "building.verify_against": ("AgainstReport", "verify_against"),
+    "format.layout": ("Shard",),
+    "building.one": ("BuildPlan", "BuildReport", "build", "plan"),
+    "building.many": ("build_all", "plan_all"),
+    "building.shards": ("build_shards",),
+    "reports.comparison": ("DriftedRow", "KeyChanges", "StoreComparison", "compare"),
+    "building.concatenation": ("ConcatReport", "concat"),
     "errors": (
         "BusyError",
         "ChangedError",
@@ -134,15 +134,15 @@ _HOMES = {
         "VersionError",
     ),
     "exporting": ("ExportReport", "export"),
-    "fidelity": ("Fidelity",),
-    "kernels": ("dequantize", "engine_name", "quantize"),
-    "plotting": ("plot",),
-    "publishing": ("append_shards", "publish_shards"),
-    "reporting": ("report",),
+    "format.fidelity": ("Fidelity",),
+    "engine.kernels": ("dequantize", "engine_name", "quantize"),
+    "reports.pictures": ("plot",),
+    "building.publishing": ("append_shards", "publish_shards"),
+    "reports.html_page": ("report",),
     "sources": ("TensorInfo", "list_tensors"),
-    "stats": ("StoreStats",),
+    "analysis.stats": ("StoreStats",),
     "store": ("Store", "open"),
-    "verify": ("VerifyReport",),
+    "reading.verify": ("VerifyReport",),
     "writer": ("Writer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

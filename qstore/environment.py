@@ -8,8 +8,8 @@ import os
 import platform
 from dataclasses import dataclass
 
-from .kernels import engine_name
-from .threads import processors
+from .engine.kernels import engine_name
+from .system.threads import processors
 
 __all__ = ["Environment", "environment", "headline"]
 
@@ -101,7 +101,7 @@ def _extension_problem() -> str | None:
     if os.environ.get("QSTORE_NO_EXTENSION") == "1":
         return "switched off by QSTORE_NO_EXTENSION=1"
     try:
-        importlib.import_module("._native", __package__)
+        importlib.import_module("qstore._native")
     except ImportError as error:
         return f"{error}; install a C compiler and reinstall qstore from source"
     return None

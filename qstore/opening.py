@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import durable
-from .backing import Backing, Shard
 from .errors import FormatError, RemoteError
-from .inspection import inspect_file
-from .layout import Facts
-from .reading import LocalStore
-from .urls import is_url, printable_url, without_file_scheme
+from .format.inspection import inspect_file
+from .format.layout import Facts, Shard
+from .reading.backing import Backing
+from .reading.local_store import LocalStore
+from .system import durable_files
+from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
     "CACHE_BYTES",
@@ -110,9 +110,9 @@ def natural_order(name: str) -> tuple[Any, ...]:
 
 
 def _open_directory(directory: str, resident_scales: bool) -> Backing:
-    from .manifest import read_manifest
-    from .shard_files import ShardFiles, check_files
-    from .sharded import ShardedStore
+    from .format.manifest import read_manifest
+    from .reading.shard_files import ShardFiles, check_files
+    from .reading.sharded_store import ShardedStore
 
     manifest = read_manifest(directory)
     check_files(directory, manifest)
@@ -122,8 +122,8 @@ def _open_directory(directory: str, resident_scales: bool) -> Backing:
 
 def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
     """Without a manifest, the headers of all files have to be read now."""
-    from .shard_files import ShardFiles
-    from .sharded import ShardedStore
+    from .reading.shard_files import ShardFiles
+    from .reading.sharded_store import ShardedStore
 
     if not paths:
         raise FormatError("there are no files to open, expected at least one")
@@ -141,7 +141,7 @@ def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
 
 def describe_file(path: str, *, follow: bool = True) -> Facts:
     """The checked header of a store's file; nothing else of it is read, and it is closed again."""
-    fd = durable.open_regular(path, follow=follow)
+    fd = durable_files.open_regular(path, follow=follow)
     try:
         return inspect_file(fd, path)
     finally:
@@ -150,7 +150,7 @@ def describe_file(path: str, *, follow: bool = True) -> Facts:
 
 def common_facts(found: Sequence[Facts], shards: Sequence[Shard]) -> Facts:
     """Facts of a store of these shards; FormatError if their columns differ."""
-    from .manifest import sharded_content_id
+    from .format.manifest import sharded_content_id
 
     one = found[0]
     for other, shard in zip(found, shards, strict=True):

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import indexing, kernels, naming
-from .arguments import as_row_numbers, as_weights, whole_out
-from .backing import Backing, Part, Shard
+from .engine import kernels
+from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
+from .format.layout import Shard
 from .opening import CACHE_BYTES, open_backing
-from .progress import Progress
-from .quantization import OUTPUT_TYPES
+from .reading import indexing, rows_by_key
+from .reading.backing import Backing
+from .reading.parts import Part
+from .system.progress import Progress
 
 if TYPE_CHECKING:
-    from .fidelity import Fidelity
-    from .scanning import Metric
-    from .stats import StoreStats
-    from .verify import VerifyReport
+    from .analysis.stats import StoreStats
+    from .engine.search_scan import Metric
+    from .format.fidelity import Fidelity
+    from .reading.verify import VerifyReport
 
 __all__ = ["Store", "open"]
 
@@ -121,7 +124,7 @@ class Store:
         Of the first rows of each checksum block, one in 64; None where the store was made from codes, or by
         a version that did not measure. :func:`qstore.verify_against` measures all rows.
         """
-        from .fidelity import fidelity_of  # reading rows does without
+        from .format.fidelity import fidelity_of  # reading rows does without
 
         numbers = self._mapping.fidelity_numbers()
         return None if numbers is None else fidelity_of(numbers, self._shape[1])
@@ -161,8 +164,8 @@ class Store:
             return self._mapping.read_row(key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
-            if naming.is_named(key):
-                return self[naming.numbered(self._mapping, key)]
+            if rows_by_key.is_named(key):
+                return self[rows_by_key.numbered(self._mapping, key)]
             return self._mapping.read_by_numpy(key, self._dtype)
         rows, columns = selection
         if isinstance(rows, slice):
@@ -372,7 +375,7 @@ class Store:
         >>> found.zero_rows, found.duplicates.examples, round(found.norms.maximum, 2)
         (1, ((0, 2, 2),), 5.0)
         """
-        from .stats import part_rows, survey_parts  # reading rows does without
+        from .analysis.stats import part_rows, survey_parts  # reading rows does without
 
         rows, dim = self._shape
         walk = self._mapping.scan(part_rows(dim))
@@ -443,7 +446,7 @@ class Store:
         ...     store.search([1.0, 0.0], k=2, metric="dot")
         (array([127., 127.]), array([0, 2]))
         """
-        from .searching import PartsOf, search  # reading rows does without
+        from .analysis.search import PartsOf, search  # reading rows does without
 
         return search(PartsOf(self._mapping), self._shape, queries, k, metric, rows, threads, progress)
 
@@ -454,7 +457,7 @@ class Store:
         x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
         over all processors.
         """
-        from .products import multiply  # reading rows does without
+        from .analysis.products import multiply  # reading rows does without
 
         nothing = Part(0, np.empty((0, self._shape[1]), np.uint8), np.empty(0))
         products = [multiply(part.codes, part.scales, x) for part in self.parts()]
@@ -504,7 +507,7 @@ class Store:
         >>> store["queen"], "pawn" in store, store.key_of(0)
         (array([ 2., -2.], dtype=float32), False, 'king')
         """
-        return naming.rows_of(self._mapping, keys, default)
+        return rows_by_key.rows_of(self._mapping, keys, default)
 
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
@@ -525,10 +528,10 @@ class Store:
         FormatError
             The keys are damaged, where they were looked at.
         """
-        return naming.key_of(self._mapping, row)
+        return rows_by_key.key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        return naming.contains(self._mapping, key)
+        return rows_by_key.contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
 

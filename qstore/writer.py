@@ -14,18 +14,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import layout
-from .arguments import as_count, as_matrix, as_quantized, as_text
-from .checksums import crc32
-from .encoder import Encoder, ReadRows, record_of
+from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.quantization import element_type
+from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
-from .journal import ROW_FIGURES
-from .origin import Origin
-from .outputs import partial_path
-from .packed_keys import KeyBlock, KeyKind, KeyStream, joined, packed
-from .quantization import element_type
-from .threads import processors
-from .unfinished import UnfinishedStore
+from .format import layout
+from .format.checksums import crc32
+from .keys.packed import KeyBlock, KeyKind, KeyStream, joined, packed
+from .system.threads import processors
+from .writing.encoder import Encoder, ReadRows, record_of
+from .writing.origin import Origin
+from .writing.output_paths import partial_path
+from .writing.unfinished_store import UnfinishedStore
 
 __all__ = ["Writer"]
 

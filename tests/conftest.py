@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 import qstore
-from qstore import kernels
+from qstore.engine import kernels
 
 # Python programs that tests start import what is installed, not the folder they start in.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 # What test files share by import, with failures explained as in the test files themselves.
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "helpers"))
 pytest.register_assert_rewrite("source_contract")
 
 # The short form tries the same examples each time; HYPOTHESIS_PROFILE=long, others and many more.

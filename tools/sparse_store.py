@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 import qstore
-from qstore import layout
+from qstore.format.composition import compose
 
 
 def make(path: Path, rows: int, dim: int) -> None:
     """Write the metadata of a store; the rest of the file is a hole."""
-    composition = layout.compose(rows, dim, {"content_id": "0" * 32, "source_dtype": "float32"})
+    composition = compose(rows, dim, {"content_id": "0" * 32, "source_dtype": "float32"})
     with path.open("wb") as file:
         for offset, data in composition.segments:
             file.seek(offset)

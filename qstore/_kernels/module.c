@@ -238,26 +238,26 @@ static PyObject *set_level(PyObject *module, PyObject *name)
 
 static PyMethodDef METHODS[] = {
     FAST(quantize, "quantize(values, element_type, codes, scales, zero_nonfinite, /)\n--\n\n"
-                   "As qstore.quantization.quantize; the element type is named, and bfloat16 and float8 values "
+                   "As qstore.engine.quantization.quantize; the element type is named, and bfloat16 and float8 values "
                    "come as the unsigned integers that hold them."),
-    FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.quantization.dequantize."),
-    FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.quantization.gather."),
-    FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.quantization.pool."),
-    FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.part_kernels.touch_parts."),
+    FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.engine.quantization.dequantize."),
+    FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.engine.quantization.gather."),
+    FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.engine.quantization.pool."),
+    FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.engine.part_kernels.touch_parts."),
     FAST(gather_parts, "gather_parts(firsts, total, codes, scales, rows, out, /)\n--\n\n"
-                       "As qstore.part_kernels.gather_parts; codes and scales are tuples."),
+                       "As qstore.engine.part_kernels.gather_parts; codes and scales are tuples."),
     FAST(copy_parts, "copy_parts(firsts, total, codes, scales, rows, out, out_scales, /)\n--\n\n"
-                     "As qstore.part_kernels.copy_parts; codes and scales are tuples."),
-    FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.survey.survey."),
-    CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.key_search.hash_texts."),
+                     "As qstore.engine.part_kernels.copy_parts; codes and scales are tuples."),
+    FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.engine.stats_survey.survey."),
+    CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.engine.key_search.hash_texts."),
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
-                                      "As qstore.key_search.find_texts."),
-    CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.key_search.find_ids."),
+                                      "As qstore.engine.key_search.find_texts."),
+    CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.engine.key_search.find_ids."),
     {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
     {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
     {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,
      "scan(codes, scales, queries, bounds, metric, first_number, heaps, rows, uppers, found, /)\n--\n\n"
-     "As qstore.scanning.scan; the metric is a number."},
+     "As qstore.engine.search_scan.scan; the metric is a number."},
     {"level", level, METH_NOARGS, "level()\n--\n\nName of the instructions in use: avx512, avx2 or baseline."},
     {"set_level", set_level, METH_O, "set_level(name, /)\n--\n\nUse these instructions; ValueError without them. "
                                      "For tests: not while another thread computes."},

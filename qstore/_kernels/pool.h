@@ -27,11 +27,12 @@ static ALWAYS_INLINE void prefetch_ahead(const pool_job *job, size_t i)
 
 #if QSTORE_X86
 
-/* Columns `column` to before `column` + n of a bag, added up as specified. */
-typedef void pool_columns(const pool_job *job, size_t start, size_t stop, char *out, size_t column, size_t n);
+/* The specified way: a whole bag, and columns `column` to before `column` + n of it. */
+void pool_float64_avx512(const pool_job *job, size_t start, size_t stop, char *out);
+void pool_columns_avx512(const pool_job *job, size_t start, size_t stop, char *out, size_t column, size_t n);
 
-/* A bag in integers; where these leave a value uncertain, `specified` is asked for it. */
-void pool_vnni(const pool_job *job, size_t start, size_t stop, char *out, pool_columns *specified);
+/* A bag in integers; where these leave a value uncertain, it is made the specified way. */
+void pool_vnni(const pool_job *job, size_t start, size_t stop, char *out);
 
 /* Whether pool_vnni() is worth it: what it needs for each bag and block takes as long as 12 rows. */
 static ALWAYS_INLINE int suits_vnni(const pool_job *job, size_t rows)

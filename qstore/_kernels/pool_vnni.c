@@ -253,7 +253,7 @@ static ALWAYS_INLINE TARGET_VNNI int add_rows(stripe *columns, const pool_job *j
     return 1;
 }
 
-TARGET_VNNI void pool_vnni(const pool_job *job, size_t start, size_t stop, char *out, pool_columns *specified)
+TARGET_VNNI void pool_vnni(const pool_job *job, size_t start, size_t stop, char *out)
 {
     const double rows = (double)(stop - start), factor = job->mean ? 1.0 / rows : 1.0;
     stripe columns;
@@ -264,7 +264,7 @@ TARGET_VNNI void pool_vnni(const pool_job *job, size_t start, size_t stop, char 
         for (size_t b = 0; b < columns.blocks; b++) {
             const size_t at = columns.columns[b];
             if (!proven || !write_certain(columns.totals[b], factor, error, out + 4 * at))
-                specified(job, start, stop, out, at, BLOCK);
+                pool_columns_avx512(job, start, stop, out, at, BLOCK);
         }
     }
 }

@@ -71,12 +71,12 @@ static PyObject *row(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 
 static PyMethodDef METHODS[] = {
     {"row", (PyCFunction)(void (*)(void))row, METH_FASTCALL,
-     "row(number, out, /)\n--\n\nAs qstore.quantization.Table.row."},
+     "row(number, out, /)\n--\n\nAs qstore.engine.quantization.Table.row."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot SLOTS[] = {
-    {Py_tp_doc, "Table(codes, scales, /)\n--\n\nAs qstore.quantization.Table."},
+    {Py_tp_doc, "Table(codes, scales, /)\n--\n\nAs qstore.engine.quantization.Table."},
     {Py_tp_new, (void *)make},
     {Py_tp_dealloc, (void *)drop},
     {Py_tp_methods, METHODS},

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from ..backing import Shard
-from ..manifest import MANIFEST
-from ..publishing import append_shards, publish_shards
+from ..building.publishing import append_shards, publish_shards
+from ..format.layout import Shard
+from ..format.manifest import MANIFEST
 from .arguments import Command, add_json
 from .printing import print_facts, print_json
 

@@ -9,9 +9,9 @@ import os
 from functools import partial
 from typing import Any
 
-from ..building import BuildPlan, BuildReport, build, plan
-from ..building_all import build_all, plan_all
-from ..building_shards import build_shards
+from ..building.many import build_all, plan_all
+from ..building.one import BuildPlan, BuildReport, build, plan
+from ..building.shards import build_shards
 from ..errors import SourceError, TensorError
 from .arguments import (
     Command,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from ..comparing import DriftedRow, KeyChanges, StoreComparison, compare
-from ..wording import distribution_table, number
+from ..reports.comparison import DriftedRow, KeyChanges, StoreComparison, compare
+from ..reports.wording import distribution_table, number
 from .arguments import Command, add_json, add_quiet, at_least
 from .printing import print_facts, print_json, print_line, print_table, show_progress
 

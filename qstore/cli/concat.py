@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from ..concatenation import ConcatReport, concat
+from ..building.concatenation import ConcatReport, concat
 from .arguments import Command, add_json, add_quiet, consecutive
 from .printing import byte_size, print_facts, print_json, show_progress
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..npy_header import npy_header
-from ..shortest import shortest_words
+from ..exporting.npy_header import npy_header
+from ..exporting.shortest_decimals import shortest_words
 
 __all__ = ["FORMATS", "Format"]
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import durable
-from ..fidelity import Fidelity, fidelity_of
-from ..layout import Extent, Facts
-from ..manifest import read_manifest
+from ..format.fidelity import Fidelity, fidelity_of
+from ..format.layout import Extent, Facts
+from ..format.manifest import read_manifest
 from ..opening import describe_file
-from ..shard_files import check_files
-from ..urls import is_url, printable_url, without_file_scheme
-from ..wording import fidelity_facts
+from ..reading.shard_files import check_files
+from ..reports.wording import fidelity_facts
+from ..system import durable_files
+from ..system.urls import is_url, printable_url, without_file_scheme
 from .arguments import Command, add_json
 from .printing import KEY_WORDS, byte_size, print_facts, print_json
 
@@ -137,9 +137,9 @@ def _read_fidelity(path: str, about: Facts) -> Fidelity | None:
     if "fidelity" not in about.extents:
         return None
     offset, size = about.extents["fidelity"]
-    fd = durable.open_regular(path)
+    fd = durable_files.open_regular(path)
     try:
-        numbers = np.frombuffer(durable.read_exactly(fd, size, offset), "<f8")
+        numbers = np.frombuffer(durable_files.read_exactly(fd, size, offset), "<f8")
     finally:
         os.close(fd)
     return fidelity_of(numbers, about.dim)

@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from ..errors import FormatError
-from ..manifest import MANIFEST
+from ..format.manifest import MANIFEST
 from ..sources import TensorInfo, list_tensors
 from ..store import open as open_store
 from .arguments import Command, add_json

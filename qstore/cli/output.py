@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..durable import atomic_output, output_errors
+from ..system.durable_files import atomic_output, output_errors
 
 __all__ = ["open_output"]
 

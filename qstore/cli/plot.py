@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..plotting import KINDS, plot
+from ..reports.pictures import KINDS, plot
 from ..store import open as open_store
 from .arguments import Command, add_against, add_quiet, against_of
 from .failures import UsageError

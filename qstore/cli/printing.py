@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..wording import jsonable
+from ..reports.wording import jsonable
 
 __all__ = [
     "KEY_WORDS",

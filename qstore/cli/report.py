@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..reporting import report
+from ..reports.html_page import report
 from ..store import open as open_store
 from .arguments import Command, add_against, add_quiet, against_of
 from .printing import print_line, show_progress

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.search_scan import Metric
 from ..errors import QStoreError
-from ..scanning import Metric
 from ..store import Store
 from ..store import open as open_store
 from .arguments import Command, add_json, add_quiet, any_slice, at_least, rows_of_words

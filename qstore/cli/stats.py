@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..reports.wording import distribution_table, jsonable, stats_distributions, stats_facts
 from ..store import open as open_store
-from ..wording import distribution_table, jsonable, stats_distributions, stats_facts
 from .arguments import Command, add_json, add_quiet, at_least
 from .printing import print_facts, print_json, print_line, print_table, show_progress
 

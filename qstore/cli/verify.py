@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..against import AgainstReport, verify_against
+from ..building.verify_against import AgainstReport, verify_against
+from ..reading.verify import VerifyReport
+from ..reports.wording import fidelity_facts
 from ..store import Store
 from ..store import open as open_store
-from ..verify import VerifyReport
-from ..wording import fidelity_facts
 from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress

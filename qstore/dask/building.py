@@ -12,15 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import durable, kernels
-from ..arguments import as_count
-from ..building import BuildReport, source_bytes
+from ..building.one import BuildReport, source_bytes
+from ..building.publishing import publish_shards
+from ..engine import kernels
+from ..engine.arguments import as_count
 from ..errors import NonFiniteError, SourceError
-from ..manifest import MANIFEST
-from ..outputs import check_output
-from ..publishing import publish_shards
-from ..sources.array import ArraySource
+from ..format.manifest import MANIFEST
+from ..sources.memory.array import ArraySource
+from ..system import durable_files
 from ..writer import Writer
+from ..writing.output_paths import check_output
 from .library import array as dask_array
 from .library import tokenize
 
@@ -89,7 +90,7 @@ def build(
     rows = "auto" if shard_rows is None else as_count("shard_rows", shard_rows)
     matrix = array.rechunk({1: -1} if shard_rows is None else {0: rows, 1: -1})
     place = Path(os.path.abspath(directory))
-    with durable.output_errors(place):
+    with durable_files.output_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     check_output(place / MANIFEST, overwrite)
     token = tokenize(matrix.name, tensor, nonfinite)[:12]
@@ -154,8 +155,8 @@ def write_shard(
             writer.append(block)
     except NonFiniteError as error:
         raise NonFiniteError(error.value, first + error.row, error.column) from None
-    with durable.output_errors(final):
-        durable.publish(attempt, final)
+    with durable_files.output_errors(final):
+        durable_files.publish(attempt, final)
     return np.full((1, 1), len(block))
 
 
@@ -167,4 +168,4 @@ def _shard_name(token: str, number: int) -> str:
 def _remove_attempts(place: Path, token: str) -> None:
     """Remove what attempts left behind whose workers were killed."""
     for left in place.glob(f"part-*-{token}.h5.*"):
-        durable.free_path(left)
+        durable_files.free_path(left)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..layout import block_rows
+from ..format.layout import block_rows
 from ..store import Store
 from ..store import open as open_store
 from .library import array, tokenize

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arguments import as_count, as_row_set
-from ..backing import Part
-from ..scanning import Metric
-from ..stats import StoreStats, Totals, part_rows, totals_of
+from ..analysis.stats import StoreStats, Totals, part_rows, totals_of
+from ..engine.arguments import as_count, as_row_set
+from ..engine.search_scan import Metric
+from ..reading.parts import Part
 from ..store import Store
 from ..store import open as open_store
 from .lazy import StoreRows
@@ -108,7 +108,7 @@ def stats(
     Returns
     -------
     dask.delayed.Delayed
-        Computes to a :class:`~qstore.stats.StoreStats`. Whole numbers, extremes and percentiles are those of
+        Computes to a :class:`~qstore.StoreStats`. Whole numbers, extremes and percentiles are those of
         :meth:`qstore.Store.stats`; sums of values, and what is made of them, may be rounded otherwise.
 
     Raises

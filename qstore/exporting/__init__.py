@@ -1,6 +1,6 @@
 """Stores written in other formats: what is to be exported, and one module for each format."""
 
-from .exporting import ExportReport, export
 from .formats import FORMATS
+from .to_file import ExportReport, export
 
 __all__ = ["FORMATS", "ExportReport", "export"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import BinaryIO
 
-from ..quantization import OUTPUT_TYPES
+from ..engine.quantization import OUTPUT_TYPES
 from .selection import Selection
 
 __all__ = ["Format"]

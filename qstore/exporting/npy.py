@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ..npy_header import npy_header
 from .base import Format
+from .npy_header import npy_header
 from .selection import Selection
 
 __all__ = ["NpyFormat"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, BinaryIO
 
-from ..quantization import ZERO_POINT
+from ..engine.quantization import ZERO_POINT
 from .base import Format
 from .selection import Selection
 

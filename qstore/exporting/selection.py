@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
-from ..packed_keys import KeyKind
+from ..keys.packed import KeyKind
 from ..store import Store
 
 __all__ = ["Selection"]

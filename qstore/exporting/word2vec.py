@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ..shortest import shortest_words
 from .base import Format
 from .selection import Selection
+from .shortest_decimals import shortest_words
 
 __all__ = ["Word2vecBinary", "Word2vecText"]
 

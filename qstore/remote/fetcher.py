@@ -12,9 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..errors import FormatError
-from ..key_checking import checksum_problems
-from ..keys import KeyIndex, open_keys
-from ..layout import TYPES, Extent, Facts
+from ..format.layout import TYPES, Extent, Facts
+from ..keys.checking import checksum_problems
+from ..keys.lookup import KeyIndex, open_keys
 from .metadata import Window, describe_all
 from .planning import coalesce, split
 from .reader import Reader

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ChangedError, RemoteError, RemoteNotFoundError
-from ..layout import Extent
+from ..format.layout import Extent
 from .reader import HEAD_BYTES, Connect, Reader
 
 __all__ = ["FileSystemReader"]

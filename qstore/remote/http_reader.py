@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
-from ..layout import Extent
+from ..format.layout import Extent
 from .reader import HEAD_BYTES, Connect, Reader
 
 if TYPE_CHECKING:

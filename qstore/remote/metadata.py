@@ -13,8 +13,8 @@ import copy
 import struct
 from typing import Literal
 
-from ..inspection import SHAPE_OFFSET, inspect
-from ..layout import ALIGNMENT, Extent, Facts, KeyPart, Parts, places, shapes
+from ..format.inspection import SHAPE_OFFSET, inspect
+from ..format.layout import ALIGNMENT, Extent, Facts, KeyPart, Parts, places, shapes
 from .reader import HEAD_BYTES, Reader
 
 __all__ = ["Window", "describe", "describe_all"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import MissingExtraError, RemoteError
-from ..urls import printable_url
+from ..system.urls import printable_url
 from .file_system_reader import FileSystemReader
 from .http_reader import HttpReader
 from .reader import Reader

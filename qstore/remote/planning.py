@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import Extent
+from ..format.layout import Extent
 
 __all__ = ["LONGEST_GAP", "LONGEST_RANGE", "Plan", "coalesce", "split"]
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..layout import Extent
+from ..format.layout import Extent
 
 __all__ = ["HEAD_BYTES", "Connect", "Reader"]
 

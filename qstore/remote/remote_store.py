@@ -10,14 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import indexing, kernels, quantization
-from ..backing import Backing, Part, Shard
+from ..engine import kernels, quantization
 from ..errors import ClosedError, NoViewError
-from ..keys import KeyIndex
-from ..layout import Facts, block_rows
-from ..progress import Progress
-from ..urls import printable_url
-from ..verify import VerifyReport, verify_parts
+from ..format.layout import Facts, Shard, block_rows
+from ..keys.lookup import KeyIndex
+from ..reading import indexing
+from ..reading.backing import Backing
+from ..reading.parts import Part
+from ..reading.verify import VerifyReport, verify_parts
+from ..system.progress import Progress
+from ..system.urls import printable_url
 from .fetcher import Codes, Fetcher, Scales
 from .metadata import describe, describe_all
 from .opening import open_reader

@@ -5,7 +5,7 @@ from .concatenated import are_paths
 from .quantized import QuantizedSource
 from .raw import RawSource
 from .registry import FORMATS, Format, list_tensors, open_source
-from .tensors import is_matrix, unknown_tensor
+from .tensor_choice import is_matrix, unknown_tensor
 
 __all__ = [
     "FORMATS",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.quantization import ELEMENT_TYPES, element_type
 from ..errors import SourceError
-from ..quantization import ELEMENT_TYPES, element_type
 
 __all__ = ["check_matrix", "check_range", "shortened", "type_name"]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from .base import Fingerprint, RowSource, TensorInfo
 from .checks import check_matrix, check_range, shortened, type_name
-from .contiguous import ContiguousRows
+from .containers.contiguous import ContiguousRows
 from .files import RawFile
-from .tensors import only_matrix, unknown_tensor
+from .tensor_choice import only_matrix, unknown_tensor
 
 __all__ = ["HDF5Format"]
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, SourceError, TensorError
 from .base import Fingerprint, Keys, Source, TensorInfo
-from .byte_stream import FileBytes
 from .checks import check_matrix, shortened, type_name
+from .containers.byte_stream import FileBytes
 from .files import RawFile
-from .tensors import only_matrix, unknown_tensor
+from .tensor_choice import only_matrix, unknown_tensor
 
 __all__ = ["ParquetFormat", "ParquetRows"]
 

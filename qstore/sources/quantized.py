@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.quantization import dequantize
 from ..errors import SourceError
-from ..quantization import dequantize
 from .base import Fingerprint, RowSource
 from .checks import check_range
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.quantization import ELEMENT_TYPES, element_type, marker_dtype
 from ..errors import SourceError
-from ..quantization import ELEMENT_TYPES, element_type, marker_dtype
-from .contiguous import ContiguousRows
+from .containers.contiguous import ContiguousRows
 from .files import RawFile
 
 __all__ = ["RawSource"]

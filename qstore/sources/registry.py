@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..errors import SourceError
-from .array import ArraySource, nested_list_source
 from .base import Source, TensorInfo
-from .chunks import ChunkSource
 from .concatenated import are_paths, concatenated
 from .files import RawFile
-from .gguf import GGUFFormat
+from .gguf.tensors import GGUFFormat
 from .hdf5 import HDF5Format
-from .npy import NpyFormat
-from .npz import NpzFormat
+from .memory.array import ArraySource, nested_list_source
+from .memory.chunks import ChunkSource
+from .numpy.npy import NpyFormat
+from .numpy.npz import NpzFormat
 from .parquet import ParquetFormat
 from .quantized import CodesSource, is_pair
-from .safetensors import SafetensorsFormat
-from .safetensors_index import SafetensorsIndexFormat
-from .torch_tensor import is_torch_tensor, tensor_source
-from .torch_zip import TorchIndexFormat, TorchZipFormat
+from .safetensors.index import SafetensorsIndexFormat
+from .safetensors.tensors import SafetensorsFormat
+from .torch.checkpoint_zip import TorchIndexFormat, TorchZipFormat
+from .torch.memory_tensor import is_torch_tensor, tensor_source
 from .vecs import VecsFormat
-from .word_vectors_binary import BinaryWordVectorsFormat
-from .word_vectors_text import TextWordVectorsFormat
+from .words.binary import BinaryWordVectorsFormat
+from .words.text import TextWordVectorsFormat
 
 __all__ = ["FORMATS", "Format", "list_tensors", "open_source"]
 

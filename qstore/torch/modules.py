@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import as_row_numbers
+from ..engine.arguments import as_row_numbers
+from ..engine.quantization import bag_lengths
 from ..errors import FormatError
-from ..quantization import bag_lengths
 from ..store import Store
 from .library import torch
 from .taking import check_dtype, rounded_once, take_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..quantization import ZERO_POINT
+from ..engine.quantization import ZERO_POINT
 from ..store import Store
 from .library import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arguments import as_row_numbers
+from ..engine.arguments import as_row_numbers
 from ..store import Store
 from .library import torch
 

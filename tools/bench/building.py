@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import qstore
-from qstore import quantization
+from qstore.engine import quantization
 
 from . import engines, pagecache
 from .limits import BLOCK_BYTES, read_through, write_through

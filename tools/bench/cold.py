@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore import inspection, quantization
+from qstore.engine import quantization
+from qstore.format import inspection
 
 from . import engines, pagecache
 from .limits import BLOCK_BYTES, read_through

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from qstore import kernels, quantization, threads
+from qstore.engine import kernels, quantization
+from qstore.system import threads
 
 __all__ = ["LEVELS", "available_levels", "label", "use", "use_threads"]
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import qstore
-from qstore import layout, quantization
+from qstore.engine import quantization
+from qstore.format.composition import compose
 
 from . import engines
 from .options import Options
@@ -108,7 +109,7 @@ def _huge_rows(rows: int) -> tuple[Rows, Any, Any]:
 
 
 def _write_huge(path: Path, rows: int, numbers: Rows, codes: Any, scales: Any) -> None:
-    made = layout.compose(rows, _HUGE_DIM, {"content_id": "0" * 32})
+    made = compose(rows, _HUGE_DIM, {"content_id": "0" * 32})
     with open(path, "wb") as file:
         fd = file.fileno()
         os.ftruncate(fd, made.size)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import qstore
-from qstore import quantization
+from qstore.engine import quantization
 
 from . import engines
 from .limits import copy_entrant

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore import quantization
+from qstore.engine import quantization
 
 from .rounds import WrongResult
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore import kernels
-from qstore.unfinished import UnfinishedStore
+from qstore.engine import kernels
 from qstore.writer import Writer
+from qstore.writing.unfinished_store import UnfinishedStore
 
 from .scene import DIM, Outcome, Scene, in_child, matrix
 from .tally import Tally

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore.unfinished import UnfinishedStore
+from qstore.writing.unfinished_store import UnfinishedStore
 
 from .scene import Files, Interrupt, Scene, attempt, matrix
 from .tally import Tally

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest import mock
 
-from qstore import durable
+from qstore.system import durable_files
 
 from .scene import Files, Outcome, Scene, attempt
 from .tally import Tally
@@ -128,7 +128,7 @@ def _recorded(record: _Record) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, function in {**changed, "fsync": sync, "fdatasync": sync}.items():
             stack.enter_context(mock.patch.object(os, name, function))
-        stack.enter_context(mock.patch.object(durable, "allocate", allocate))
+        stack.enter_context(mock.patch.object(durable_files, "allocate", allocate))
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import qstore
-from qstore.outputs import journal_path, partial_path
+from qstore.writing.output_paths import journal_path, partial_path
 
 from .scene import DIM, Outcome, attempt, matrix
 from .tally import Tally

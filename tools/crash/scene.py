@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qstore
-from qstore import layout, windows
-from qstore.outputs import journal_path, partial_path
+from qstore.format import layout
+from qstore.system import write_windows
+from qstore.writing.output_paths import journal_path, partial_path
 
 from .tally import Tally
 
@@ -37,7 +38,7 @@ Files = dict[str, bytes]
 def small_blocks() -> None:
     """Blocks of 64 rows and groups of two, so that a build of 16 KB has several of both."""
     layout._BLOCK_CODES = _BLOCK_ROWS * DIM
-    windows._WINDOW = 2 * layout._BLOCK_CODES
+    write_windows._WINDOW = 2 * layout._BLOCK_CODES
     # `qstore.build` does not pass the size of a group on: it is the writer's default that counts.
     vars(qstore.Writer)["__init__"].__kwdefaults__["sync_bytes"] = _GROUP_BLOCKS * _BLOCK_ROWS * DIM
 
@@ -224,7 +225,7 @@ class Scene:
 
         values, self.values = self.values, self.values[:rows]
         self.begin({})
-        with mock.patch("qstore.durable.publish", stop), contextlib.suppress(Interrupt):
+        with mock.patch("qstore.system.durable_files.publish", stop), contextlib.suppress(Interrupt):
             self.build()
         self.values = values
         return left[0]

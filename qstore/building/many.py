@@ -1,0 +1,305 @@
+"""From several tensors of one source to a store each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from ..engine import kernels
+from ..errors import ExistsError, FormatError, OutputError, QStoreError, SourceError
+from ..sources import TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
+from ..sources.row_ranges import row_range
+from ..store import Store
+from ..store import open as open_store
+from ..system.progress import Progress, rows_progress
+from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
+from .verify_against import verify_against
+
+__all__ = ["build_all", "plan_all", "store_name"]
+
+# Most file systems take names of 255 bytes, and a build adds ".partial".
+_LONGEST_NAME = 240
+
+Rows = slice | tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One tensor of the source, and its store."""
+
+    tensor: TensorInfo
+    path: Path
+    rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.tensor.shape[1]
+
+
+def build_all(
+    source: Any,
+    directory: str | os.PathLike[str],
+    tensor: str = "*",
+    *,
+    keys: Any = None,
+    rows: Rows = None,
+    threads: int | None = None,
+    progress: Progress = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
+    duplicates: Literal["error", "first"] = "error",
+) -> list[BuildReport]:
+    """Build one store of each tensor whose name matches a pattern, named after it.
+
+    A run that was interrupted goes on when the same call is made again: a store that is there already is
+    compared with the source, and left as it is where every code agrees. Anything else that is there is
+    an error before anything is written, unless `overwrite` is set: all stores are then built anew.
+
+    Parameters
+    ----------
+    source : path-like
+        A checkpoint whose tensors have names.
+    directory : path-like
+        Where the stores go; made if it is not there. Their names are those of the tensors and ``.h5``, where
+        anything but ASCII letters, digits and ``_.-~`` is percent-encoded:
+        ``urllib.parse.unquote(name.removesuffix(".h5"))`` gives the tensor's name back.
+    tensor : str
+        ``*`` stands for anything, ``?`` for one character, ``[…]`` for one of several. What matches but is
+        no matrix that can be quantized is left out.
+    keys : sequence of str or int, ndarray of int64, path-like or False, optional
+        As for :func:`qstore.build`, the same for each tensor.
+    rows : slice or (start, stop), optional
+        Only these rows, of each tensor.
+    progress : bool or callable, optional
+        True shows one bar on stderr for all; a callable gets (rows done, rows in all) of all.
+    threads, overwrite, resume, nonfinite, duplicates
+        As for :func:`qstore.build`.
+
+    Returns
+    -------
+    list of BuildReport
+        In the order of the tensors. For a store that was left as it is, `rows_resumed` is `rows`.
+
+    Raises
+    ------
+    TensorError
+        No matrix matches.
+    ExistsError
+        Something else is at the place of a store.
+    QStoreError
+        Whatever :func:`qstore.build` raises, with a note that names the tensor. Stores that are finished
+        then stay.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with h5py.File(os.path.join(folder, "model.hdf5"), "w") as file:
+    ...     file["tables/user"], file["tables/item"] = np.ones((5, 3)), np.ones((9, 4))
+    >>> reports = qstore.build_all(os.path.join(folder, "model.hdf5"), os.path.join(folder, "stores"))
+    >>> [(os.path.basename(report.path), report.rows, report.dim) for report in reports]
+    [('tables%2Fitem.h5', 9, 4), ('tables%2Fuser.h5', 5, 3)]
+    """
+    tables = _tables(source, directory, tensor, rows)
+    _check_outputs(source, tables, overwrite)
+    with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
+        kept = {} if overwrite else _compare(source, tables, keys, rows, on_rows)
+        _make_directory(Path(directory))
+        reports = []
+        for table in tables:
+            report = kept.get(table.path)
+            if report is None:
+                with _Share(on_rows, table) as share:
+                    report = build(
+                        source,
+                        table.path,
+                        tensor=table.tensor.name,
+                        keys=keys,
+                        rows=rows,
+                        threads=threads,
+                        progress=share.advance,
+                        overwrite=overwrite,
+                        resume=resume,
+                        nonfinite=nonfinite,
+                        duplicates=duplicates,
+                    )
+            reports.append(report)
+    return reports
+
+
+def plan_all(
+    source: Any,
+    directory: str | os.PathLike[str],
+    tensor: str = "*",
+    *,
+    keys: Any = None,
+    rows: Rows = None,
+    overwrite: bool = False,
+) -> list[BuildPlan]:
+    """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
+    tables = _tables(source, directory, tensor, rows)
+    _check_outputs(source, tables, overwrite)
+    plans = []
+    for table in tables:
+        with open_source(source, table.tensor.name) as matrix:
+            plans.append(planned(matrix, table.path, rows, keys))
+    return plans
+
+
+def store_name(tensor: str) -> str:
+    """File name of the store of a tensor; no two tensors share one.
+
+    Examples
+    --------
+    >>> store_name("tables.0.weight"), store_name("a/b"), store_name("a%2Fb"), store_name(".hidden")
+    ('tables.0.weight.h5', 'a%2Fb.h5', 'a%252Fb.h5', '%2Ehidden.h5')
+    """
+    from urllib.parse import quote
+
+    name = quote(tensor, safe="")
+    return ("%2E" + name[1:] if name.startswith(".") else name) + ".h5"
+
+
+def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: Rows) -> list[_Table]:
+    if not isinstance(source, (str, os.PathLike)):
+        raise SourceError(
+            f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
+        )
+    found = list_tensors(source)
+    matching = [info for info in found if info.name == pattern or fnmatchcase(info.name, pattern)]
+    matrices = [info for info in matching if is_matrix(info)]
+    if not matrices:
+        raise unknown_tensor(f"{source} (matrices only)", pattern, [i.name for i in found if is_matrix(i)])
+    return [_table(source, Path(os.path.abspath(directory)), info, rows) for info in matrices]
+
+
+def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table:
+    if not info.name:
+        raise SourceError(f"{source} holds a matrix without a name: say which file to make, not a directory")
+    path = directory / store_name(info.name)
+    if len(path.name) > _LONGEST_NAME:
+        raise OutputError(
+            errno.ENAMETOOLONG,
+            f"{path} has a name of {len(path.name)} bytes, expected at most {_LONGEST_NAME}; "
+            f"build this tensor alone, under another name",
+            str(path),
+        )
+    first, last = row_range(rows, info.shape[0])
+    return _Table(info, path, (last or 0) - first)
+
+
+def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
+    """Everything that can be told from names and headers alone, before anything is written."""
+    directory = tables[0].path.parent
+    if not os.path.lexists(directory):
+        if not directory.parent.is_dir():
+            raise OutputError(
+                errno.ENOENT,
+                f"there is no directory {directory.parent} to make {directory.name} in; create it first",
+                str(directory),
+            )
+        return
+    if not directory.is_dir():
+        raise ExistsError(errno.EEXIST, f"{directory} is not a directory; name one", str(directory))
+    for table in tables:
+        check_places(source, table.path, overwrite or table.path.is_file())
+        if table.path.is_file() and not overwrite:
+            _open_existing(table).close()
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            error.errno, f"cannot make directory {directory}: {error.strerror}", str(directory)
+        ) from error
+
+
+def _open_existing(table: _Table) -> Store:
+    """The store that is there, if it may be that of the tensor."""
+    try:
+        store = open_store(table.path)
+    except FormatError:
+        raise _in_the_way(table, "it is no store") from None
+    found = (store.tensor, store.shape, store.source_dtype)
+    expected = (table.tensor.name, table.shape, table.tensor.dtype)
+    if found != expected:
+        store.close()
+        raise _in_the_way(table, f"it is a store of {found}, expected {expected}")
+    return store
+
+
+def _in_the_way(table: _Table, reason: str) -> ExistsError:
+    return ExistsError(
+        errno.EEXIST,
+        f"{table.path} exists, and {reason}; pass overwrite=True (--force) to build all stores anew, "
+        f"or choose another directory",
+        str(table.path),
+    )
+
+
+def _compare(
+    source: Any, tables: list[_Table], keys: Any, rows: Rows, on_rows: Callable[[int], object]
+) -> dict[Path, BuildReport]:
+    """Reports of the stores that are there and hold what the source holds."""
+    return {table.path: _kept(source, table, keys, rows, on_rows) for table in tables if table.path.is_file()}
+
+
+def _kept(source: Any, table: _Table, keys: Any, rows: Rows, on_rows: Callable[[int], object]) -> BuildReport:
+    begun = time.perf_counter()
+    with _open_existing(table) as store, _Share(on_rows, table) as share:
+        key_kind = store.key_kind
+        found = verify_against(
+            store, source, tensor=table.tensor.name, keys=keys, rows=rows, progress=share.advance
+        )
+        if not found.ok:
+            raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
+        if key_kind is not None and not _has_keys(source, table, keys):
+            raise _in_the_way(table, "its rows have keys, which none are given for")
+    return BuildReport(
+        path=str(table.path),
+        tensor=table.tensor.name,
+        source_dtype=table.tensor.dtype,
+        rows=table.rows,
+        dim=table.shape[1],
+        rows_resumed=table.rows,
+        source_bytes=source_bytes(*table.shape, table.tensor.dtype),
+        file_bytes=os.stat(table.path).st_size,
+        seconds=time.perf_counter() - begun,
+        engine=kernels.engine_name(),
+        key_kind=key_kind,
+    )
+
+
+def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
+    if keys is not None:
+        return keys is not False
+    with open_source(source, table.tensor.name) as matrix:
+        return matrix.keyed
+
+
+class _Share:
+    """The part that one table has in the progress of all; an error inside gets the tensor's name."""
+
+    def __init__(self, on_rows: Callable[[int], object], table: _Table) -> None:
+        self._on_rows, self._table, self._done = on_rows, table, 0
+
+    def advance(self, done: int, total: int | None) -> None:
+        """Take the number of the table's rows that are done."""
+        self._on_rows(done - self._done)
+        self._done = done
+
+    def __enter__(self) -> _Share:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, QStoreError):
+            error.add_note(f"this was tensor {self._table.tensor.name!r}")

@@ -1,0 +1,171 @@
+"""Several finished stores made one: the manifest of a directory, published and extended atomically."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import ExistsError, FormatError, OutputError, SourceError
+from ..format.layout import Facts, Shard
+from ..format.manifest import MANIFEST, Manifest, check_name, read_manifest
+from ..opening import common_facts, describe_file, natural_order
+from ..reading.shard_files import check_shard
+from ..system import durable_files
+from ..writing.output_paths import check_output
+
+__all__ = ["append_shards", "publish_shards"]
+
+
+def publish_shards(
+    directory: str | os.PathLike[str],
+    names: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> tuple[Shard, ...]:
+    """Make finished stores in a directory one store, by publishing a manifest of them.
+
+    Only their headers are read. The manifest appears whole or not at all, and is durable: readers see the
+    directory as it was or as it is now. Any number of processes may have written the stores.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where the stores are.
+    names : sequence of str, optional
+        Their file names, in the order of their rows; by default all ``*.h5``, in natural order (``part-9``
+        before ``part-10``).
+    overwrite : bool
+        Replace a manifest that says something else. One that says the same is left as it is.
+
+    Returns
+    -------
+    tuple of Shard
+
+    Raises
+    ------
+    FormatError
+        A file is not a finished store, a name is not that of a file in the directory, or columns differ.
+    ExistsError, OutputError
+        There is another manifest, or it cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in range(3):
+    ...     _ = qstore.build(np.eye(4, 2) + number, os.path.join(folder, f"part-{number}.h5"))
+    >>> [(shard.first, shard.rows) for shard in qstore.publish_shards(folder)]
+    [(0, 4), (4, 4), (8, 4)]
+    >>> qstore.open(folder).shape
+    (12, 2)
+    """
+    place = Path(os.path.abspath(directory))
+    target = place / MANIFEST
+    with durable_files.output_errors(target), durable_files.alone_in(place):
+        found = _described(place, _all_names(place) if names is None else names)
+        manifest = _manifest_of(place, found)
+        if not _says(place, manifest):
+            check_output(target, overwrite)
+            _write(target, manifest)
+    return manifest.shards
+
+
+def append_shards(directory: str | os.PathLike[str], names: Iterable[str]) -> tuple[Shard, ...]:
+    """Add finished stores of the same directory behind the shards that its manifest has.
+
+    As :func:`publish_shards`: readers see the old manifest or the new one. Of several processes that append
+    at the same time one comes after the other, and none is lost.
+
+    Returns
+    -------
+    tuple of Shard
+        All of them.
+
+    Raises
+    ------
+    FormatError
+        There is no good manifest, a file is not a finished store, is in it already, or has other columns.
+    OutputError
+        The manifest cannot be written.
+    """
+    place = Path(os.path.abspath(directory))
+    target = place / MANIFEST
+    with durable_files.output_errors(target), durable_files.alone_in(place):
+        manifest = read_manifest(str(place))
+        added = _described(place, list(names))
+        known = {shard.path for shard in manifest.shards}
+        for shard, _, found in added:
+            check_shard(shard, manifest.facts.dim, found)
+            if shard.path in known:
+                raise FormatError(f"{shard.path} is a shard already")
+            if found.rows and found.key_kind != manifest.facts.key_kind:
+                raise FormatError(
+                    f"{shard.path} has keys of kind {found.key_kind}, expected {manifest.facts.key_kind} as "
+                    f"the shards before"
+                )
+        shards = [*manifest.shards, *(shard for shard, _, _ in added)]
+        grown = manifest.with_shards(shards, [*manifest.sizes, *(size for _, size, _ in added)])
+        _write(target, grown)
+    return grown.shards
+
+
+_Found = tuple[Shard, int, Facts]
+
+
+def _all_names(place: Path) -> list[str]:
+    names = sorted((name for name in os.listdir(place) if name.endswith(".h5")), key=natural_order)
+    if not names:
+        raise SourceError(f"{place} holds no *.h5 to publish; name the files, or build some")
+    return names
+
+
+def _described(place: Path, names: Sequence[str]) -> list[_Found]:
+    if isinstance(names, (str, bytes)):
+        raise TypeError(f"names is {names!r}, expected a sequence of names")
+    twice = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if twice is not None:
+        raise FormatError(f"shard {twice} stands twice")
+    return [_describe(place, os.fspath(name)) for name in names]
+
+
+def _describe(place: Path, name: str) -> _Found:
+    check_name(name)
+    path = place / name
+    try:
+        found = describe_file(str(path), follow=False)
+    except OSError as error:
+        reason = "a link, expected a file" if error.errno == errno.ELOOP else error.strerror
+        raise OutputError(error.errno, f"cannot publish {path}: {reason}", str(path)) from None
+    return Shard(str(path), 0, found.rows, found.content_id), os.stat(path).st_size, found
+
+
+def _manifest_of(place: Path, found: Sequence[_Found]) -> Manifest:
+    if not found:
+        raise SourceError(f"there are no shards to publish in {place}: name at least one")
+    shards = [shard for shard, _, _ in found]
+    facts = common_facts([description for _, _, description in found], shards)
+    return Manifest(facts, (), ()).with_shards(shards, [size for _, size, _ in found])
+
+
+def _says(place: Path, manifest: Manifest) -> bool:
+    """Whether the manifest that is there, if any, is this one."""
+    try:
+        return (place / MANIFEST).read_bytes() == manifest.encoded()
+    except FileNotFoundError:
+        return False
+
+
+def _write(target: Path, manifest: Manifest) -> None:
+    # The lock is held: what other writers left behind when they were killed is nobody's.
+    for left in target.parent.glob(f"{MANIFEST}.*.tmp"):
+        durable_files.free_path(left)
+    if target.is_symlink():
+        raise ExistsError(errno.EEXIST, f"{target} is a link, expected a manifest; remove it", str(target))
+    with durable_files.atomic_output(target) as file:
+        file.write(manifest.encoded())

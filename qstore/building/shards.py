@@ -1,0 +1,282 @@
+"""From one source to the shards of a directory, and their manifest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..engine import kernels
+from ..engine.arguments import as_count
+from ..errors import ExistsError, FormatError, ResumeError, SourceError
+from ..format.manifest import MANIFEST
+from ..keys.packed import KeyBlock, KeyStream
+from ..keys.supply import check_all_taken, given_keys
+from ..opening import describe_file
+from ..sources import RowSource, Source, open_source
+from ..sources.pieces import Rest, range_of
+from ..sources.row_ranges import row_range
+from ..system import durable_files
+from ..system.progress import Progress, rows_progress
+from ..writing.output_paths import journal_path
+from .one import BuildReport, build, source_bytes
+from .publishing import publish_shards
+
+__all__ = ["build_shards", "shard_name"]
+
+_RECORD = f"{MANIFEST}.building"
+
+
+def build_shards(
+    source: Any,
+    directory: str | os.PathLike[str],
+    shard_rows: int,
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    rows: slice | tuple[int, int] | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
+    duplicates: Literal["error", "first"] = "error",
+) -> BuildReport:
+    """Build a store of several files, ``part-00000.h5`` and so on, of so many rows each.
+
+    The manifest that makes them one store is published last. A build that was interrupted goes on when the
+    same call is made again: shards that are finished are kept where the source is an unchanged file, and are
+    built again otherwise. The same source gives the same shards.
+
+    Parameters
+    ----------
+    directory : path-like
+        Made if it is not there.
+    shard_rows : int
+        Rows of each shard; the last one has what is left.
+    overwrite : bool
+        Replace the sharded store that is there: its manifest and shards (all ``part-*.h5``) go first. To
+        replace one that is in use, build another directory.
+    duplicates : {"error", "first"}
+        What to do where two rows of one shard have the same key.
+    source, tensor, keys, rows, threads, progress, resume, nonfinite
+        As for :func:`qstore.build`.
+
+    Returns
+    -------
+    BuildReport
+        Of all shards together; `path` is the directory.
+
+    Raises
+    ------
+    QStoreError
+        Whatever :func:`qstore.build` and :func:`qstore.publish_shards` raise. Finished shards then stay.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = os.path.join(tempfile.mkdtemp(), "ids")
+    >>> qstore.build_shards(np.eye(10, 4), folder, shard_rows=4).rows
+    10
+    >>> sorted(os.listdir(folder))
+    ['part-00000.h5', 'part-00001.h5', 'part-00002.h5', 'qstore.json']
+    """
+    begun = time.perf_counter()
+    place = Path(os.path.abspath(directory))
+    size = as_count("shard_rows", shard_rows)
+    with open_source(source, tensor) as matrix:
+        first, last = row_range(rows, matrix.rows)
+        stream = given_keys(keys, matrix, first)
+        if stream is not None and last is None:
+            last = _rows_by_keys(stream, first)
+        trusted = _begin(place, _parameters(matrix, first, last, size, nonfinite), overwrite, resume)
+        options = {"threads": threads, "resume": resume, "nonfinite": nonfinite, "duplicates": duplicates}
+        with rows_progress(progress, None if last is None else last - first) as on_rows:
+            job = _Job(place, size, keys, stream, trusted, on_rows, options)
+            for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
+                job.add(piece)
+        check_all_taken(stream, first + job.rows, matrix, last is None)
+        matrix.check_unchanged()
+    shards = publish_shards(place, job.names, overwrite=True)
+    durable_files.free_path(place / _RECORD)
+    return BuildReport(
+        path=str(place),
+        tensor=matrix.name,
+        source_dtype=matrix.dtype,
+        rows=job.rows,
+        dim=matrix.dim,
+        rows_resumed=job.resumed,
+        source_bytes=source_bytes(job.rows, matrix.dim, matrix.dtype),
+        file_bytes=sum(os.stat(shard.path).st_size for shard in shards),
+        seconds=time.perf_counter() - begun,
+        engine=kernels.engine_name(),
+        key_kind=describe_file(shards[0].path).key_kind,
+    )
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard: in order for those who sort names as text, up to 100,000 shards."""
+    return f"part-{number:05}.h5"
+
+
+class _Job:
+    """Builds one shard after the other, and counts."""
+
+    def __init__(
+        self,
+        place: Path,
+        size: int,
+        keys: Any,
+        stream: KeyStream | None,
+        trusted: bool,
+        on_rows: Callable[[int], object],
+        options: dict[str, Any],
+    ) -> None:
+        self.names: list[str] = []
+        self.rows = self.resumed = 0
+        self._place, self._size, self._keys, self._stream = place, size, keys, stream
+        self._trusted, self._on_rows, self._options = trusted, on_rows, options
+
+    def add(self, piece: Source) -> None:
+        """Build the shard of the next rows, unless it is there."""
+        path = self._place / shard_name(len(self.names))
+        self.names.append(path.name)
+        keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
+        if self._trusted and _is_finished(path, piece):
+            durable_files.free_path(
+                journal_path(path)
+            )  # of a build that was killed when it had just published
+            self.resumed += _height(piece)
+            self.rows += _height(piece)
+            self._on_rows(_height(piece))
+            return
+        before = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal before
+            self._on_rows(done - before)
+            before = done
+
+        report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
+        self.resumed += report.rows_resumed
+        self.rows += report.rows
+
+
+def _rows_by_keys(stream: KeyStream, first: int) -> int:
+    if stream.count is None:
+        raise SourceError("neither the rows nor the keys can be counted: give the keys in a list or a file")
+    return max(first, stream.count)
+
+
+def _height(piece: Source) -> int:
+    rows: int | None = piece.most if isinstance(piece, Rest) else piece.rows
+    return rows or 0
+
+
+def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool) -> Iterator[Source]:
+    """The source of each shard, one at least."""
+    if isinstance(matrix, RowSource) and not keyed:
+        end = matrix.rows if last is None else last
+        for start in range(first, max(end, first + 1), size):
+            yield range_of(matrix, start, min(start + size, end))
+        return
+    rest = Rest(matrix, first, None if last is None else last - first, size, keyed)
+    yield rest
+    while rest.go_on():
+        yield rest
+
+
+def _values(keys: KeyBlock) -> Any:
+    if keys.kind == "integer":
+        return np.frombuffer(keys.data, "<i8")
+    return [key.decode() for key in keys.each()]
+
+
+# Beginning and going on -------------------------------------------------------------------------------
+
+
+def _parameters(matrix: Source, first: int, last: int | None, size: int, nonfinite: str) -> dict[str, Any]:
+    return {
+        "source": matrix.fingerprint(),
+        "tensor": matrix.name,
+        "dtype": matrix.dtype,
+        "rows": [first, last],
+        "dim": matrix.dim,
+        "shard_rows": size,
+        "nonfinite": nonfinite,
+    }
+
+
+def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: bool) -> bool:
+    """Make the directory ready; True if shards that are there are finished ones of an unchanged file.
+
+    While the record is there, every shard beside it is one of the build that it describes.
+    """
+    record, parameters = place / _RECORD, json.loads(json.dumps(parameters))
+    with durable_files.output_errors(place):
+        place.mkdir(exist_ok=True)
+        found = _recorded(record)
+        if resume and found == parameters:
+            return parameters["source"] is not None and "mtime_ns" in parameters["source"]
+        if found is None and not overwrite:
+            _check_empty(place)
+        if found is not None and resume and not overwrite:
+            _check_same(place, found, parameters)
+        # The manifest first, and the record last: no step of this leaves shards that could be mistaken.
+        for path in (place / MANIFEST, record, *place.glob("part-[0-9]*.h5*")):
+            durable_files.free_path(path)
+        durable_files.sync_directory(place)
+        with durable_files.atomic_output(record) as file:
+            file.write(json.dumps(parameters).encode())
+    return False
+
+
+def _recorded(record: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(record.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _check_empty(place: Path) -> None:
+    for path in (place / MANIFEST, place / shard_name(0)):
+        if os.path.lexists(path):
+            raise ExistsError(
+                errno.EEXIST,
+                f"{path} exists; pass overwrite=True (--force) to replace the shards in {place}, or choose "
+                f"another directory",
+                str(path),
+            )
+
+
+def _check_same(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """ResumeError where the interrupted build had other parameters; another time of change is none."""
+    found, wanted = dict(found), dict(wanted)
+    for one in (found, wanted):
+        if isinstance(one.get("source"), dict):
+            one["source"] = {name: value for name, value in one["source"].items() if name != "mtime_ns"}
+    differing = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
+    if differing:
+        raise ResumeError(
+            f"the build of {place} was begun with other parameters: {', '.join(differing)} differ; restore "
+            f"them, or start again (--restart, resume=False)"
+        )
+
+
+def _is_finished(path: Path, piece: Source) -> bool:
+    """Whether the shard is there: it was published whole, and the record beside it says of what."""
+    if not isinstance(piece, RowSource) or not path.exists():
+        return False
+    try:
+        found = describe_file(str(path), follow=False)
+    except (OSError, FormatError):
+        return False
+    expected = (piece.rows, piece.dim, piece.name, piece.dtype)
+    return (found.rows, found.dim, found.tensor, found.source_dtype) == expected

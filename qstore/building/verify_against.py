@@ -1,0 +1,224 @@
+"""Does a store agree with a source? The source quantized again, all compared, every error measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import kernels
+from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..format import layout
+from ..format.fidelity import Fidelity, FidelityTotals
+from ..keys.packed import KeyBlock, KeyStream, packed
+from ..keys.supply import check_all_taken, given_keys, inline_keys
+from ..reading.parts import coded_rows
+from ..sources import QuantizedSource, RowSource, Source, open_source
+from ..sources.row_ranges import limited, row_range
+from ..store import Store
+from ..system.progress import Progress, rows_progress
+from ..system.threads import in_order
+
+__all__ = ["AgainstReport", "verify_against"]
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class AgainstReport:
+    """Result of quantizing a source again and comparing every code and scale.
+
+    Attributes
+    ----------
+    ok : bool
+    rows : int
+        Rows compared.
+    differing_rows : int
+        Rows with another code or scale.
+    first_differing_row : int or None
+    problems : tuple of str
+        The same in words.
+    fidelity : Fidelity or None
+        Errors of what the store reads against what the source holds, over all rows. None where the shapes
+        differ, or where the source is quantized itself.
+    """
+
+    ok: bool
+    rows: int
+    differing_rows: int
+    first_differing_row: int | None
+    problems: tuple[str, ...]
+    fidelity: Fidelity | None = None
+
+
+def verify_against(
+    store: Store,
+    source: Any,
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    rows: slice | tuple[int, int] | None = None,
+    progress: Progress = None,
+) -> AgainstReport:
+    """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
+
+    Parameters
+    ----------
+    store : Store
+    source, tensor, keys, rows
+        As for :func:`qstore.build`. Keys of the store are not looked at where the source has none and none
+        are given, or with ``keys=False``.
+    progress : bool or callable, optional
+    """
+    with open_source(source, tensor) as matrix:
+        first, last = row_range(rows, matrix.rows)
+        if matrix.dim != store.shape[1]:
+            return _mismatch(0, f"the source has {matrix.dim} columns, the store {store.shape[1]}")
+        if last is not None and last - first != len(store):
+            return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}")
+        stream = given_keys(keys, matrix, first)
+        keyed = stream is not None or (matrix.keyed and keys is None)
+        if keyed and store.key_kind is None:
+            return _mismatch(0, "the rows of the store have no keys")
+        with rows_progress(progress, len(store)) as on_rows:
+            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
+        check_all_taken(stream, first + report.rows, matrix, last is None)
+        return report
+
+
+class _Compared(NamedTuple):
+    """What became of some rows, and the keys that the source itself has for them."""
+
+    differs: NDArray[np.bool_]
+    figures: NDArray[np.float64] | None
+    keys: KeyBlock | None = None
+
+
+class _TooLong(Exception):
+    """The source has more rows than the store."""
+
+
+def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Compared]:
+    """Compare all rows, in order: whole checksum blocks by several threads where the source allows it."""
+    done, rows = 0, None if last is None else last - first
+    if isinstance(matrix, QuantizedSource):
+        for codes, scales in matrix.coded_chunks(first, last):
+            yield _compare_codes(store, done, codes, scales, None)
+            done += len(codes)
+    elif keyed and matrix.keyed:
+        for chunk, keys in inline_keys(matrix, first, rows):
+            yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
+            done += len(chunk)
+    elif isinstance(matrix, RowSource):
+        yield from _compared_blocks(store, matrix, first)
+    else:
+        for chunk in limited(matrix.chunks(first), rows):
+            yield _compare_values(store, done, chunk)
+            done += len(chunk)
+
+
+def _compared_blocks(store: Store, matrix: RowSource, first: int) -> Iterator[_Compared]:
+    rows, step = len(store), layout.block_rows(store.shape[1])
+
+    def compare(row: int) -> _Compared:
+        return _compare_values(store, row, matrix.read(first + row, first + min(row + step, rows)))
+
+    return in_order(compare, range(0, rows, step), None)
+
+
+def _compare_values(store: Store, row: int, values: NDArray[Any]) -> _Compared:
+    held = row, row + len(values)
+    if held[1] > len(store):
+        raise _TooLong
+    codes, scales = np.empty(values.shape, np.uint8), np.empty(len(values))
+    kernels.quantize_into(values, codes, scales, nonfinite="zero")
+    return _compare_codes(store, row, codes, scales, row_errors(values, *coded_rows(store.parts(*held))))
+
+
+def _compare_codes(
+    store: Store,
+    row: int,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    figures: NDArray[np.float64] | None,
+) -> _Compared:
+    if row + len(codes) > len(store):
+        raise _TooLong
+    held_codes, held_scales = coded_rows(store.parts(row, row + len(codes)))
+    differs = (codes != held_codes).any(axis=1) | (scales != held_scales)
+    return _Compared(differs, figures)
+
+
+def _other_keys(one: KeyBlock, other: KeyBlock) -> NDArray[np.bool_]:
+    """Which of as many keys differ."""
+    if one.kind != other.kind:
+        return np.ones(one.rows, np.bool_)
+    if one.payload() == other.payload():
+        return np.zeros(one.rows, np.bool_)
+    return np.array([a != b for a, b in zip(one.each(), other.each(), strict=True)])
+
+
+def _mismatch(rows: int, problem: str) -> AgainstReport:
+    return AgainstReport(False, rows, 0, None, (problem,))
+
+
+def _compare(
+    store: Store, parts: Iterator[_Compared], stream: KeyStream | None, on_rows: Callable[[int], object]
+) -> AgainstReport:
+    done, differing, measured = 0, 0, True
+    shown: list[int] = []
+    errors = _BlockErrors(store)
+    try:
+        for part in parts:
+            bad = part.differs
+            keys = part.keys if stream is None else stream.take(len(bad))
+            if keys is not None:
+                bad = bad | _other_keys(keys, packed(store.key_of(slice(done, done + len(bad))), done))
+            differing += int(np.count_nonzero(bad))
+            if len(shown) < _SHOWN:
+                shown.extend((np.flatnonzero(bad)[: _SHOWN - len(shown)] + done).tolist())
+            if part.figures is None:
+                measured = False
+            else:
+                errors.add(part.figures)
+            done += len(bad)
+            on_rows(len(bad))
+    except _TooLong:
+        return _mismatch(done, f"the source has more rows than the store's {len(store)}")
+    if done < len(store):
+        return _mismatch(done, f"the source has {done} rows, the store {len(store)}")
+    problems = (
+        (f"{differing} rows differ, the first ones: {', '.join(map(str, shown))}",) if differing else ()
+    )
+    fidelity = errors.report() if measured else None
+    return AgainstReport(not differing, done, differing, shown[0] if shown else None, problems, fidelity)
+
+
+class _BlockErrors:
+    """Gathers the errors of rows that come in any pieces, so that they are summed within checksum blocks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._step = layout.block_rows(store.shape[1])
+        self._totals = FidelityTotals(store.shape[1])
+        self._waiting = np.empty((0, ROW_FIGURES))
+
+    def add(self, figures: NDArray[np.float64]) -> None:
+        """The rows that follow."""
+        self._waiting = np.concatenate([self._waiting, figures])
+        while len(self._waiting) >= self._step:
+            self._add_block(self._step)
+
+    def _add_block(self, count: int) -> None:
+        row = self._totals.rows
+        block, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._totals.add_block(row, block, coded_rows(self._store.parts(row, row + count))[1])
+
+    def report(self) -> Fidelity:
+        """What all rows give together."""
+        if len(self._waiting):
+            self._add_block(len(self._waiting))
+        return self._totals.report()

@@ -1,0 +1,223 @@
+"""What users hand in, as arrays that the kernels can take: checked once, here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import SourceError
+from .quantization import ELEMENT_TYPES, element_type, first_out_of_range, to_float64
+
+__all__ = [
+    "as_count",
+    "as_finite",
+    "as_matrix",
+    "as_quantized",
+    "as_row_numbers",
+    "as_row_set",
+    "as_text",
+    "as_weights",
+    "check_nonfinite",
+    "check_out",
+    "lies_well",
+    "whole_out",
+]
+
+
+def lies_well(array: NDArray[Any]) -> bool:
+    """True if rows are contiguous and in native byte order."""
+    return array.dtype.isnative and (array.shape[1] <= 1 or array.strides[1] == array.itemsize)
+
+
+def check_nonfinite(nonfinite: str) -> bool:
+    """True for "zero", False for "error"."""
+    if nonfinite not in ("error", "zero"):
+        raise ValueError(f'nonfinite is {nonfinite!r}, expected "error" or "zero"')
+    return nonfinite == "zero"
+
+
+def as_matrix(x: ArrayLike) -> NDArray[Any]:
+    """`x` as a 2-D array that can be quantized, without a copy where it is one already.
+
+    Raises
+    ------
+    SourceError
+        Wrong rank, no columns, or an element type that cannot be quantized.
+    """
+    try:
+        values = np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"expected a matrix of numbers, found what NumPy cannot read as an array: {error}"
+        ) from None
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise SourceError(
+            f"expected shape (rows, columns) with at least 1 column, found {values.shape}; "
+            f"x.reshape(len(x), -1) makes a matrix of anything that has rows"
+        )
+    if element_type(values.dtype) is None:
+        raise SourceError(
+            f"expected one of the element types {', '.join(ELEMENT_TYPES)}, found {values.dtype}; "
+            f'convert with x.astype("float32") or another of these'
+        )
+    return values
+
+
+def as_quantized(
+    codes: ArrayLike, scales: ArrayLike, dim: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Codes and scales that fit together, as arrays of uint8 and float64.
+
+    Raises
+    ------
+    SourceError
+        Wrong shape or type, a code outside 0…255, a scale that is negative or not finite.
+    """
+    given, factors = np.asarray(codes), np.asarray(scales)
+    if given.ndim != 2 or given.shape[1] == 0 or (dim is not None and given.shape[1] != dim):
+        raise SourceError(f"codes have shape {given.shape}, expected (n, {'D' if dim is None else dim})")
+    if given.dtype != np.uint8:
+        if given.dtype.kind not in "iu" or (given.size and (given.min() < 0 or given.max() > 255)):
+            raise SourceError(f"codes have dtype {given.dtype}, expected uint8 or integers from 0 to 255")
+        given = given.astype(np.uint8)
+    if factors.shape != given.shape[:1] or factors.dtype.kind not in "fiu" or factors.dtype.itemsize > 8:
+        raise SourceError(
+            f"scales have shape {factors.shape} and dtype {factors.dtype}, "
+            f"expected {given.shape[:1]} and float64"
+        )
+    factors = factors.astype(np.float64, copy=False)
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        raise SourceError("scales must be finite and not negative; quantize the values again to make them so")
+    return given, factors
+
+
+def check_out(out: NDArray[Any], name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+    """ValueError unless `out` can be filled."""
+    if not isinstance(out, np.ndarray) or out.shape != shape or str(out.dtype) not in dtypes:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"{name} must be an array of {' or '.join(dtypes)}, shape {shape}; found {found}")
+    if not out.flags.writeable or (out.ndim == 2 and not lies_well(out)):
+        raise ValueError(
+            f"{name} must be writable, with contiguous rows: numpy.empty{shape} makes such a one"
+        )
+
+
+def whole_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    """The memory of `out`, an ndarray or a CPU tensor of torch: one contiguous array that can be filled.
+
+    Raises
+    ------
+    ValueError
+        It does not fit, or cannot be filled in place: a list, or a tensor on a device, of bfloat16, or that
+        requires grad.
+    """
+    memory = _memory_of(out)
+    if memory.shape != shape or str(memory.dtype) not in dtypes or not memory.flags.c_contiguous:
+        raise ValueError(
+            f"out has shape {memory.shape} and dtype {memory.dtype}, expected C-contiguous {shape} "
+            f"and one of {', '.join(dtypes)}"
+        )
+    return memory
+
+
+def _memory_of(out: Any) -> NDArray[Any]:
+    if isinstance(out, np.ndarray):
+        return out
+    try:
+        view, again = np.asarray(out), np.asarray(out)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"out cannot be filled in place: {error} (qstore.torch.take gives other types and devices)"
+        ) from None
+    if view.size and view.ctypes.data != again.ctypes.data:  # copies, then
+        raise ValueError(f"out is a {type(out).__name__}, expected an array or a tensor that can be filled")
+    return view
+
+
+def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
+    """Row numbers of any shape, C-contiguous.
+
+    Raises
+    ------
+    IndexError
+        They are not integers.
+    """
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+
+
+def as_row_set(given: ArrayLike | slice | None, total: int) -> range | NDArray[np.int64]:
+    """Rows of a matrix of `total` rows, each once and in ascending order.
+
+    Parameters
+    ----------
+    given : array_like of int or bool, slice or None
+        Row numbers (negative ones count from the end), a mask of shape (total,), or None for all.
+
+    Raises
+    ------
+    IndexError
+        No row numbers, out of range, or a mask of another shape.
+    """
+    if given is None or isinstance(given, slice):
+        picked = range(total)[slice(None) if given is None else given]
+        rising = picked if picked.step > 0 else picked[::-1]
+        return rising if rising.step == 1 else np.arange(rising.start, rising.stop, rising.step)
+    array = np.asarray(given)
+    if array.dtype == np.bool_:
+        if array.shape != (total,):
+            raise IndexError(f"the mask has shape {array.shape}, expected {(total,)}")
+        return np.flatnonzero(array).astype(np.int64, copy=False)
+    numbers = as_row_numbers(array)
+    bad = first_out_of_range(numbers.reshape(-1), total)
+    if bad >= 0:
+        raise IndexError(f"index {numbers.reshape(-1)[bad]} is out of bounds for axis 0 with size {total}")
+    return np.unique(np.where(numbers < 0, numbers + total, numbers))
+
+
+def as_finite(name: str, given: ArrayLike, ndim: tuple[int, ...]) -> NDArray[np.float64]:
+    """Finite numbers as float64, of one of these ranks.
+
+    Raises
+    ------
+    ValueError
+        Another rank, another type, or a value that is NaN or infinite: says which.
+    """
+    array = np.asarray(given)
+    if array.ndim not in ndim or element_type(array.dtype) is None:
+        wanted = f"{' or '.join(map(str, ndim))} dimensions of real numbers"
+        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected {wanted}")
+    values = to_float64(array)
+    if not (finite := np.isfinite(values)).all():
+        place = np.unravel_index(int(finite.argmin()), values.shape)
+        where = ", ".join(str(int(number)) for number in place)
+        raise ValueError(f"{name}[{where}] is {values[place]}, expected finite numbers")
+    return values
+
+
+def as_weights(given: ArrayLike, count: int) -> NDArray[Any]:
+    """One weight for each of `count` rows, as float32 if they are, else as float64."""
+    weights = np.asarray(given)
+    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
+        raise ValueError(
+            f"weights have shape {weights.shape} and dtype {weights.dtype}, expected {count} numbers"
+        )
+    return np.ascontiguousarray(weights, np.float32 if weights.dtype == np.float32 else np.float64)
+
+
+def as_count(name: str, value: int, least: int = 1) -> int:
+    """`value` as an int; SourceError unless it is an integer of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise SourceError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return int(value)
+
+
+def as_text(name: str, text: str, limit: int) -> str:
+    """`text`; SourceError unless an attribute of `limit` bytes can hold it."""
+    if len(text.encode()) > limit or "\0" in text:
+        raise SourceError(f"{name} must have at most {limit} bytes of UTF-8 and no NUL, found {text[:80]!r}…")
+    return text

@@ -1,0 +1,60 @@
+"""The keys that a build is given, for the rows of its source: as many as there are rows, or an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+from ..sources import Source
+from .files import read_key_file
+from .packed import KeyStream
+
+__all__ = ["check_all_taken", "given_keys", "inline_keys"]
+
+
+def given_keys(keys: Any, matrix: Source, first: int) -> KeyStream | None:
+    """The keys of the rows from `first` on; None where none are given, or they are not wanted (False).
+
+    Raises
+    ------
+    SourceError
+        It is known that there are fewer or more than the source has rows.
+    """
+    if keys is None or keys is False:
+        return None
+    stream = read_key_file(keys) if isinstance(keys, (str, os.PathLike)) else KeyStream.of(keys)
+    if stream.count is not None and matrix.rows is not None and stream.count != matrix.rows:
+        raise _wrong_count(stream.count, matrix.rows)
+    stream.rows = matrix.rows
+    stream.skip(first)
+    return stream
+
+
+def check_all_taken(stream: KeyStream | None, rows: int, matrix: Source, whole: bool) -> None:
+    """Raise if there are more keys than rows: `rows` have been read, to the source's end if `whole`."""
+    if stream is None or (matrix.rows is None and not whole):
+        return
+    total = rows if matrix.rows is None else matrix.rows
+    if stream.count != total and stream.drain() != total:
+        raise _wrong_count(stream.taken, total)
+
+
+def _wrong_count(keys: int, rows: int) -> SourceError:
+    return SourceError(
+        f"there are {keys} keys, expected one for each of the source's {rows} rows: nothing is published"
+    )
+
+
+def inline_keys(matrix: Source, first: int, rows: int | None) -> Iterator[tuple[NDArray[Any], Any]]:
+    """Chunks of the source with the keys it carries: `rows` rows from `first` on."""
+    left = rows
+    for chunk, keys in matrix.keyed_chunks(first):
+        yield chunk[:left], keys[:left]
+        if left is not None:
+            left -= min(left, len(chunk))
+            if not left:
+                return

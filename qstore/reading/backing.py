@@ -1,0 +1,128 @@
+"""What a :class:`~qstore.Store` asks of the data behind it, wherever that lies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..format.layout import Facts, Shard
+from ..keys.lookup import KeyIndex
+from ..system.progress import Progress
+from .indexing import ALL
+from .parts import Part
+
+if TYPE_CHECKING:
+    from ..system.paging import Pager
+    from .verify import VerifyReport
+
+__all__ = ["Backing"]
+
+
+class Backing(ABC):
+    """The data of one store: a file, several files, an object elsewhere.
+
+    Shared by every Store that views it; any number of threads may read at the same time. Column ranges
+    are slices with step 1 within the columns, or exactly ``indexing.ALL``. Values are
+    ``(codes - 128) * scales`` in float64, rounded once; every backing gives the same bits.
+
+    Attributes
+    ----------
+    path : str
+        Where it was opened, as messages and users see it.
+    facts : Facts
+        Shape, version, content id and origin.
+    shards : tuple of Shard
+        The files, in the order of their rows.
+    """
+
+    path: str
+    facts: Facts
+    shards: tuple[Shard, ...]
+
+    @abstractmethod
+    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """One row, fresh, of shape (columns,); NumPy's IndexError unless -N <= number < N."""
+
+    @abstractmethod
+    def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Rows at a constant distance, fresh, of shape (n, columns)."""
+
+    @abstractmethod
+    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """What any other key picks from the matrix: NumPy's values, shapes and exceptions."""
+
+    @abstractmethod
+    def gather(
+        self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
+    ) -> None:
+        """Fill `out`, of shape (len(rows), columns) with contiguous rows, with rows in any order.
+
+        Negative numbers count from the end. IndexError before anything is written.
+        """
+
+    @abstractmethod
+    def gather_codes(
+        self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
+    ) -> None:
+        """Fill `codes` (n, D) and `scales` (n,) with those of rows in any order; as :meth:`gather`."""
+
+    @abstractmethod
+    def pool(
+        self,
+        rows: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[Any] | None,
+        mode: Literal["sum", "mean"],
+        out: NDArray[Any],
+        threads: int | None = None,
+    ) -> None:
+        """As :func:`.kernels.pool`: the same bits, however the rows are spread."""
+
+    @abstractmethod
+    def parts(self, first: int, last: int) -> Iterator[Part]:
+        """The rows `first` to before `last`, in order, in as few pieces as there are: read-only views."""
+
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """All rows, in order, in as few parts as there are, each with the pager of its file if it has one."""
+        for part in self.parts(0, self.facts.rows):
+            yield part, None
+
+    def scan(self, rows: int) -> Iterator[Part]:
+        """All rows, in order, in parts of so many rows, or fewer where they do not lie in one piece."""
+        for first, codes, scales in self.parts(0, self.facts.rows):
+            for start in range(0, len(codes), rows):
+                held = slice(start, start + rows)
+                yield Part(first + start, codes[held], scales[held])
+
+    def fidelity_numbers(self) -> NDArray[np.float64] | None:
+        """What the build measured, as the dataset ``/fidelity`` has it; None where it did not."""
+        return None
+
+    def blocks(self, step: int, dtype: np.dtype[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and values of every `step` rows, in order."""
+        for first in range(0, self.facts.rows, step):
+            yield first, self.read_slice(slice(first, first + step), ALL, dtype)
+
+    @abstractmethod
+    def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
+        """One dataset as a whole; a QStoreError that says what to use where it does not lie in one piece."""
+
+    @abstractmethod
+    def key_index(self) -> KeyIndex:
+        """The keys of the rows; IndexError where they have none."""
+
+    @abstractmethod
+    def verify(self, progress: Progress = None) -> VerifyReport:
+        """Compare everything with its checksums."""
+
+    @abstractmethod
+    def reopening(self) -> tuple[Any, dict[str, Any]]:
+        """What ``qstore.open(what, **options)`` takes to open this again in another process."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and memory; may be called twice. Reads raise ClosedError from then on."""

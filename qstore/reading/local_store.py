@@ -1,0 +1,190 @@
+"""From the codes and scales of one mapped file to values: one row, a slice, scattered rows, NumPy's keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import kernels
+from ..engine.quantization import ZERO_POINT
+from ..format.layout import Shard
+from ..system.paging import MANY_ROWS, Pager
+from ..system.progress import Progress
+from .backing import Backing
+from .indexing import ALL
+from .mapped_file import MappedStore
+from .parts import Part
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
+
+__all__ = ["LocalStore", "fill_slice", "gather", "read_by_numpy", "read_slice"]
+
+# Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
+_AHEAD_BYTES = 16 << 20
+
+
+class LocalStore(MappedStore, Backing):
+    """The data of a store that is one file of this machine."""
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:  # type: ignore[override]
+        """One: the file itself."""
+        return (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
+
+    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_row`: one row with the least Python in the way."""
+        try:
+            table = self.table
+        except AttributeError:
+            raise self.closed() from None
+        if columns is not ALL:
+            return read_by_numpy(self, (number, columns), dtype)
+        out = np.empty(self.facts.dim, dtype)
+        try:
+            table.row(number, out)
+        except OverflowError:  # more than 64 bits: NumPy has its own words for that
+            return read_by_numpy(self, number, dtype)
+        return out
+
+    def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_slice`."""
+        return read_slice(self, rows, columns, dtype)
+
+    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_by_numpy`."""
+        return read_by_numpy(self, key, dtype)
+
+    def gather(
+        self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
+    ) -> None:
+        """See :meth:`.Backing.gather`."""
+        codes, scales = self.row_arrays()
+        if columns is not ALL:
+            codes = codes[:, columns]
+        gather(self.pager, codes, scales, rows, out, threads)
+
+    def gather_codes(
+        self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
+    ) -> None:
+        """See :meth:`.Backing.gather_codes`."""
+        held_codes, held_scales = self.row_arrays()
+        kernels.check_rows(held_codes, held_scales, rows)
+
+        def work(start: int, stop: int) -> None:
+            numbers = rows[start:stop]
+            # "wrap" only saves NumPy a copy of the output: all numbers are in range.
+            np.take(held_codes, numbers, axis=0, out=codes[start:stop], mode="wrap")
+            np.take(held_scales, numbers, out=scales[start:stop], mode="wrap")
+
+        self.pager.scattered(rows, len(held_scales), work)
+
+    def pool(
+        self,
+        rows: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[Any] | None,
+        mode: Literal["sum", "mean"],
+        out: NDArray[Any],
+        threads: int | None = None,
+    ) -> None:
+        """See :meth:`.Backing.pool`."""
+        kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
+
+    def parts(self, first: int, last: int) -> Iterator[Part]:
+        """See :meth:`.Backing.parts`."""
+        if last > first:
+            yield Part(first, self.view("codes")[first:last], self.view("scales")[first:last])
+
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """See :meth:`.Backing.walk`."""
+        for part in self.parts(0, self.facts.rows):
+            yield part, self.pager
+
+    def scan(self, rows: int) -> Iterator[Part]:
+        """See :meth:`.Backing.scan`: the pages to come are asked for in advance."""
+        ahead = rows * max(1, _AHEAD_BYTES // (rows * self.facts.dim))
+        asked = 0
+        for part in super().scan(rows):
+            wanted = min(self.facts.rows, part.first + rows + ahead)
+            self.pager.ask(asked, wanted)
+            asked = wanted
+            yield part
+
+    def verify(self, progress: Progress = None) -> VerifyReport:
+        """See :meth:`.Backing.verify`."""
+        from .verify import verify_parts  # a fifth of what importing a reader takes
+
+        rows, dim = self.facts.rows, self.facts.dim
+        return verify_parts(
+            self.parts(0, rows),
+            rows,
+            dim,
+            self.view("checksums"),
+            self.facts.content_id,
+            progress,
+            self.scanned_keys(),
+            self.fidelity_numbers(),
+        )
+
+    def reopening(self) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`.Backing.reopening`."""
+        return self.path, {"resident_scales": self.resident_scales}
+
+
+def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Rows at a constant distance."""
+    out = kernels.fresh(mapping.view("codes")[rows, columns].shape, dtype)
+    fill_slice(mapping, rows, columns, out)
+    return out
+
+
+def fill_slice(mapping: MappedStore, rows: slice, columns: slice, out: NDArray[Any]) -> None:
+    """Fill `out` with rows at a constant distance."""
+    codes, scales = mapping.view("codes")[rows, columns], mapping.view("scales")[rows]
+
+    def work(start: int, stop: int) -> None:
+        kernels.dequantize_into(codes[start:stop], scales[start:stop], out[start:stop])
+
+    first, _, step = rows.indices(mapping.facts.rows)
+    if step == 1 and len(codes) >= MANY_ROWS:
+        mapping.pager.sequential(first, len(codes), work)
+    else:
+        work(0, len(codes))
+
+
+def gather(
+    pager: Pager,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    out: NDArray[Any],
+    threads: int | None = None,
+) -> None:
+    """Fill `out` with rows in any order; codes (some of the columns, or all) and scales are a mapping's."""
+    if rows.size < MANY_ROWS and not pager.cold:
+        begun = time.perf_counter_ns()
+        kernels.gather(codes, scales, rows, out, threads)
+        pager.note_few(rows.size, time.perf_counter_ns() - begun)
+        return
+
+    def work(start: int, stop: int) -> None:
+        kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
+
+    kernels.check_rows(codes, scales, rows)  # all of them before any is written
+    pager.scattered(rows, len(scales), work)
+
+
+def read_by_numpy(mapping: MappedStore, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Let NumPy index codes and scales alike: its rules and exceptions, whatever the key."""
+    codes, scales = mapping.view("codes")[key], mapping.view("spread")[key]
+    values = np.empty(np.shape(codes), np.float64)
+    np.subtract(codes, float(ZERO_POINT), out=values)
+    with np.errstate(over="ignore", under="ignore"):
+        values *= scales
+        result = values.astype(dtype)
+    return result if isinstance(codes, np.ndarray) else result[()]

@@ -1,0 +1,212 @@
+"""A store's file, opened, checked and mapped: its datasets as arrays, until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import kernels
+from ..errors import ClosedError
+from ..format.inspection import inspect_file
+from ..format.layout import TYPES, Facts
+from ..keys.lookup import KeyIndex, open_keys
+from ..system import durable_files
+from ..system.paging import Pager
+
+__all__ = ["MappedStore"]
+
+
+class MappedStore:
+    """The mapped file: shared by every Store that views it. Any number of threads may read it.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path of the store.
+    resident_scales : bool
+        Read all scales into private memory now.
+    describe : callable
+        (descriptor, path) → the facts of the open file, checked.
+    follow : bool
+        Whether the path may be a link.
+
+    Attributes
+    ----------
+    facts : Facts
+        What the checked metadata says.
+    pager : Pager
+    codes, scales, checksums : ndarray
+        Read-only views of the datasets.
+    row_codes, row_scales : ndarray
+        The same for reads of scattered rows.
+    table : Table
+        The same for reads of single rows.
+    spread : ndarray of float64, shape (N, D)
+        The scales, as if every value had its own.
+    fidelity : ndarray of float64, or None
+        What the build measured; None where it did not.
+    keys : KeyIndex or None
+        None where rows have no keys.
+
+    Raises
+    ------
+    FormatError, VersionError
+        The file is not a valid store, or of a newer version.
+    OSError
+        The file is not there or cannot be read.
+
+    Notes
+    -----
+    The arrays are attributes, and gone once the file is closed: reading one row, where nanoseconds count,
+    takes them as they are; :meth:`row_arrays` and :meth:`view` say what is wrong when one is missing.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        resident_scales: bool = False,
+        *,
+        describe: Callable[[int, str], Facts] = inspect_file,
+        follow: bool = True,
+    ) -> None:
+        self.path = path
+        self.resident_scales = resident_scales
+        fd = durable_files.open_regular(path, follow=follow)
+        try:
+            self.facts = describe(fd, path)
+            size = os.fstat(fd).st_size
+            # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
+            # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
+            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            self._scattered_map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+            self._scattered_map.madvise(mmap.MADV_RANDOM)
+        finally:
+            os.close(fd)
+        places = self.facts.extents
+        scales_offset = None if resident_scales else places["scales"].offset
+        self.pager = Pager(self._map, places["codes"].offset, self.facts.dim, scales_offset)
+        self._make_views()
+
+    def _make_views(self) -> None:
+        shape = (self.facts.rows, self.facts.dim)
+        self.codes: NDArray[np.uint8] = self._array(self._map, "codes").reshape(shape)
+        self.scales: NDArray[np.float64] = self._array(self._map, "scales")
+        self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
+        self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes").reshape(shape)
+        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales")
+        if self.resident_scales:
+            self.scales = self.row_scales = np.array(self.scales)
+            self.scales.flags.writeable = False
+        self.table = kernels.table(self.row_codes, self.row_scales)
+        # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
+        self.spread = np.broadcast_to(self.scales[:, None], shape)
+        measured = "fidelity" in self.facts.extents
+        self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
+        self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
+
+    def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
+        names = [name for name in self.facts.extents if name.startswith("keys/")]
+        return {name.removeprefix("keys/"): self._array(mapped, name) for name in names}
+
+    def _array(self, mapped: mmap.mmap, name: str) -> NDArray[Any]:
+        """Read-only array over the data of one dataset."""
+        offset, size = self.facts.extents[name]
+        dtype = np.dtype(TYPES[name])
+        return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
+
+    def row_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Codes and scales for reads of scattered rows.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        try:
+            return self.row_codes, self.row_scales
+        except AttributeError:
+            raise self.closed() from None
+
+    def view(self, name: Literal["codes", "scales", "checksums", "spread"]) -> NDArray[Any]:
+        """One of the other arrays.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        try:
+            view: NDArray[Any] = getattr(self, name)
+        except AttributeError:
+            raise self.closed() from None
+        return view
+
+    def fidelity_numbers(self) -> NDArray[np.float64] | None:
+        """What the build measured; None where it did not.
+
+        Raises
+        ------
+        ClosedError
+            The file is closed.
+        """
+        try:
+            return self.fidelity
+        except AttributeError:
+            raise self.closed() from None
+
+    def key_index(self) -> KeyIndex:
+        """The keys.
+
+        Raises
+        ------
+        IndexError
+            There are none.
+        ClosedError
+            The file is closed.
+        """
+        try:
+            keys = self.keys
+        except AttributeError:
+            raise self.closed() from None
+        if keys is None:
+            raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
+        return keys
+
+    def scanned_keys(self) -> dict[str, NDArray[Any]]:
+        """The datasets of the keys by name, to be read from front to back; none where there are no keys."""
+        self.view("codes")
+        return self._key_arrays(self._map)
+
+    def closed(self) -> ClosedError:
+        """The error of reads of a closed file."""
+        return ClosedError(f"the store {self.path} is closed")
+
+    def close(self) -> None:
+        """Unmap the file. May be called twice.
+
+        Raises
+        ------
+        BufferError
+            Views are still alive elsewhere; the file stays open.
+        """
+        if self._map.closed:
+            return
+        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
+        del self.keys, self.fidelity
+        try:
+            self._map.close()
+        except BufferError:
+            self._make_views()
+            raise BufferError(
+                f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
+                "delete them first (rows read from the store are copies and do not matter)"
+            ) from None
+        # A read under way in another thread may still hold this one; it goes when that ends.
+        with contextlib.suppress(BufferError):
+            self._scattered_map.close()

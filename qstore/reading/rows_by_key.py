@@ -1,0 +1,88 @@
+"""Rows by name: what users ask of the keys of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..engine.arguments import as_row_numbers
+from ..errors import MissingKeyError
+from ..keys.lookup import MISSING, KeyIndex
+from .backing import Backing
+
+__all__ = ["contains", "is_named", "key_of", "numbered", "rows_of"]
+
+# So many of the missing keys are named in an error.
+_SHOWN = 5
+
+
+def rows_of(backing: Backing, keys: Any, default: int | None = None) -> NDArray[np.int64]:
+    """Row of each key; see :meth:`.Store.rows_of`."""
+    rows = backing.key_index().rows_of(keys)
+    missing = rows == MISSING
+    if missing.any():
+        if default is None:
+            raise _missing(keys, missing)
+        rows[missing] = default
+    return rows
+
+
+def _missing(keys: Any, missing: NDArray[np.bool_]) -> MissingKeyError:
+    places = np.flatnonzero(missing)
+    values = keys.tolist() if isinstance(keys, np.ndarray) else list(keys)
+    return MissingKeyError(tuple(values[place] for place in places[:_SHOWN]), len(places), len(missing))
+
+
+def key_of(backing: Backing, row: Any) -> Any:
+    """Key of a row, or of several; see :meth:`.Store.key_of`."""
+    keys, total = backing.key_index(), backing.facts.rows
+    if isinstance(row, slice):
+        return _keys_of_range(keys, range(total)[row])
+    numbers = _checked(row, total)
+    if numbers.ndim > 1:
+        raise IndexError(f"rows have shape {numbers.shape}, expected one number, a slice or a 1-D array")
+    found = keys.keys_of(numbers.reshape(-1))
+    if numbers.ndim:
+        return found
+    return found[0] if isinstance(found, list) else int(found[0])
+
+
+def _keys_of_range(keys: KeyIndex, rows: range) -> Any:
+    if rows.step == 1:
+        return keys.keys_between(rows.start, max(rows.start, rows.stop))
+    return keys.keys_of(np.arange(rows.start, rows.stop, rows.step))
+
+
+def _checked(rows: ArrayLike, total: int) -> NDArray[np.int64]:
+    numbers = as_row_numbers(rows)
+    bad = (numbers < -total) | (numbers >= total)
+    if bad.any():
+        raise IndexError(f"index {numbers[bad].flat[0]} is out of bounds for axis 0 with size {total}")
+    return np.where(numbers < 0, numbers + total, numbers)
+
+
+def contains(backing: Backing, key: Any) -> bool:
+    """Whether a row has this text key."""
+    if not isinstance(key, str):
+        raise TypeError(f"`in` looks for a text key, found {key!r:.200}; rows_of finds keys of any kind")
+    return bool(backing.key_index().rows_of([key])[0] != MISSING)
+
+
+def is_named(key: Any) -> bool:
+    """Whether an index picks rows by text keys: one, a list or array of them, or a tuple that begins so."""
+    if isinstance(key, tuple):
+        return bool(key) and not isinstance(key[0], tuple) and is_named(key[0])
+    if isinstance(key, list):
+        return bool(key) and isinstance(key[0], str)
+    return isinstance(key, str) or (isinstance(key, np.ndarray) and key.dtype.kind in "UT")
+
+
+def numbered(backing: Backing, key: Any) -> Any:
+    """The index with row numbers in the place of keys."""
+    if isinstance(key, tuple):
+        return (numbered(backing, key[0]), *key[1:])
+    if isinstance(key, str):
+        return int(rows_of(backing, [key])[0])
+    return rows_of(backing, key)

@@ -1,0 +1,324 @@
+"""The data of a store in several files: every request is split by the files that its rows lie in."""
+
+from __future__ import annotations
+
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import kernels, quantization
+from ..engine.part_kernels import by_part, copy_parts, gather_parts, touch_parts
+from ..errors import ClosedError, NoViewError, QStoreError
+from ..format import layout
+from ..format.layout import Facts, Shard
+from ..keys.lookup import KeyIndex
+from ..system.paging import MANY_ROWS, Pager, Steps, Work
+from ..system.progress import Progress, rows_progress
+from . import indexing
+from .backing import Backing
+from .indexing import ALL
+from .local_store import fill_slice
+from .parts import Part
+from .shard_files import MOST_MAPPED, ShardFiles
+from .sharded_keys import ShardedKeys
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
+
+__all__ = ["ShardedStore"]
+
+# Codes that are copied side by side to be pooled: they stay in the caches of one core.
+_POOLED_BYTES = 1 << 20
+
+
+_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
+"""First rows, rows in all, codes and scales, as :func:`.gather_parts` takes them."""
+
+
+class ShardedStore(Backing):
+    """Several files, whose rows follow one another.
+
+    Parameters
+    ----------
+    path : str
+        For messages and users.
+    facts : Facts
+        Of the whole.
+    files : ShardFiles
+    reopening : object
+        What ``qstore.open`` takes to open this again.
+    resident_scales : bool
+    """
+
+    def __init__(
+        self, path: str, facts: Facts, files: ShardFiles, reopening: Any, resident_scales: bool
+    ) -> None:
+        self.path = path
+        self.facts = facts
+        self.shards: tuple[Shard, ...] = tuple(files.shards)
+        self._files = files
+        self._reopening = reopening, {"resident_scales": resident_scales}
+        self._firsts = [shard.first for shard in self.shards]
+        self._first_rows = np.array(self._firsts, np.int64)
+        self._pager = _ShardSteps(self)
+
+    # One by one -----------------------------------------------------------------------------------
+
+    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_row`."""
+        self._check_open()
+        if not -self.facts.rows <= number < self.facts.rows:
+            raise IndexError(f"index {number} is out of bounds for axis 0 with size {self.facts.rows}")
+        row = number % self.facts.rows
+        shard = bisect_right(self._firsts, row) - 1
+        return self._files.get(shard).read_row(row - self._firsts[shard], columns, dtype)
+
+    def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_slice`."""
+        self._check_open()
+        numbers = range(self.facts.rows)[rows]
+        width = len(range(self.facts.dim)[columns])
+        out = kernels.fresh((len(numbers), width), dtype)
+        rising, filled = (numbers, out) if numbers.step > 0 else (numbers[::-1], out[::-1])
+        done = 0
+        while done < len(rising):
+            shard = self._shard_of(rising[done])
+            first = self._firsts[shard]
+            count = len(range(rising[done], min(rising.stop, first + self.shards[shard].rows), rising.step))
+            held = slice(rising[done] - first, rising[done + count - 1] - first + 1, rising.step)
+            fill_slice(self._files.get(shard), held, columns, filled[done : done + count])
+            done += count
+        return out
+
+    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.Backing.read_by_numpy`."""
+        self._check_open()
+        rows, columns = indexing.elements(key, self.facts.rows, self.facts.dim)
+        values = np.empty(np.shape(rows), dtype)
+        flat, flat_rows, flat_columns = values.reshape(-1), np.reshape(rows, -1), np.reshape(columns, -1)
+        with np.errstate(over="ignore", under="ignore"):
+            for shard, at, local in by_part(self._first_rows, self.facts.rows, flat_rows):
+                codes, scales = self._files.get(shard).row_arrays()
+                centred = codes[local, flat_columns[at]].astype(np.float64) - quantization.ZERO_POINT
+                flat[at] = (centred * scales[local]).astype(dtype)
+        return values if isinstance(rows, np.ndarray) else values[()]
+
+    # Scattered rows -------------------------------------------------------------------------------
+
+    def gather(
+        self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
+    ) -> None:
+        """See :meth:`.Backing.gather`."""
+        for at, tables in self._groups(rows, columns):
+            filled = out if at is ALL else np.empty((len(at), out.shape[1]), out.dtype)
+            self._scattered(rows[at], partial(_gather_step, tables, rows[at], filled, threads))
+            if at is not ALL:
+                out[at] = filled
+
+    def gather_codes(
+        self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
+    ) -> None:
+        """See :meth:`.Backing.gather_codes`."""
+        for at, tables in self._groups(rows, ALL):
+            filled = (codes, scales) if at is ALL else (np.empty_like(codes[at]), np.empty(len(at)))
+            self._scattered(rows[at], partial(_copy_step, tables, rows[at], *filled))
+            if at is not ALL:
+                codes[at], scales[at] = filled
+
+    def _groups(self, rows: NDArray[np.int64], columns: slice) -> Iterator[tuple[Any, _Tables]]:
+        """Yield (places in `rows`, the parts they lie in), of few enough shards to be mapped at a time.
+
+        All rows are checked before the first group. Mostly there is one, and its places are ``ALL``.
+        """
+        self._check_open()
+        touched = np.flatnonzero(touch_parts(self._first_rows, self.facts.rows, rows))
+        if len(touched) <= MOST_MAPPED:
+            yield ALL, self._tables(touched, columns)
+            return
+        positive = np.where(rows < 0, rows + self.facts.rows, rows)
+        parts = np.searchsorted(self._first_rows, positive, side="right") - 1
+        order = np.argsort(parts, kind="stable")
+        ordered = parts[order]
+        for start in range(0, len(touched), MOST_MAPPED):
+            group = touched[start : start + MOST_MAPPED]
+            first, last = np.searchsorted(ordered, group[[0, -1]] + np.array([0, 1]))
+            yield order[first:last], self._tables(group, columns)
+
+    def _tables(self, shards: NDArray[np.intp], columns: slice) -> _Tables:
+        get = self._files.get
+        pairs = [get(shard).row_arrays() for shard in shards.tolist()]
+        codes = tuple(codes if columns is ALL else codes[:, columns] for codes, _ in pairs)
+        return self._first_rows[shards], self.facts.rows, codes, tuple(scales for _, scales in pairs)
+
+    def _scattered(self, rows: NDArray[np.int64], work: Work) -> None:
+        """Call ``work(start, stop)`` over parts of `rows`."""
+        if rows.size < MANY_ROWS and not self._pager.cold:
+            begun = time.perf_counter_ns()
+            work(0, rows.size)
+            self._pager.note_few(rows.size, time.perf_counter_ns() - begun)
+        else:
+            self._pager.scattered(rows, self.facts.rows, work)
+
+    def pool(
+        self,
+        rows: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[Any] | None,
+        mode: Literal["sum", "mean"],
+        out: NDArray[Any],
+        threads: int | None = None,
+    ) -> None:
+        """See :meth:`.Backing.pool`.
+
+        Bags are pooled from copies of their codes, so that each is added up in order by the one kernel.
+        """
+        self._check_open()
+        ends = offsets + quantization.bag_lengths(offsets, rows.size)
+        touch_parts(self._first_rows, self.facts.rows, rows)
+        most = max(1, _POOLED_BYTES // self.facts.dim)
+        bag = 0
+        while bag < offsets.size:
+            first = int(offsets[bag])
+            stop = max(bag + 1, int(np.searchsorted(ends, first + most, side="right")))
+            last = int(ends[stop - 1])
+            codes, scales = np.empty((last - first, self.facts.dim), np.uint8), np.empty(last - first)
+            self.gather_codes(rows[first:last], codes, scales)
+            factors = None if weights is None else weights[first:last]
+            numbers, bags = np.arange(last - first), offsets[bag:stop] - first
+            kernels.pool(codes, scales, numbers, bags, factors, mode, out[bag:stop], threads)
+            bag = stop
+
+    # The whole ------------------------------------------------------------------------------------
+
+    def parts(self, first: int, last: int) -> Iterator[Part]:
+        """See :meth:`.Backing.parts`."""
+        self._check_open()
+        while first < last:
+            shard = self._shard_of(first)
+            start, stop = self._firsts[shard], self._firsts[shard] + self.shards[shard].rows
+            held, file = slice(first - start, min(last, stop) - start), self._files.get(shard)
+            # No name for the views: while this waits, they would keep the store from being closed.
+            yield Part(first, file.view("codes")[held], file.view("scales")[held])
+            first = stop
+
+    def walk(self) -> Iterator[tuple[Part, Pager | None]]:
+        """See :meth:`.Backing.walk`."""
+        self._check_open()
+        for shard in range(len(self.shards)):
+            for part, pager in self._files.get(shard).walk():
+                yield part._replace(first=self._firsts[shard] + part.first), pager
+
+    def scan(self, rows: int) -> Iterator[Part]:
+        """See :meth:`.Backing.scan`."""
+        self._check_open()
+        for shard in range(len(self.shards)):
+            for part in self._files.get(shard).scan(rows):
+                yield part._replace(first=self._firsts[shard] + part.first)
+
+    def key_index(self) -> KeyIndex:
+        """See :meth:`.Backing.key_index`."""
+        self._check_open()
+        if self.facts.key_kind is None:
+            raise IndexError(
+                f"the rows of {self.path} have no keys, or not in all its shards: give row numbers"
+            )
+        return ShardedKeys(self.path, self.facts.key_kind, self._files)
+
+    def _shard_of(self, row: int) -> int:
+        return bisect_right(self._firsts, row) - 1
+
+    def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
+        """See :meth:`.Backing.view`: there is none."""
+        self._check_open()
+        raise NoViewError(
+            f"{self.path} has {len(self.shards)} shards, so its {name} do not lie in one piece: "
+            f"store.parts() gives codes and scales shard by shard, and qstore.open(store.shards[0].path) "
+            f"opens one of them"
+        )
+
+    def verify(self, progress: Progress = None) -> VerifyReport:
+        """See :meth:`.Backing.verify`. Blocks are numbered through all shards; a bad shard is a problem."""
+        from .verify import VerifyReport
+
+        self._check_open()
+        blocks, keys_ok = 0, self.facts.key_kind is not None
+        broken: list[int] = []
+        problems: list[str] = []
+        with rows_progress(progress, self.facts.rows) as on_rows:
+            for number, shard in enumerate(self.shards):
+                name = os.path.basename(shard.path)
+                try:
+                    found = self._files.get(number).verify()
+                except ClosedError:
+                    raise
+                except (QStoreError, OSError) as error:
+                    problems.append(str(error))
+                    keys_ok = False
+                else:
+                    keys_ok &= found.keys_ok is not False
+                    broken.extend(blocks + block for block in found.broken_blocks)
+                    problems.extend(f"shard {name}: {problem}" for problem in found.problems)
+                blocks += layout.block_count(shard.rows, self.facts.dim)
+                on_rows(shard.rows)
+        return VerifyReport(
+            ok=not problems,
+            rows=self.facts.rows,
+            blocks=blocks,
+            block_rows=layout.block_rows(self.facts.dim),
+            broken_blocks=tuple(broken),
+            keys_ok=keys_ok if self.facts.key_kind is not None else None,
+            content_id_ok=not any("content id" in problem for problem in problems),
+            problems=tuple(problems),
+        )
+
+    # Life -----------------------------------------------------------------------------------------
+
+    def reopening(self) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`.Backing.reopening`."""
+        return self._reopening
+
+    def _check_open(self) -> None:
+        try:
+            self._files.check_open()
+        except ClosedError:
+            raise ClosedError(f"the store {self.path} is closed") from None
+
+    def close(self) -> None:
+        """See :meth:`.Backing.close`."""
+        self._files.close()
+
+
+def _gather_step(
+    tables: _Tables, rows: NDArray[np.int64], out: NDArray[Any], threads: int | None, start: int, stop: int
+) -> None:
+    gather_parts(*tables, rows[start:stop], out[start:stop], threads)
+
+
+def _copy_step(
+    tables: _Tables,
+    rows: NDArray[np.int64],
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    start: int,
+    stop: int,
+) -> None:
+    copy_parts(*tables, rows[start:stop], codes[start:stop], scales[start:stop])
+
+
+class _ShardSteps(Steps):
+    """Asks for the pages of rows in the shards they lie in; slices are read shard by shard anyway."""
+
+    def __init__(self, store: ShardedStore) -> None:
+        super().__init__(store.facts.dim)
+        self._store = store
+
+    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
+        """See :meth:`.Steps.ask_scattered`."""
+        for shard, _, local in by_part(self._store._first_rows, total, rows):
+            self._store._files.get(shard).pager.ask_scattered(local, self._store.shards[shard].rows)

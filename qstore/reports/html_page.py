@@ -1,0 +1,230 @@
+"""One HTML page about a store: tables and pictures, nothing fetched from anywhere, light and dark."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..building.verify_against import AgainstReport, verify_against
+from ..errors import ExistsError
+from ..format.fidelity import Fidelity
+from ..store import Store
+from ..system.durable_files import atomic_output, output_errors
+from ..system.progress import Progress
+from . import pictures
+from .pictures import Facts, Theme
+from .wording import distribution_table, fidelity_facts, jsonable, stats_distributions, stats_facts
+
+__all__ = ["report"]
+
+# Colors that stand for the page's own, which follow the reader's choice of light or dark.
+_SENTINELS = Theme(background="#010101", ink="#020202", faint="#030303", main="#040404", accent="#050505")
+_VARIABLES = {
+    "#010101": "ground",
+    "#020202": "ink",
+    "#030303": "faint",
+    "#040404": "main",
+    "#050505": "accent",
+}
+
+_CAPTIONS = {
+    "norms": "How long the rows are.",
+    "scales": "The largest magnitude of each row, by 127.",
+    "codes": "Peaks at both ends are the largest value of each row, which always gets the last code.",
+    "columns": "A column that towers over the others sets the scale of many rows: the others get coarser.",
+    "errors": "Measured on evenly spaced rows. On the line, rounding is all the error there is.",
+    "error-cdf": "What share of the rows has an error below.",
+    "pca": "Evenly spaced rows in the two directions in which they differ most.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """What the page says."""
+
+    store: Store
+    facts: Facts
+    against: AgainstReport | None
+
+
+def report(
+    store: Store,
+    path: str | os.PathLike[str],
+    *,
+    source: Any = None,
+    tensor: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> None:
+    """Write one HTML page about a store. Needs matplotlib: ``pip install "qstore[plot]"``.
+
+    The page holds all its tables and pictures, runs no script and fetches nothing; it is light or dark as
+    the reader's system is. All figures are in it once more, in full precision, as JSON in the element
+    ``facts``.
+
+    Parameters
+    ----------
+    store : Store
+    path : path-like
+        Appears when it is complete.
+    source, tensor, rows
+        What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
+        error measured.
+    overwrite : bool
+        Replace an existing file.
+    threads : int, optional
+    progress : bool or callable, optional
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    ExistsError, OutputError
+        The output exists or cannot be written.
+    """
+    target = Path(os.path.abspath(path))
+    pictures.check_installed()
+    if not overwrite and os.path.lexists(target):
+        raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
+    against = None
+    if source is not None:
+        against = verify_against(store, source, tensor=tensor, rows=rows, progress=progress)
+    measurable = against is not None and against.fidelity is not None
+    facts = pictures.gather_facts(
+        store,
+        source if measurable else None,
+        tensor=tensor,
+        rows=rows,
+        threads=threads,
+        progress=progress,
+    )
+    text = "".join(_html(_Page(store, facts, against)))
+    with output_errors(target), atomic_output(target) as file:
+        file.write(text.encode())
+
+
+def _html(page: _Page) -> Iterator[str]:
+    name = html.escape(os.path.basename(page.store.path))
+    yield f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{name}</h1>\n"
+    for warning in page.facts.stats.warnings:
+        yield f'<p class="warning">{html.escape(warning)}</p>\n'
+    yield from _section(
+        "The store", [_table(_store_facts(page.store)), _table(stats_facts(page.facts.stats))]
+    )
+    yield from _errors(page)
+    distributions = distribution_table(stats_distributions(page.facts.stats))
+    yield from _section("Rows", [_table(distributions, heading=True)])
+    yield from _section("Pictures", _pictures(page.facts))
+    yield "</main>\n"
+    yield f'<script type="application/json" id="facts">{_json(page)}</script>\n</body>\n</html>\n'
+
+
+def _store_facts(store: Store) -> list[tuple[str, object]]:
+    return [
+        ("tensor", store.tensor or "(no name)"),
+        ("built from", store.source_dtype or "(unknown)"),
+        ("keys", store.key_kind or "(none)"),
+        ("format", f"qstore {'.'.join(map(str, store.format_version))}"),
+        ("content id", store.content_id),
+        ("size", f"{os.stat(store.path).st_size:,} bytes; {4 * store.size:,} as float32"),
+    ]
+
+
+def _errors(page: _Page) -> Iterator[str]:
+    if page.against is not None:
+        agreement = [("compared", f"{page.against.rows:,} rows")]
+        agreement.append(("result", "; ".join(page.against.problems) or "every code and scale agrees"))
+        parts = [_table(agreement)]
+        if page.against.fidelity is not None:
+            parts.append(_table(fidelity_facts(page.against.fidelity)))
+        yield from _section("Errors against the source", parts)
+    elif page.store.fidelity is not None:
+        yield from _section("Errors, measured at the build", [_table(_sampled(page.store.fidelity))])
+
+
+def _sampled(fidelity: Fidelity) -> list[tuple[str, object]]:
+    return [("measured", f"{fidelity.rows:,} rows"), *fidelity_facts(fidelity)]
+
+
+def _section(title: str, parts: Iterable[str]) -> Iterator[str]:
+    yield f"<section>\n<h2>{html.escape(title)}</h2>\n"
+    yield from parts
+    yield "</section>\n"
+
+
+def _table(rows: Iterable[Sequence[object]], heading: bool = False) -> str:
+    lines = []
+    for number, row in enumerate(rows):
+        first, *others = (html.escape(str(cell)) for cell in row)
+        cell = "th" if heading and number == 0 else "td"
+        lines.append(f"<tr><th>{first}</th>{''.join(f'<{cell}>{one}</{cell}>' for one in others)}</tr>\n")
+    kind = "figures" if heading else "facts"
+    return f'<div class="scroll"><table class="{kind}">\n{"".join(lines)}</table></div>\n'
+
+
+def _pictures(facts: Facts) -> Iterator[str]:
+    for kind in pictures.available(facts):
+        svg = pictures.rendered(pictures.draw(facts, [kind], _SENTINELS), "svg").decode()
+        caption = f"<figcaption>{_CAPTIONS[kind]}</figcaption>"
+        yield f'<figure id="{kind}">\n{_inlined(svg, kind)}{caption}\n</figure>\n'
+
+
+def _inlined(svg: str, kind: str) -> str:
+    """The picture as an element of the page: in the page's colors, with names of its own."""
+    svg = svg[svg.index("<svg") :]
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    svg = re.sub(r"\bid=\"", f'id="{kind}-', svg)
+    svg = re.sub(r"(url\(|href=\")#", rf"\g<1>#{kind}-", svg)
+    # The pictures scale with the page; what they show is in the tables and the caption, too.
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg role="img" aria-label="{kind}" \1>', svg, count=1
+    )
+
+
+def _json(page: _Page) -> str:
+    found = {
+        "store": dict(_store_facts(page.store)),
+        "fidelity": page.store.fidelity,
+        "against": page.against,
+        "stats": page.facts.stats,
+    }
+    # "</script>" in a name must not end the element.
+    return json.dumps(jsonable(found)).replace("<", "\\\\u003c")
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #ffffff; --ink: #1f2328; --faint: #d0d7de; --main: #2f6fb3;
+  --accent: #c2571a; }
+@media (prefers-color-scheme: dark) { :root { --ground: #16181d; --ink: #e6e8eb; --faint: #3a3f47;
+  --main: #6ea8e6; --accent: #f0a35e; } }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 72rem; margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem; border-bottom: 1px solid var(--faint); }
+.scroll { overflow-x: auto; margin: 0 0 1rem; }
+table { border-collapse: collapse; }
+th, td { padding: 0.2rem 1.2rem 0.2rem 0; vertical-align: top; text-align: left; }
+.facts th { font-weight: normal; opacity: 0.75; white-space: nowrap; }
+.facts td { overflow-wrap: anywhere; }
+.figures th, .figures td { border-bottom: 1px solid var(--faint); white-space: nowrap; }
+.figures td { text-align: right; font-variant-numeric: tabular-nums; }
+.figures tr:first-child th + th { text-align: right; }
+.warning { border-left: 4px solid var(--accent); padding: 0.3rem 0.8rem; }
+section:has(figure) { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+  gap: 1rem; }
+section:has(figure) h2 { grid-column: 1 / -1; }
+figure { margin: 0; min-width: 0; }
+figure svg { width: 100%; height: auto; display: block; }
+figcaption { font-size: 0.85rem; opacity: 0.8; }
+"""

@@ -1,0 +1,179 @@
+"""Pictures of a store with matplotlib, drawn without a display and without state of its own."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ExistsError, MissingExtraError
+from ..store import Store
+from ..system.durable_files import atomic_output, output_errors
+from ..system.progress import Progress
+from .panels import DARK, KINDS, LIGHT, OF_A_SOURCE, Facts, Theme, draw_panel
+from .row_sample import plane_of, sample_errors, sample_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "DARK",
+    "KINDS",
+    "LIGHT",
+    "Facts",
+    "Theme",
+    "available",
+    "check_installed",
+    "draw",
+    "gather_facts",
+    "plot",
+    "rendered",
+]
+
+_POINTS = 1500
+_PANEL_INCHES = (6.0, 4.0)
+_FORMATS = {".png": "png", ".svg": "svg"}
+
+
+def gather_facts(
+    store: Store,
+    source: Any = None,
+    *,
+    tensor: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> Facts:
+    """Read what the pictures show: every code once, and a few rows; of `source`, too, where it is given."""
+    errors = None
+    if source is not None:
+        errors = sample_errors(store, source, tensor=tensor, rows=rows, most=_POINTS)
+    stats = store.stats(threads=threads, progress=progress)
+    numbers = sample_rows(store, _POINTS)
+    values = store.astype("float64").take(numbers)
+    whole = np.isfinite(values).all(axis=1)
+    numbers = numbers[whole]
+    places, shares = plane_of(values[whole]) if numbers.size else (np.zeros((0, 2)), np.zeros(2))
+    names = store.key_of(numbers) if store.key_kind else numbers
+    return Facts(stats, errors, places, shares, [str(name) for name in names])
+
+
+def plot(
+    store: Store,
+    path: str | os.PathLike[str],
+    *,
+    kind: str | Sequence[str] | None = None,
+    source: Any = None,
+    tensor: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    dark: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> tuple[str, ...]:
+    """Draw a store into a PNG or SVG file. Needs matplotlib: ``pip install "qstore[plot]"``.
+
+    Parameters
+    ----------
+    store : Store
+    path : path-like
+        Ends in ``.png`` or ``.svg``; appears when it is complete.
+    kind : str or sequence of str, optional
+        Of ``norms``, ``scales``, ``codes``, ``columns``, ``pca`` and, with a source, ``errors`` and
+        ``error-cdf``; by default all that can be drawn.
+    source, tensor, rows
+        What the store was built from, as for :func:`qstore.build`: to measure errors of 1,500 rows.
+    dark : bool
+        Light on dark.
+    overwrite : bool
+        Replace an existing file.
+    threads : int, optional
+    progress : bool or callable, optional
+
+    Returns
+    -------
+    tuple of str
+        The kinds that were drawn.
+
+    Raises
+    ------
+    ValueError
+        An unknown kind, one that needs a source, or another ending.
+    MissingExtraError
+        matplotlib is not installed.
+    ExistsError, OutputError
+        The output exists or cannot be written.
+    """
+    target = Path(os.path.abspath(path))
+    if target.suffix.lower() not in _FORMATS:
+        raise ValueError(f"{target.name} must end in one of {', '.join(_FORMATS)}")
+    kinds = _chosen(kind, source is not None)
+    check_installed()
+    if not overwrite and os.path.lexists(target):
+        raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
+    facts = gather_facts(store, source, tensor=tensor, rows=rows, threads=threads, progress=progress)
+    picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])
+    with output_errors(target), atomic_output(target) as file:
+        file.write(picture)
+    return kinds
+
+
+def _chosen(kind: str | Sequence[str] | None, has_source: bool) -> tuple[str, ...]:
+    wanted = [kind] if isinstance(kind, str) else list(kind or [])
+    for name in wanted:
+        if name not in KINDS:
+            raise ValueError(f"there is no picture {name!r}: expected one of {', '.join(KINDS)}")
+        if name in OF_A_SOURCE and not has_source:
+            raise ValueError(
+                f"the picture {name!r} needs the source that the store was built from (--against)"
+            )
+    every = [name for name in KINDS if has_source or name not in OF_A_SOURCE]
+    return tuple(wanted or every)
+
+
+def check_installed() -> None:
+    """Raise `MissingExtraError` where matplotlib is not installed."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingExtraError('pictures need matplotlib: pip install "qstore[plot]"') from error
+
+
+def available(facts: Facts) -> list[str]:
+    """The pictures that these facts are enough for."""
+    return [kind for kind in KINDS if facts.errors is not None or kind not in OF_A_SOURCE]
+
+
+def draw(facts: Facts, kinds: Sequence[str], theme: Theme) -> Figure:
+    """A figure with a panel for each of `kinds`, two in a row."""
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(kinds))
+    lines = -(-len(kinds) // columns)
+    size = (_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * lines)
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme.background)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    grid = figure.add_gridspec(lines, columns)
+    for place, kind in enumerate(kinds):
+        line, column = divmod(place, columns)
+        alone = place == len(kinds) - 1 and column == 0
+        axes = figure.add_subplot(grid[line, :] if alone else grid[line, column])
+        draw_panel(axes, kind, facts, theme)
+    return figure
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """The figure as PNG or SVG; the same bytes each time."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    # Text stays text in SVG; no clock and no random names.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qstore"}):
+        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+        figure.savefig(buffer, format=form, dpi=110, facecolor=figure.get_facecolor(), metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,111 @@
+"""Figures about a matrix in words, rows of tables and JSON: for the commands and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..analysis.stats import StoreStats
+    from ..engine.distribution import Distribution
+    from ..format.fidelity import Fidelity
+
+__all__ = ["distribution_table", "fidelity_facts", "jsonable", "number", "stats_distributions", "stats_facts"]
+
+_PERCENTILES = ("1", "50", "99")
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with reports as objects, arrays as lists, and null for numbers that JSON does not have.
+
+    Examples
+    --------
+    >>> jsonable({"scales": (0.5, float("nan"))})
+    {'scales': [0.5, None]}
+    """
+    if dataclasses.is_dataclass(value):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray, np.generic)):
+        items = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        return [jsonable(item) for item in items] if isinstance(items, (list, tuple)) else jsonable(items)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def number(value: float) -> str:
+    """A measured number, short.
+
+    Examples
+    --------
+    >>> number(0.0071323), number(1234567.0), number(0.0)
+    ('0.007132', '1.235e+06', '0')
+    """
+    return f"{value:.4g}"
+
+
+def distribution_table(measured: dict[str, Distribution]) -> Iterator[tuple[str, ...]]:
+    """Rows of a table: a line each."""
+    yield "", "least", *(f"{p} %" for p in _PERCENTILES), "largest", "mean"
+    for name, found in measured.items():
+        percentiles = (found.percentiles[p] for p in _PERCENTILES)
+        yield name, *map(number, (found.minimum, *percentiles, found.maximum, found.mean))
+
+
+def fidelity_facts(found: Fidelity) -> list[tuple[str, object]]:
+    """Errors in a few lines."""
+    return [
+        (
+            "error",
+            f"root mean square {number(found.rms_error)}, "
+            f"{number(found.expected_rms_error)} expected (scale / √12), largest {number(found.max_error)}",
+        ),
+        (
+            "error of a row",
+            f"mean {found.relative_error_mean:.3%} of its norm, "
+            f"99 % of the rows below {found.relative_error_percentiles['99']:.3%}, "
+            f"largest {found.relative_error_max:.3%}",
+        ),
+        ("cosine", f"mean {found.cosine_mean:.7f}, least {found.cosine_min:.7f}"),
+        ("signal to noise", f"{found.snr_db:.1f} dB"),
+        ("worst rows", ", ".join(f"{row} ({error:.3%})" for row, error in found.worst_rows[:5]) or "none"),
+    ]
+
+
+def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
+    """A store in a few lines."""
+    yield "shape", f"{found.rows:,} × {found.dim:,}"
+    yield "rows of zeros", f"{found.zero_rows:,}"
+    yield "repeated rows", _repeated(found)
+    used = int(np.count_nonzero(found.code_counts))
+    yield "codes in use", f"{used} of 256"
+    if found.rows:
+        yield "column means", f"{number(found.column_means.min())} to {number(found.column_means.max())}"
+        deviations = np.sqrt(found.column_variances)
+        yield "column deviations", f"{number(deviations.min())} to {number(deviations.max())}"
+    yield "outlier columns", _outliers(found)
+
+
+def _repeated(found: StoreStats) -> str:
+    about = "" if found.duplicates.share_looked_at == 1 else "about "
+    shown = [f"row {second} as {first}" for first, second, _ in found.duplicates.examples]
+    return f"{about}{found.duplicates.rows:,}" + (f" ({', '.join(shown)})" if shown else "")
+
+
+def _outliers(found: StoreStats) -> str:
+    if not found.outliers.columns:
+        return "none"
+    pairs = zip(found.outliers.columns, found.outliers.peak_shares, strict=True)
+    shown = ", ".join(f"{column} (largest in {share:.1%} of the rows)" for column, share in pairs)
+    return f"{shown}; error of the others × {found.outliers.error_factor:.2f}"
+
+
+def stats_distributions(found: StoreStats) -> dict[str, Distribution]:
+    """What :func:`distribution_table` shows of a store."""
+    return {"norm": found.norms, "scale": found.scales, "error / values, expected": found.relative_steps}

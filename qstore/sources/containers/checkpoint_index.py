@@ -1,0 +1,136 @@
+"""Checkpoints in several files: an index in JSON says which file holds which tensor."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import SourceError
+from ..base import Fingerprint, RowSource, TensorInfo
+from ..checks import shortened
+from ..files import RawFile
+from ..tensor_choice import only_matrix, unknown_tensor
+from .json_object import LONGEST_JSON, parse_json
+
+__all__ = ["IndexFormat"]
+
+
+class IndexFormat(ABC):
+    """A checkpoint in several files of one format, described by an index in JSON."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    checkpoint_names: tuple[str, ...]
+
+    @abstractmethod
+    def tensors_in(self, file: RawFile) -> Mapping[str, TensorInfo]:
+        """All tensors of one shard by name."""
+
+    @abstractmethod
+    def open_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
+        """Source of a tensor of one shard, which closes `file`; `origin` goes into its fingerprint."""
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Never by its bytes: JSON looks like any other JSON. The name tells."""
+        return False
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All tensors of all shards, sorted by name.
+
+        Raises
+        ------
+        SourceError
+            The index or a shard is malformed; a shard is missing (all missing ones are named).
+        """
+        return self._tensors(_read_index(path))
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows of one tensor; errors as those of one file. Other shards may be missing."""
+        index = _read_index(path)
+        if tensor is None:
+            tensor = only_matrix(path, self._tensors(index)).name
+        if tensor not in index.shards:
+            raise unknown_tensor(path, tensor, index.shards)
+        shard = index.shards[tensor]
+        with ExitStack() as on_error:
+            file = on_error.enter_context(_open_shard(index, shard))
+            if tensor not in self.tensors_in(file):
+                raise _not_in_shard(index, tensor)
+            # No time of the index: the shard's holds the data, and the index's bytes are known by their CRC.
+            origin = {"shard": shard, "index_size": index.size, "index_crc32": index.crc32}
+            source = self.open_in(file, tensor, origin)
+            on_error.pop_all()
+        return source
+
+    def _tensors(self, index: _Index) -> list[TensorInfo]:
+        shards = sorted(set(index.shards.values()))
+        _check_shards(index, shards)
+        found: dict[str, Mapping[str, TensorInfo]] = {}
+        for shard in shards:
+            with RawFile(index.path_of(shard)) as file:
+                found[shard] = self.tensors_in(file)
+        for name, shard in index.shards.items():
+            if name not in found[shard]:
+                raise _not_in_shard(index, name)
+        return [found[shard][name] for name, shard in sorted(index.shards.items())]
+
+
+@dataclass(frozen=True)
+class _Index:
+    path: str
+    shards: dict[str, str]
+    """Tensor name → file name."""
+    size: int
+    crc32: int
+
+    def path_of(self, shard: str) -> str:
+        """Where a shard lies: beside the index."""
+        return os.path.join(os.path.dirname(self.path), shard)
+
+
+def _read_index(path: str) -> _Index:
+    with RawFile(path) as file:
+        if file.size > LONGEST_JSON:
+            raise SourceError(f"{path}: expected an index of at most {LONGEST_JSON} bytes, found {file.size}")
+        text = file.read_bytes(0, file.size)
+    shards = parse_json(path, text).get("weight_map")
+    if not isinstance(shards, dict):
+        raise SourceError(
+            f"{path}: expected a weight_map of tensor names to file names, found {shortened(repr(shards))}"
+        )
+    for name, shard in shards.items():
+        if not _is_plain_name(shard):
+            raise SourceError(
+                f"{path}: tensor {shortened(repr(name))} expected the plain name of a file beside the index, "
+                f"found {shortened(repr(shard))}"
+            )
+    return _Index(path, shards, len(text), zlib.crc32(text))
+
+
+def _is_plain_name(shard: Any) -> bool:
+    """Whether it names a file in the same directory: an index from elsewhere must not reach other places."""
+    return isinstance(shard, str) and shard not in ("", ".", "..") and not set(shard) & set("/\\\0")
+
+
+def _open_shard(index: _Index, shard: str) -> RawFile:
+    _check_shards(index, [shard])
+    return RawFile(index.path_of(shard))
+
+
+def _check_shards(index: _Index, shards: list[str]) -> None:
+    missing = [shard for shard in shards if not os.path.exists(index.path_of(shard))]
+    if missing:
+        names = shortened(", ".join(missing), 1000)
+        raise SourceError(f"{index.path}: {len(missing)} of its files missing: {names}; get them again")
+
+
+def _not_in_shard(index: _Index, tensor: str) -> SourceError:
+    return SourceError(
+        f"{index.path} expected tensor {shortened(repr(tensor))} in {index.shards[tensor]}, "
+        f"found none there: get both again"
+    )

@@ -1,0 +1,158 @@
+"""GGUF files: tensors in float types, or in llama.cpp's quantized blocks, which the gguf library explains."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import MissingExtraError, SourceError
+from ..base import Fingerprint, RowSource, TensorInfo
+from ..checks import check_matrix, check_range, shortened
+from ..containers.contiguous import ContiguousRows
+from ..files import RawFile
+from ..tensor_choice import only_matrix, unknown_tensor
+from .header import MAGIC, PLAIN_TYPES, QUANTIZED_TYPES, Entry, Header, read_header
+
+__all__ = ["GGUFFormat"]
+
+
+class GGUFFormat:
+    """One `.gguf` file. Shapes are NumPy's: GGUF's own are the other way round."""
+
+    name = "GGUF"
+    suffixes: tuple[str, ...] = (".gguf",)
+    checkpoint_names: tuple[str, ...] = ()
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether the file starts like a GGUF file."""
+        return head.startswith(MAGIC)
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All tensors, sorted by name; quantized ones with what reading them gives, float32.
+
+        Raises
+        ------
+        SourceError
+        """
+        with RawFile(path) as file:
+            header = read_header(file)
+        return [header.entries[name].info for name in sorted(header.entries)]
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows of one tensor; quantized ones come as the float32 values they stand for.
+
+        Raises
+        ------
+        SourceError
+            The file is malformed or cut short, or the tensor is not a matrix of a supported type.
+        TensorError
+            Several matrices and no name, or a name that is not there.
+        MissingExtraError
+            The tensor is quantized and the gguf library is not installed.
+        """
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(path))
+            header = read_header(file)
+            if tensor is None:
+                tensor = only_matrix(path, [entry.info for entry in header.entries.values()]).name
+            elif tensor not in header.entries:
+                raise unknown_tensor(path, tensor, sorted(header.entries))
+            source = _rows(file, header, header.entries[tensor])
+            on_error.pop_all()
+        return source
+
+
+class DequantizedRows(RowSource):
+    """Rows that lie in a file as quantized blocks, as the float32 values that the gguf library makes of them.
+
+    `read` may run in any number of threads and holds the rows it returns a few times over.
+    """
+
+    dtype = "float32"
+
+    def __init__(self, file: RawFile, header: Header, entry: Entry) -> None:
+        self.name = entry.info.name
+        self._where = f"{file.path}: tensor {shortened(repr(self.name))}"
+        check_matrix(self._where, entry.info.shape, self.dtype)
+        self.rows, self.dim = entry.info.shape
+        self._type_name, block, block_bytes = QUANTIZED_TYPES[entry.type]
+        self._row_bytes = self.dim // block * block_bytes
+        self._file, self._header, self._entry = file, header, entry
+        self._library, self._type = _library(self._where, entry.type)
+        self._dequantized(np.zeros((1, block_bytes), np.uint8))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
+        check_range(self._where, start, stop, self.rows)
+        position = self._entry.begin + start * self._row_bytes
+        blocks = self._file.read_array(position, (stop - start, self._row_bytes), np.dtype(np.uint8))
+        # The library cannot reshape nothing.
+        return self._dequantized(blocks) if stop > start else np.empty((0, self.dim), np.float32)
+
+    def _dequantized(self, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            with np.errstate(all="ignore"):  # infinite scales are the quantizer's to refuse
+                values: NDArray[np.float32] = self._library.dequantize(blocks, self._type)
+        except NotImplementedError as error:
+            raise SourceError(
+                f"{self._where}: {error}; upgrade gguf, or convert the tensor to F16"
+            ) from error
+        return values
+
+    def fingerprint(self) -> Fingerprint:
+        """Size, time and header of the file as they were when it was opened."""
+        return {
+            "kind": "gguf",
+            "size": self._file.size,
+            "mtime_ns": self._file.mtime_ns,
+            "dtype": self._type_name,
+            "shape": [self.rows, self.dim],
+            "tensor": self.name,
+            "header_crc32": self._header.crc32,
+        }
+
+    def check_unchanged(self) -> None:
+        """Compare the file's size and time of change with those it was opened with."""
+        self._file.check_unchanged()
+
+    def close(self) -> None:
+        """Give the file back. May be called twice, but not beside a running read."""
+        self._file.close()
+
+
+def _rows(file: RawFile, header: Header, entry: Entry) -> RowSource:
+    if entry.type in QUANTIZED_TYPES:
+        return DequantizedRows(file, header, entry)
+    item = PLAIN_TYPES.get(entry.type)
+    if item is None:
+        where = f"{file.path}: tensor {shortened(repr(entry.info.name))}"
+        raise SourceError(
+            f"{where} holds {entry.info.dtype}, which is not supported; convert it to F16 first"
+        )
+    return ContiguousRows(
+        file,
+        kind="gguf",
+        name=entry.info.name,
+        offset=entry.begin,
+        shape=entry.info.shape,
+        dtype=item,
+        header_crc32=header.crc32,
+    )
+
+
+def _library(where: str, type_number: int) -> tuple[Any, Any]:
+    """The gguf library, and its word for the type."""
+    type_name = QUANTIZED_TYPES[type_number][0]
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{where} is quantized ({type_name}): reading it needs pip install "qstore[gguf]"'
+        ) from error
+    try:
+        return gguf, gguf.GGMLQuantizationType(type_number)
+    except ValueError as error:
+        raise SourceError(f"{where} holds {type_name}, which this gguf lacks: upgrade it") from error

@@ -1,0 +1,163 @@
+"""NumPy's .npy files, read in row ranges and never mapped, never unpickled.
+
+Layout: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, versions 1.0 to 3.0.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy_format
+from numpy.typing import NDArray
+
+from ...errors import SourceError
+from ..base import RowSource, TensorInfo
+from ..checks import check_range, shortened, type_name
+from ..containers.contiguous import ContiguousRows
+from ..files import RawFile
+
+__all__ = ["LONGEST_HEADER", "FortranRows", "NpyFormat", "NpyHeader", "check_typed", "parse_header"]
+
+LONGEST_HEADER = 10_012
+"""Most bytes before the data. NumPy parses no header of more than 10,000 characters either."""
+
+
+class NpyFormat:
+    """One unnamed array a file."""
+
+    name = "npy"
+    suffixes: tuple[str, ...] = (".npy",)
+    checkpoint_names: tuple[str, ...] = ()
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether the file starts like a .npy file."""
+        return head.startswith(npy_format.MAGIC_PREFIX)
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """The array, whatever its shape and type.
+
+        Raises
+        ------
+        SourceError
+        """
+        with RawFile(path) as file:
+            header = _read_header(file)
+        return [TensorInfo("", header.shape, type_name(header.dtype))]
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows.
+
+        Raises
+        ------
+        SourceError
+            `tensor` is not None, the file is malformed or cut short, or the array is not a matrix of a
+            supported type.
+        """
+        if tensor is not None:
+            raise SourceError(f"{path}: a .npy file holds one array without a name; leave tensor= out")
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(path))
+            header = _read_header(file)
+            check_typed(path, header.dtype)
+            rows = FortranRows if header.fortran_order else ContiguousRows
+            source = rows(
+                file,
+                kind="npy",
+                name="",
+                offset=header.end,
+                shape=header.shape,
+                dtype=header.dtype,
+                header_crc32=header.crc32,
+            )
+            on_error.pop_all()
+        return source
+
+
+class FortranRows(ContiguousRows):
+    """Rows of a matrix that lies in the file column after column.
+
+    A range of rows is one short read per column, so wide matrices are slow; memory stays that of the range.
+    """
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` as a fresh array in Fortran order; see :meth:`RowSource.read`."""
+        check_range(self._where, start, stop, self.rows)
+        size = self._item.itemsize
+        columns = np.empty((self.dim, (stop - start) * size), np.uint8)
+        for number, column in enumerate(columns):
+            self._file.read_into(column.data, self._offset + (number * self.rows + start) * size)
+        return columns.view(self._item).T if stop > start else np.empty((0, self.dim), self._item)
+
+
+def check_typed(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse items that are plain bytes, and say how to give them a type.
+
+    Raises
+    ------
+    SourceError
+    """
+    if dtype.type is np.void and dtype.names is None and dtype.subdtype is None:
+        raise SourceError(
+            f"{where} holds untyped items of {dtype.itemsize} bytes, as np.save makes of bfloat16 and "
+            f"float8; give np.load(path, mmap_mode='r').view(ml_dtypes.bfloat16), or save float32"
+        )
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What stands before the data.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    fortran_order : bool
+    dtype : numpy.dtype
+    end : int
+        Bytes before the data.
+    crc32 : int
+        Of those.
+    """
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    end: int
+    crc32: int
+
+
+def _read_header(file: RawFile) -> NpyHeader:
+    return parse_header(file.path, file.read_bytes(0, min(file.size, LONGEST_HEADER)))
+
+
+def parse_header(where: str, head: bytes) -> NpyHeader:
+    """Parse the first bytes (up to :data:`LONGEST_HEADER`) of a .npy file; `where` starts an error.
+
+    Raises
+    ------
+    SourceError
+    """
+    stream = io.BytesIO(head)
+    try:
+        shape, fortran_order, dtype = _parse(stream)
+    except Exception as error:
+        # On hostile bytes NumPy's parser raises a dozen types: SyntaxError, TokenError, RecursionError, …
+        raise SourceError(f"{where} is no .npy file that can be read: {shortened(str(error))}") from error
+    end = stream.tell()
+    return NpyHeader(
+        tuple(int(length) for length in shape), fortran_order, dtype, end, zlib.crc32(head[:end])
+    )
+
+
+def _parse(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy_format.read_magic(stream)
+    if version == (1, 0):
+        return npy_format.read_array_header_1_0(stream, max_header_size=LONGEST_HEADER - 12)
+    if version in ((2, 0), (3, 0)):
+        # 3.0 differs in the encoding of field names alone, and no type with such names is taken.
+        return npy_format.read_array_header_2_0(stream, max_header_size=LONGEST_HEADER - 12)
+    raise SourceError(f"expected version 1.0, 2.0 or 3.0, found {version[0]}.{version[1]}")

@@ -1,0 +1,215 @@
+"""safetensors files: 8 bytes of header length, JSON, data.
+
+The rules of the format's own library are kept: https://github.com/huggingface/safetensors#format. The
+parser is our own because that library reads no float8 into NumPy, and bfloat16 only with another package.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...engine.quantization import ELEMENT_TYPES, marker_dtype
+from ...errors import SourceError
+from ..base import RowSource, TensorInfo
+from ..checks import check_matrix, shortened
+from ..containers.contiguous import ContiguousRows
+from ..containers.json_object import LONGEST_JSON, parse_json
+from ..files import RawFile
+from ..tensor_choice import only_matrix, unknown_tensor
+
+__all__ = ["Entry", "Header", "SafetensorsFormat", "layout_of", "read_header"]
+
+_TYPES = {  # name in the file: (name here, bits)
+    "F64": ("float64", 64),
+    "F32": ("float32", 32),
+    "F16": ("float16", 16),
+    "BF16": ("bfloat16", 16),
+    "F8_E4M3": ("float8_e4m3fn", 8),
+    "F8_E5M2": ("float8_e5m2", 8),
+    "I64": ("int64", 64),
+    "I32": ("int32", 32),
+    "I16": ("int16", 16),
+    "I8": ("int8", 8),
+    "U64": ("uint64", 64),
+    "U32": ("uint32", 32),
+    "U16": ("uint16", 16),
+    "U8": ("uint8", 8),
+    "BOOL": ("bool", 8),
+    "C64": ("complex64", 64),
+    "F8_E8M0": ("float8_e8m0fnu", 8),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    "F6_E2M3": ("float6_e2m3fn", 6),
+    "F6_E3M2": ("float6_e3m2fn", 6),
+    "F4": ("float4_e2m1fn", 4),
+}
+
+
+class SafetensorsFormat:
+    """One `.safetensors` file."""
+
+    name = "safetensors"
+    suffixes: tuple[str, ...] = (".safetensors",)
+    checkpoint_names: tuple[str, ...] = ("model.safetensors",)
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether a plausible header length and a `{` start the file."""
+        return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_JSON
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All tensors, sorted by name.
+
+        Raises
+        ------
+        SourceError
+        """
+        with RawFile(path) as file:
+            header = read_header(file)
+        return [header.entries[name].info for name in sorted(header.entries)]
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows of one tensor.
+
+        Raises
+        ------
+        SourceError
+            The file is malformed or cut short, or the tensor is not a matrix of a supported type.
+        TensorError
+            Several matrices and no name, or a name that is not there.
+        """
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(path))
+            header = read_header(file)
+            source = ContiguousRows(file, **layout_of(path, header, tensor))
+            on_error.pop_all()
+        return source
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: what it is, and where it lies after the header."""
+
+    info: TensorInfo
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The tensors of a file by name."""
+
+    entries: dict[str, Entry]
+    data: int
+    """Position of the first byte after the header."""
+    crc32: int
+
+
+def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
+    """Arguments of :class:`ContiguousRows` for one tensor; None: the only matrix.
+
+    Raises
+    ------
+    SourceError, TensorError
+    """
+    if tensor is None:
+        tensor = only_matrix(path, [entry.info for entry in header.entries.values()]).name
+    if tensor not in header.entries:
+        raise unknown_tensor(path, tensor, header.entries)
+    entry = header.entries[tensor]
+    check_matrix(f"{path}: tensor {shortened(repr(tensor))}", entry.info.shape, entry.info.dtype)
+    return {
+        "kind": "safetensors",
+        "name": tensor,
+        "offset": header.data + entry.begin,
+        "shape": entry.info.shape,
+        "dtype": _item_dtype(entry.info.dtype),
+        "header_crc32": header.crc32,
+    }
+
+
+def _item_dtype(name: str) -> np.dtype[Any]:
+    raw = name == "bfloat16" or name.startswith("float8")
+    return marker_dtype(name) if raw else np.dtype(name).newbyteorder("<")
+
+
+def read_header(file: RawFile) -> Header:
+    """Parse and check everything before the data.
+
+    Raises
+    ------
+    SourceError
+        Something is not as the format has it: the length, the JSON, a tensor's place or size.
+    """
+    length = int.from_bytes(file.read_bytes(0, 8), "little")
+    if length > LONGEST_JSON or length > file.size - 8:
+        raise SourceError(
+            f"{file.path} is no complete safetensors file: expected a header of at most "
+            f"{min(LONGEST_JSON, file.size - 8)} bytes, found a length of {length}"
+        )
+    text = file.read_bytes(8, length)
+    members = parse_json(file.path, text)
+    members.pop("__metadata__", None)
+    entries = {name: _entry(file.path, name, member) for name, member in members.items()}
+    _check_offsets(file.path, entries.values(), file.size - 8 - length)
+    return Header(entries, 8 + length, zlib.crc32(text))
+
+
+def _entry(path: str, name: str, member: Any) -> Entry:
+    try:
+        type_name, shape, (begin, end) = member["dtype"], member["shape"], member["data_offsets"]
+        well_formed = (
+            isinstance(type_name, str) and isinstance(shape, list) and _are_sizes([*shape, begin, end])
+        )
+    except (TypeError, KeyError, ValueError):
+        well_formed = False
+    if not well_formed:
+        raise SourceError(
+            f"{path}: tensor {shortened(repr(name))} expected dtype, shape, two data_offsets (integers ≥ 0), "
+            f"found {shortened(repr(member))}"
+        )
+    word, bits = _TYPES.get(type_name, (type_name, None))
+    if bits is None and word in ELEMENT_TYPES:
+        word = f"unknown type {word}"
+    _check_size(path, name, shape, bits, end - begin)
+    return Entry(TensorInfo(name, tuple(shape), word), begin, end)
+
+
+def _are_sizes(values: list[Any]) -> bool:
+    return all(type(value) is int and value >= 0 for value in values)
+
+
+def _check_size(path: str, name: str, shape: list[int], bits: int | None, found: int) -> None:
+    # A type of a later version of the format has no known size; it must not hide the other tensors.
+    if bits is None:
+        return
+    expected = bits
+    for length in shape:
+        expected *= length
+    if expected != found * 8:
+        raise SourceError(
+            f"{path}: tensor {shortened(repr(name))} of shape {shortened(str(tuple(shape)))} expected "
+            f"{expected / 8 if expected % 8 else expected // 8} bytes, found data_offsets that hold {found}"
+        )
+
+
+def _check_offsets(path: str, entries: Iterable[Entry], size: int) -> None:
+    """Tensors must lie one after the other and fill the file: no hole, no overlap, nothing behind."""
+    position = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position or entry.end < entry.begin:
+            raise SourceError(
+                f"{path}: tensor {shortened(repr(entry.info.name))} expected data from byte {position} on, "
+                f"found {entry.begin} to {entry.end}: tensors overlap or leave a hole"
+            )
+        position = entry.end
+    if position != size:
+        what = "ends early" if position > size else "has bytes that belong to no tensor"
+        raise SourceError(
+            f"{path} {what}: expected {position} bytes of data, found {size}; get the file again"
+        )

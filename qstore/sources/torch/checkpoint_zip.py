@@ -1,0 +1,209 @@
+"""Checkpoints of torch.save: a zip archive of a pickle and one member for each storage.
+
+Layout: https://docs.pytorch.org/docs/stable/notes/serialization.html. The pickle is read by an
+interpreter of our own, which can build nothing but descriptions of tensors; the data is read by position.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import SourceError
+from ..base import Fingerprint, RowSource, TensorInfo
+from ..checks import check_matrix, shortened
+from ..containers.checkpoint_index import IndexFormat
+from ..containers.zip_members import MAGIC, STORED, Archive, Member, first_name
+from ..files import RawFile
+from ..quantized import QUANTIZED
+from ..tensor_choice import only_matrix, unknown_tensor
+from .checkpoint_pickle import read_tensors
+from .restricted_pickle import PickleRefused
+from .tensor_rows import TorchCodes, is_by_row, item_dtype, rows_of
+from .types import Storage, Tensor
+
+__all__ = ["TorchIndexFormat", "TorchZipFormat"]
+
+_RESAVE = "torch.save(torch.load(path, weights_only=True), new_path)"
+# What torch.save wrote before version 1.6: a pickle of this number comes first.
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LONGEST_PICKLE = 100_000_000
+
+
+class TorchZipFormat:
+    """State dicts and other nested containers of tensors, as torch.save writes them since torch 1.6."""
+
+    name = "torch checkpoint"
+    suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin")
+    checkpoint_names: tuple[str, ...] = ("pytorch_model.bin",)
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether the file starts like a checkpoint, a legacy one included."""
+        return first_name(head).endswith("/data.pkl") or head[2:].startswith(_LEGACY)
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All tensors, sorted by name.
+
+        Raises
+        ------
+        SourceError
+        """
+        with RawFile(path) as file:
+            checkpoint = _read(file)
+        return [_info(name, checkpoint.tensors[name]) for name in sorted(checkpoint.tensors)]
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows of one tensor.
+
+        Raises
+        ------
+        SourceError
+            The file is malformed, cut short, legacy, or asks for more than tensors; or the tensor is not a
+            matrix of a supported type with contiguous rows or columns.
+        TensorError
+            Several matrices and no name, or a name that is not there.
+        """
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(path))
+            source = _open(file, _read(file), tensor, {})
+            on_error.pop_all()
+        return source
+
+
+class TorchIndexFormat(IndexFormat):
+    """A checkpoint in several torch files, described by an index in JSON."""
+
+    name = "torch checkpoint index"
+    suffixes: tuple[str, ...] = (".bin.index.json",)
+    checkpoint_names: tuple[str, ...] = ("pytorch_model.bin.index.json",)
+
+    def tensors_in(self, file: RawFile) -> Mapping[str, TensorInfo]:
+        """All tensors of one shard by name."""
+        return {name: _info(name, tensor) for name, tensor in _read(file).tensors.items()}
+
+    def open_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
+        """Source of a tensor of one shard."""
+        return _open(file, _read(file), tensor, origin)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    archive: Archive
+    prefix: str
+    """Of the names of all members: a directory."""
+    tensors: dict[str, Tensor]
+    crc32: int
+
+    def member_of(self, path: str, name: str, storage: Storage) -> Member:
+        """Member that holds a storage; `name` is that of the tensor, for the error.
+
+        Raises
+        ------
+        SourceError
+            There is none, it is compressed, or of another size.
+        """
+        where = f"{path}: tensor {shortened(repr(name))}"
+        member = self.archive.members.get(f"{self.prefix}data/{storage.key}")
+        if member is None:
+            raise SourceError(
+                f"{where} expected its data in member {shortened(repr(storage.key))}, found no such member"
+            )
+        if member.method != STORED:
+            raise SourceError(f"{where} is compressed: expected plain data; save it again: {_RESAVE}")
+        if member.size != storage.size:
+            raise SourceError(f"{where} expected {storage.size} bytes of data, found {member.size}")
+        return member
+
+    def begin_of(self, path: str, name: str, storage: Storage) -> int:
+        """Position of a storage in the file; errors as those of :meth:`member_of`."""
+        return self.archive.offset_of(self.member_of(path, name, storage))
+
+
+def _read(file: RawFile) -> _Checkpoint:
+    if file.read_bytes(0, min(4, file.size)) != MAGIC:
+        raise SourceError(
+            f"{file.path} is no zip checkpoint: expected what torch.save has written since torch 1.6, found "
+            f"another or older format; nothing of it was run; if torch can read it, save it again: {_RESAVE}"
+        )
+    archive = Archive(file)
+    prefix = _prefix(file.path, archive)
+    _check_byte_order(file, archive, prefix)
+    data = _content(file, archive, archive.members[prefix + "data.pkl"], _LONGEST_PICKLE)
+    try:
+        tensors = read_tensors(data)
+    except PickleRefused as error:
+        raise SourceError(
+            f"{file.path} cannot be read as plain tensors: {error}; save a state dict of tensors: {_RESAVE}"
+        ) from error
+    except SourceError as error:
+        raise SourceError(f"{file.path}: {error}") from error
+    checkpoint = _Checkpoint(archive, prefix, tensors, zlib.crc32(data))
+    for name, tensor in tensors.items():
+        checkpoint.member_of(file.path, name, tensor.storage)
+    return checkpoint
+
+
+def _prefix(path: str, archive: Archive) -> str:
+    found = [name for name in archive.members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(found) != 1:
+        raise SourceError(
+            f"{path} is no torch checkpoint: expected one member NAME/data.pkl in the zip archive, "
+            f"found {len(found)}"
+        )
+    return found[0].removesuffix("data.pkl")
+
+
+def _check_byte_order(file: RawFile, archive: Archive, prefix: str) -> None:
+    member = archive.members.get(prefix + "byteorder")
+    found = b"little" if member is None else _content(file, archive, member, 16)
+    if found != b"little":
+        raise SourceError(
+            f"{file.path}: expected little-endian data, found {found!r}; save it again where it can be read: "
+            f"{_RESAVE}"
+        )
+
+
+def _content(file: RawFile, archive: Archive, member: Member, most: int) -> bytes:
+    if member.method != STORED or member.size > most:
+        raise SourceError(
+            f"{file.path}: member {shortened(repr(member.name))} expected at most {most} bytes without "
+            f"compression, found {member.size} with method {member.method}; save it again: {_RESAVE}"
+        )
+    return file.read_bytes(archive.offset_of(member), member.size)
+
+
+def _info(name: str, tensor: Tensor) -> TensorInfo:
+    word = QUANTIZED if is_by_row(tensor) else tensor.dtype
+    return TensorInfo(name, tensor.shape, word)
+
+
+def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fingerprint) -> RowSource:
+    tensors = checkpoint.tensors
+    if name is None:
+        name = only_matrix(file.path, [_info(name, tensor) for name, tensor in tensors.items()]).name
+    if name not in tensors:
+        raise unknown_tensor(file.path, name, tensors)
+    where = f"{file.path}: tensor {shortened(repr(name))}"
+
+    def rows(tensor: Tensor, dtype: np.dtype[Any]) -> RowSource:
+        return rows_of(
+            file,
+            where,
+            tensor,
+            dtype=dtype,
+            name=name,
+            begin=checkpoint.begin_of(file.path, name, tensor.storage),
+            header_crc32=checkpoint.crc32,
+            origin=origin,
+        )
+
+    tensor = tensors[name]
+    if is_by_row(tensor):
+        return TorchCodes(where, tensor, rows)
+    check_matrix(where, tensor.shape, tensor.dtype)
+    return rows(tensor, item_dtype(tensor.dtype))

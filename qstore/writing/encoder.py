@@ -1,0 +1,143 @@
+"""Quantizes the rows of a source: whole blocks by several threads, parts of one on the caller's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine import kernels
+from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..errors import SourceError
+from ..format.checksums import crc32
+from ..format.layout import sampled_rows
+from .journal import BlockRecord
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+__all__ = ["EncodedBlock", "Encoder", "ReadRows", "record_of"]
+
+ReadRows = Callable[[int, int], NDArray[Any]]
+"""Gives the rows from a first to before a last one as a 2-D array; called from several threads."""
+
+EncodedBlock = tuple[NDArray[np.uint8], BlockRecord]
+"""The codes of a block, and its record."""
+
+# Source values quantized in one call: with float32, 1 MiB, so that what was just read is still in cache.
+_PIECE_VALUES = 1 << 18
+
+
+class Encoder:
+    """Quantizes rows that a source gives. One thread may use an encoder at a time.
+
+    Parameters
+    ----------
+    dim, block_rows : int
+        Number of columns, and rows of one block.
+    nonfinite : {"error", "zero"}
+        What to do about NaN and infinities.
+    threads : int
+        Threads that quantize whole blocks.
+    """
+
+    def __init__(self, dim: int, block_rows: int, nonfinite: Literal["error", "zero"], threads: int) -> None:
+        self._dim = dim
+        self._block_rows = block_rows
+        self._nonfinite: Literal["error", "zero"] = nonfinite
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def quantize(
+        self,
+        read: ReadRows,
+        first: int,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float64],
+        row: int,
+        errors: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Fill `codes` and `scales` with the rows that `read` gives from `first` on: some or all of a block.
+
+        `errors` has a row for each of the first rows of the block: it is filled for those that are read here.
+
+        Raises
+        ------
+        SourceError
+            `read` gave another shape.
+        NonFiniteError
+            NaN or infinity; its row is counted from `row`.
+        """
+        step = max(1, _PIECE_VALUES // self._dim)
+        for start in range(0, len(codes), step):
+            stop = min(start + step, len(codes))
+            values = read(first + start, first + stop)
+            if values.shape != (stop - start, self._dim):
+                raise SourceError(
+                    f"the source gave shape {values.shape}, expected {(stop - start, self._dim)}"
+                )
+            kernels.quantize_into(values, codes[start:stop], scales[start:stop], self._nonfinite, row + start)
+            if errors is not None:
+                place = (row + start) % self._block_rows
+                held = slice(start, start + max(0, min(len(values), len(errors) - place)))
+                errors[place : place + held.stop - start] = row_errors(
+                    values[: held.stop - start], codes[held], scales[held]
+                )
+
+    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
+        """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
+
+        The first of them is row `row` of the store. If this ends early, no block is under way any more.
+        """
+
+        def encode(start: int) -> EncodedBlock:
+            codes = np.empty((self._block_rows, self._dim), np.uint8)
+            scales = np.empty(self._block_rows, np.float64)
+            errors = np.empty((sampled_rows(self._dim), ROW_FIGURES))
+            self.quantize(read, start, codes, scales, row + start - first, errors)
+            return codes, record_of(codes, scales)._replace(errors=errors)
+
+        starts = iter(range(first, last, self._block_rows))
+        if self._threads == 1 or last - first <= self._block_rows:
+            yield from map(encode, starts)
+            return
+        pool = self._workers()
+        # Two blocks a thread under way keep all busy while the oldest is waited for.
+        running = deque(pool.submit(encode, start) for start in islice(starts, 2 * self._threads))
+        try:
+            while running:
+                block = running.popleft().result()
+                running.extend(pool.submit(encode, start) for start in islice(starts, 1))
+                yield block
+        finally:
+            _wait_for(running)
+
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # 5 ms, not at import
+
+            self._pool = ThreadPoolExecutor(self._threads, "qstore-writer")
+        return self._pool
+
+    def close(self) -> None:
+        """End the threads, once what they are at is done."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def record_of(codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> BlockRecord:
+    """Record of one block."""
+    return BlockRecord(len(codes), crc32(codes), crc32(scales), scales)
+
+
+def _wait_for(running: Iterable[Future[EncodedBlock]]) -> None:
+    """Let no block be under way when the source is closed."""
+    for future in running:
+        future.cancel()
+    for future in running:
+        if not future.cancelled():
+            future.exception()

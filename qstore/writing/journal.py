@@ -1,0 +1,222 @@
+"""Progress of one build: its parameters, then one record a block with the block's checksums and scales.
+
+The journal lies beside the unfinished file and is removed once that is published. It serves twice:
+as the place where scales wait until the number of rows is known (so that memory stays flat), and as
+the list of blocks an interrupted build need not do again.
+
+Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A frame is 24 bytes
+(tag, two checksums, count, checksum of these) followed by its payload. Nothing after the first frame
+that fails its checksums counts. Each frame's checksum begins with that of the header, so that frames of
+another build are none of this one's. ``SYNC`` frames say how many blocks have surely reached the disk,
+a ``MIXED`` frame that sources with different times of change have been read. The keys of a block's rows
+stand in a frame of their own in front of it, and count with it; so do the errors of its first rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.row_errors import ROW_FIGURES
+from ..keys.packed import KeyBlock, KeyKind, unpacked
+from ..system.durable_files import lock_file, read_exactly, sync_data, write_all
+
+__all__ = ["BlockRecord", "Journal"]
+
+_FRAME = struct.Struct("<4sIIQI")
+_HEADER, _BLOCK, _SYNC, _MIXED, _ERRORS = b"qsJ1", b"blk1", b"syn1", b"mix1", b"err1"
+_KEY_TAGS: dict[KeyKind, bytes] = {"text": b"ktx1", "integer": b"kid1"}
+_KEY_KINDS = {tag: kind for kind, tag in _KEY_TAGS.items()}
+_HEADER_LIMIT = 1 << 24
+
+
+class BlockRecord(NamedTuple):
+    """One block of rows.
+
+    Attributes
+    ----------
+    rows, codes_crc, scales_crc : int
+        What its place in the file must hold.
+    scales : ndarray of float64, shape (rows,)
+    keys : KeyBlock or None
+        None where rows have no keys.
+    errors : ndarray of float64, shape (m, 5), or None
+        What :func:`.row_errors.row_errors` found of its first rows; None where the rows came quantized.
+    """
+
+    rows: int
+    codes_crc: int
+    scales_crc: int
+    scales: NDArray[np.float64]
+    keys: KeyBlock | None = None
+    errors: NDArray[np.float64] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in a journal."""
+        keys = 0 if self.keys is None else _FRAME.size + self.keys.lengths.nbytes + len(self.keys.data)
+        errors = 0 if self.errors is None else _FRAME.size + self.errors.nbytes
+        return keys + errors + _FRAME.size + 8 * self.rows
+
+
+class Journal:
+    """The journal file of one build. One thread uses it at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Opened read-write, created if missing, and locked: once a build has renamed its unfinished file,
+        another one may begin, whose journal the first must not remove.
+
+    Attributes
+    ----------
+    synced : int
+        Blocks that had reached the disk when the frames read so far were written.
+    mixed : bool
+        Rows were read from a source that has another time of change than the parameters say.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = lock_file(path)
+        self.synced = 0
+        self.mixed = False
+        self._seed = 0
+        self._first = 0
+        self._end = 0
+
+    def start(self, parameters: dict[str, Any]) -> None:
+        """Forget everything and begin with these parameters."""
+        os.ftruncate(self.fd, 0)
+        text = json.dumps(parameters, sort_keys=True).encode()
+        self._end = self._seed = self.synced = 0
+        self.mixed = False
+        self._append(_HEADER, zlib.crc32(text), 0, len(text), text)
+        self._seed = zlib.crc32(text)
+        self._first = self._end
+
+    def append(self, record: BlockRecord) -> None:
+        """Add the next block."""
+        if record.keys is not None:
+            payload = record.keys.payload()
+            self._append(_KEY_TAGS[record.keys.kind], zlib.crc32(payload), 0, len(payload), payload)
+        if record.errors is not None:
+            payload = record.errors.astype("<f8", copy=False).tobytes()
+            self._append(_ERRORS, zlib.crc32(payload), 0, len(payload), payload)
+        scales = record.scales.astype("<f8", copy=False).tobytes()
+        self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
+
+    def mark_synced(self, blocks: int) -> None:
+        """Note that so many blocks have reached the disk."""
+        self._append(_SYNC, 0, 0, blocks, b"")
+
+    def mark_mixed(self) -> None:
+        """Note that what follows comes from a source with another time of change."""
+        self._append(_MIXED, 0, 0, 0, b"")
+
+    def _append(self, tag: bytes, first_crc: int, second_crc: int, count: int, payload: bytes) -> None:
+        head = _FRAME.pack(tag, first_crc, second_crc, count, 0)[:-4]
+        frame = head + struct.pack("<I", zlib.crc32(head, self._seed)) + payload
+        write_all(self.fd, frame, self._end)
+        self._end += len(frame)
+
+    def _frame(self, offset: int) -> tuple[bytes, int, int, int] | None:
+        raw = read_exactly(self.fd, _FRAME.size, offset)
+        if len(raw) < _FRAME.size or zlib.crc32(raw[:-4], self._seed) != int.from_bytes(raw[-4:], "little"):
+            return None
+        tag, first_crc, second_crc, count, _ = _FRAME.unpack(raw)
+        return tag, first_crc, second_crc, count
+
+    def parameters(self) -> dict[str, Any] | None:
+        """Parameters the journal was started with; None where it is empty or damaged."""
+        frame = self._frame(0)
+        if frame is None or frame[0] != _HEADER or frame[3] > _HEADER_LIMIT:
+            return None
+        text = read_exactly(self.fd, frame[3], _FRAME.size)
+        if len(text) != frame[3] or zlib.crc32(text) != frame[1]:
+            return None
+        self._first = self._end = _FRAME.size + len(text)
+        self._seed = frame[1]
+        parameters: dict[str, Any] = json.loads(text)
+        return parameters
+
+    def records(self, block_rows: int) -> Iterator[BlockRecord]:
+        """Yield the intact records from the first on; a short one is the last.
+
+        After each, the journal's end is behind that record: stopping the iteration early and calling
+        :meth:`cut` drops the rest.
+        """
+        self._end = self._first
+        short = False
+        while (frame := self._frame(self._end)) is not None:
+            if frame[0] in (_SYNC, _MIXED):
+                self._end += _FRAME.size
+                self.mixed |= frame[0] == _MIXED
+                self.synced = frame[3] if frame[0] == _SYNC else self.synced
+                continue
+            record = None if short else self._record(frame, block_rows)
+            if record is None:
+                return
+            self._end += record.size
+            short = record.rows < block_rows
+            yield record
+
+    def _record(self, frame: tuple[bytes, int, int, int] | None, block_rows: int) -> BlockRecord | None:
+        """The record at the end, which begins with this frame; None where it is not intact."""
+        position, keys, kind = self._end, b"", None
+        if frame is not None and frame[0] in _KEY_KINDS:
+            found = self._payload(position, frame[3], frame[1])
+            if found is None:
+                return None
+            keys, kind = found, _KEY_KINDS[frame[0]]
+            position += _FRAME.size + len(keys)
+            frame = self._frame(position)
+        errors = None
+        if frame is not None and frame[0] == _ERRORS:
+            found = self._payload(position, frame[3], frame[1])
+            if found is None or len(found) % (8 * ROW_FIGURES):
+                return None
+            errors = np.frombuffer(found, "<f8").reshape(-1, ROW_FIGURES)
+            position += _FRAME.size + len(found)
+            frame = self._frame(position)
+        if frame is None or frame[0] != _BLOCK or not 0 < frame[3] <= block_rows:
+            return None
+        _, codes_crc, scales_crc, rows = frame
+        payload = self._payload(position, 8 * rows, scales_crc)
+        block = None if kind is None else unpacked(kind, rows, keys)
+        if payload is None or (block is None) != (kind is None):
+            return None
+        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"), block, errors)
+
+    def _payload(self, position: int, size: int, crc: int) -> bytes | None:
+        """What the frame at `position` carries; None where it is damaged."""
+        if size > os.fstat(self.fd).st_size:
+            return None
+        payload = read_exactly(self.fd, size, position + _FRAME.size)
+        return payload if len(payload) == size and zlib.crc32(payload) == crc else None
+
+    def back(self, record: BlockRecord) -> None:
+        """Move the end in front of `record`, the one read last."""
+        self._end -= record.size
+
+    def cut(self) -> None:
+        """Drop everything behind the current end."""
+        os.ftruncate(self.fd, self._end)
+
+    def sync(self) -> None:
+        """Make the records durable."""
+        sync_data(self.fd)
+
+    def close(self) -> None:
+        """Close the file and keep it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,36 @@
+"""Where a store is built and where it is published."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ExistsError, OutputError
+
+__all__ = ["check_output", "journal_path", "partial_path"]
+
+
+def partial_path(path: Path) -> Path:
+    """Where a store is built until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def journal_path(path: Path) -> Path:
+    """Where the progress of a build is kept until the store is published."""
+    return path.with_name(path.name + ".journal")
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise unless a store may be published at `path`."""
+    if path.is_dir():
+        raise ExistsError(21, f"{path} is a directory; name a file in it", str(path))
+    if not overwrite and os.path.lexists(path):
+        raise ExistsError(
+            17,
+            f"{path} exists; pass overwrite=True (--force) to replace it or choose another name",
+            str(path),
+        )
+    if not path.parent.is_dir():
+        raise OutputError(
+            2, f"cannot write {path}: there is no directory {path.parent}; create it first", str(path)
+        )

@@ -1,0 +1,360 @@
+"""A store that is being made: the unfinished file and its journal, from the first lock to publication."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..format import layout
+from ..format.checksums import crc32
+from ..format.composition import Composition, compose
+from ..format.fidelity import FidelityTotals
+from ..keys.index import KeyIndexWriter
+from ..keys.packed import KeyBlock, KeyKind
+from ..system import durable_files
+from ..system.write_windows import WindowedWriter
+from .journal import BlockRecord, Journal
+from .origin import Origin
+from .output_paths import check_output, journal_path, partial_path
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+__all__ = ["UnfinishedStore"]
+
+# Scales of a block may be 8 bytes, with one row a block: not each is worth a call.
+_GATHERED_BLOCKS = 256
+_Rest = tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None, NDArray[np.float64] | None]
+
+
+class UnfinishedStore:
+    """The unfinished file and the journal of one store, locked until they are released.
+
+    Blocks are taken in, in order, and recorded once they are written; :meth:`finish` adds the rest and
+    publishes. One thread may use it at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Absolute path of the store to publish.
+    dim : int
+        Number of columns.
+    origin : Origin
+        What the store is built of.
+    rows : int, optional
+        Number of rows, if known: the disk space is then reserved at once.
+    overwrite : bool
+        Replace an existing file.
+    resume : bool
+        Go on with what an interrupted build left behind.
+    sync_bytes : int
+        Bytes of codes stored between two syncs.
+    duplicates : {"error", "first"}
+        Whether the key of two rows may be the same.
+
+    Attributes
+    ----------
+    rows : int
+        Rows the interrupted build had done.
+    rest : tuple, or None
+        Codes, scales, keys and errors of those behind the last whole block. They are not recorded any more.
+    key_kind : {"text", "integer"} or None
+        What keys the rows have, if any; to be set before the first block is recorded.
+    key_checksums : array of uint32
+        CRC-32 of the packed keys of each recorded block.
+    checksums : array of uint32
+        Of the codes and the scales of each recorded block, one after the other.
+    stale : bool
+        The interrupted build's source had another stamp.
+
+    Raises
+    ------
+    ExistsError, BusyError, OutputError
+        The output exists, is being written by another process, or cannot be written. Whatever the
+        operating system refuses later is an `OutputError`, too.
+    ResumeError
+        What was left behind is of another build.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        dim: int,
+        origin: Origin,
+        rows: int | None,
+        *,
+        overwrite: bool,
+        resume: bool,
+        sync_bytes: int,
+        duplicates: Literal["error", "first"],
+    ) -> None:
+        self.path = path
+        self.rows = 0
+        self.rest: _Rest | None = None
+        self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
+        self.stale = False
+        self.key_kind: KeyKind | None = None
+        self.key_checksums = array("I")
+        self._measured = True
+        self._text_bytes = 0
+        self._duplicates: Literal["error", "first"] = duplicates
+        self._dim = dim
+        self._block_rows = layout.block_rows(dim)
+        self._origin = origin
+        self._overwrite = overwrite
+        self._sync_bytes = sync_bytes
+        self._unrecorded: deque[tuple[int, BlockRecord]] = deque()
+        self._unsynced = 0
+        self._syncing: Future[None] | None = None
+        self._syncing_blocks = 0
+        self._syncer: ThreadPoolExecutor | None = None
+        check_output(path, overwrite)
+        with durable_files.output_errors(path):
+            self._fd = durable_files.lock_file(partial_path(path))
+        # Only what is new, or is to be dropped anyway, may be removed if the beginning fails.
+        self._fresh = not resume or os.fstat(self._fd).st_size == 0
+        try:
+            with durable_files.output_errors(path):
+                self._journal = Journal(journal_path(path))
+                self._begin(rows)
+            self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
+        except BaseException:
+            self.release(remove=self._fresh)
+            raise
+
+    # Beginning and going on -----------------------------------------------------------------------
+
+    def _begin(self, rows: int | None) -> None:
+        # A journal beside a file that is new is a stale one: that of a build which has been published.
+        found = None if self._fresh else self._journal.parameters()
+        if found is None:
+            self._fresh = True
+            os.ftruncate(self._fd, 0)
+            self._journal.start(self._origin.header())
+        else:
+            self._go_on(found)
+        if rows is not None:
+            durable_files.allocate(self._fd, self._compose(rows, "0" * 32).size)
+
+    def _go_on(self, found: dict[str, Any]) -> None:
+        self.stale = self._origin.adopt(found, partial_path(self.path))
+        self._take_superblock()
+        self._replay()
+        self.stale |= self._journal.mixed
+        if self.stale and not self._journal.mixed:
+            self._journal.mark_mixed()
+        self._write_again(self._journal.synced)
+
+    def _take_superblock(self) -> None:
+        """A complete superblock must not vouch for rows that are about to be written again."""
+        if any(durable_files.read_exactly(self._fd, layout.SUPERBLOCK_SIZE, 0)):
+            durable_files.write_all(self._fd, bytes(layout.SUPERBLOCK_SIZE), 0)
+            durable_files.sync_data(self._fd)
+
+    def _replay(self) -> None:
+        """Count the rows that journal and file agree on; drop the records behind them."""
+        for record in self._journal.records(self._block_rows):
+            codes = self._stored(self.rows, record.rows)
+            if codes is None or crc32(codes) != record.codes_crc:
+                self._journal.back(record)
+                break
+            self.rows += record.rows
+            self.key_kind = None if record.keys is None else record.keys.kind
+            if record.rows < self._block_rows:
+                self._journal.back(record)
+                self.rest = codes, record.scales, record.keys, record.errors
+                break
+            self._note(record)
+        self._journal.cut()
+
+    def _write_again(self, block: int) -> None:
+        """Write the blocks from this one on once more.
+
+        They can be read, but if a sync of the interrupted build failed, Linux has dropped them without
+        writing them, and no later sync would.
+        """
+        for number in range(block, self._blocks()):
+            codes = self._stored(number * self._block_rows, self._block_rows)
+            if codes is not None:
+                durable_files.write_all(self._fd, codes.data, layout.CODES_OFFSET + number * codes.size)
+
+    def _stored(self, first: int, rows: int) -> NDArray[np.uint8] | None:
+        raw = durable_files.read_exactly(self._fd, rows * self._dim, layout.CODES_OFFSET + first * self._dim)
+        return np.frombuffer(raw, np.uint8).reshape(rows, self._dim) if len(raw) == rows * self._dim else None
+
+    # Taking blocks in -----------------------------------------------------------------------------
+
+    def expect_source_dtype(self, find: Callable[[], str]) -> str:
+        """Element type the rows must have: where none was known, the one `find` gives, which is recorded."""
+        if self._origin.source_dtype is None:
+            self._origin.source_dtype = find()
+            with durable_files.output_errors(self.path):
+                self._journal.start(self._origin.header())
+        return self._origin.source_dtype
+
+    def add(self, codes: NDArray[np.uint8], record: BlockRecord) -> None:
+        """Take in the next block; only the last one may be short. Its codes may not change any more."""
+        with durable_files.output_errors(self.path):
+            self._unrecorded.append((self._codes.end + codes.size, record))
+            self._codes.add(codes.data)
+            self._record_written()
+
+    def flush(self) -> None:
+        """Write and record all that was taken in."""
+        with durable_files.output_errors(self.path):
+            self._codes.flush()
+            self._record_written()
+
+    def _record_written(self) -> None:
+        while self._unrecorded and self._unrecorded[0][0] <= self._codes.written:
+            self._record(self._unrecorded.popleft()[1])
+
+    def _record(self, record: BlockRecord) -> None:
+        self._journal.append(record)
+        self._note(record)
+        self._unsynced += record.rows * self._dim
+        if self._unsynced >= self._sync_bytes:
+            self._sync_behind()
+
+    def _done(self) -> int:
+        """Rows in whole recorded blocks."""
+        return self._blocks() * self._block_rows
+
+    def _note(self, record: BlockRecord) -> None:
+        self.checksums.extend((record.codes_crc, record.scales_crc))
+        self._measured &= record.errors is not None
+        if record.keys is not None:
+            self.key_checksums.append(record.keys.crc32())
+            self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
+
+    def _blocks(self) -> int:
+        return len(self.checksums) // 2
+
+    def _sync_behind(self) -> None:
+        """Sync in the background, one sync at a time, so that the build never waits for the disk here."""
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._end_sync(self._syncing)
+        if self._syncer is None:
+            from concurrent.futures import ThreadPoolExecutor  # 5 ms, not at import
+
+            self._syncer = ThreadPoolExecutor(1, "qstore-sync")
+        self._unsynced = 0
+        self._syncing_blocks = self._blocks()
+        self._syncing = self._syncer.submit(self._sync)
+
+    def _end_sync(self, syncing: Future[None]) -> None:
+        syncing.result()
+        self._journal.mark_synced(self._syncing_blocks)
+
+    def _sync(self) -> None:
+        durable_files.sync_data(self._fd)
+        self._journal.sync()
+
+    # Finishing ------------------------------------------------------------------------------------
+
+    def finish(self, rows: int) -> None:
+        """Complete the file with what is not codes, and publish it under its final name.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows; all of them are in.
+
+        Raises
+        ------
+        ExistsError, OutputError
+            Nothing is published, unless only the sync of the directory failed.
+        """
+        self.flush()
+        with durable_files.output_errors(self.path):
+            if self._syncing is not None:
+                self._syncing.result()
+            # From here on all rows are safe: whatever fails below, a resumed writer only finishes again.
+            self._sync()
+            self._journal.mark_synced(self._blocks())
+            self._complete(rows)
+            check_output(self.path, self._overwrite)
+            durable_files.publish(partial_path(self.path), self.path)
+            with contextlib.suppress(OSError):  # the store is there: a journal beside it is ignored
+                durable_files.free_path(journal_path(self.path))
+
+    def _complete(self, rows: int) -> None:
+        """Write all but the codes, all durable before the superblock makes it a store."""
+        keys = None if self.key_kind is None else layout.KeyPart(self.key_kind, self._text_bytes)
+        parts = layout.Parts(keys=keys, fidelity=self._measured and rows > 0)
+        places = layout.places(layout.shapes(rows, self._dim, parts))
+        index = None if keys is None else KeyIndexWriter(self._fd, places, rows, keys, self._duplicates)
+        fidelity = FidelityTotals(self._dim)
+        self._write_scales(places["scales"].offset, rows, index, fidelity)
+        if parts.fidelity:
+            durable_files.write_all(self._fd, fidelity.numbers().tobytes(), places["fidelity"].offset)
+        checksums = np.array(self.checksums, dtype="<u4").reshape(-1, 2)
+        durable_files.write_all(self._fd, checksums.tobytes(), places["checksums"].offset)
+        key_checksums = None if index is None else index.finish()
+        content_id = layout.content_id(rows, self._dim, checksums, key_checksums)
+        composition = self._compose(rows, content_id, parts)
+        *body, superblock = composition.segments
+        # Blocks behind a failed one, or an earlier end, may have left something in the alignment gaps.
+        for offset, data in [*body, *((gap.offset, bytes(gap.size)) for gap in composition.gaps())]:
+            durable_files.write_all(self._fd, data, offset)
+        os.ftruncate(self._fd, composition.size)
+        os.fsync(self._fd)
+        durable_files.write_all(self._fd, superblock[1], superblock[0])
+        os.fsync(self._fd)
+
+    def _compose(self, rows: int, content_id: str, parts: layout.Parts = layout.NO_PARTS) -> Composition:
+        return compose(rows, self._dim, self._origin.attributes(content_id), parts)
+
+    def _write_scales(
+        self, offset: int, rows: int, index: KeyIndexWriter | None, fidelity: FidelityTotals
+    ) -> None:
+        """Write the scales, and the keys by row, as the journal has kept them; add up the errors."""
+        scales = WindowedWriter(self._fd, offset)
+        gathered, found = [], 0
+        for record in self._journal.records(self._block_rows):
+            gathered.append(record.scales)
+            if index is not None and record.keys is not None:
+                index.add(record.keys)
+            if record.errors is not None:
+                fidelity.add_block(found, record.errors, record.scales[: len(record.errors)])
+            found += record.rows
+            if len(gathered) == _GATHERED_BLOCKS:
+                scales.add(np.concatenate(gathered).data)
+                gathered = []
+        if gathered:
+            scales.add(np.concatenate(gathered).data)
+        scales.flush()
+        if found != rows:
+            raise OutputError(5, f"{journal_path(self.path)} was damaged while it was in use", str(self.path))
+
+    # The end --------------------------------------------------------------------------------------
+
+    def release(self, remove: bool) -> None:
+        """Close and unlock the files, once; with `remove`, an unfinished store is removed before."""
+        if self._syncer is not None:
+            self._syncer.shutdown(cancel_futures=True)
+        if remove:
+            with contextlib.suppress(OSError):  # whatever made the build fail is the error to raise
+                self._remove()
+        with durable_files.output_errors(self.path):
+            if hasattr(self, "_journal"):
+                self._journal.close()
+            os.close(self._fd)
+
+    def _remove(self) -> None:
+        # Both locks are still held, and the journal goes first: no other writer can have begun here.
+        if hasattr(self, "_journal"):
+            durable_files.free_path(journal_path(self.path))
+        if durable_files.same_file(self._fd, partial_path(self.path)):
+            durable_files.free_path(partial_path(self.path))

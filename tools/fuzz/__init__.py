@@ -1,0 +1,1 @@
+"""Mutated files thrown at qstore: see ``python tools/fuzz --help``."""
