@@ -1,4 +1,11 @@
-"""The ``qstore`` command: a thin layer over the library, one module a command."""
+"""The ``qstore`` command: a thin layer over the library, one module a command.
+
+Comes in: words of a command line. Goes out: data on stdout, messages and progress on stderr, an exit status.
+`parser` knows the commands, `failures` makes one line and a status of every exception. A command's module is
+imported when it runs.
+
+May use: everything below it.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,6 @@ def _facts(directory: str, shards: tuple[Shard, ...]) -> list[tuple[str, object]
 
 
 COMMAND = Command(
-    name="append",
-    summary="add stores to a sharded store, or make one of them",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

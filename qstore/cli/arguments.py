@@ -41,7 +41,6 @@ class Command:
 
     Attributes
     ----------
-    name, summary : str
     description, examples : str
         Shown above and below the arguments in the help.
     add_arguments : callable
@@ -50,8 +49,6 @@ class Command:
         Does it, and returns the exit status.
     """
 
-    name: str
-    summary: str
     description: str
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], object]

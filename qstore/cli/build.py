@@ -276,8 +276,6 @@ def _plan_facts(planned: BuildPlan) -> list[tuple[str, object]]:
 
 
 COMMAND = Command(
-    name="build",
-    summary="quantize matrices into stores",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

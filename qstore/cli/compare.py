@@ -78,8 +78,6 @@ def _table(rows: tuple[DriftedRow, ...]) -> Iterator[tuple[object, ...]]:
 
 
 COMMAND = Command(
-    name="compare",
-    summary="what differs between two stores",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

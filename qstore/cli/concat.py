@@ -66,8 +66,6 @@ def _facts(report: ConcatReport) -> list[tuple[str, object]]:
 
 
 COMMAND = Command(
-    name="concat",
-    summary="join stores into one file",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -233,8 +233,6 @@ def _show(report: DemoReport, arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    name="demo",
-    summary="see it all at work on a made-up matrix",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -36,8 +36,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="env",
-    summary="show versions, engine and machine",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=add_json,

@@ -83,8 +83,6 @@ def _facts(report: ExportReport) -> list[tuple[str, object]]:
 
 
 COMMAND = Command(
-    name="export",
-    summary="write a store in another format",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

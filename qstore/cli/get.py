@@ -131,8 +131,6 @@ def _slice_of(numbers: range) -> slice:
 
 
 COMMAND = Command(
-    name="get",
-    summary="read rows of a store",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

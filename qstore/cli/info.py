@@ -167,8 +167,6 @@ def _measured(fidelity: Fidelity) -> list[tuple[str, object]]:
 
 
 COMMAND = Command(
-    name="info",
-    summary="show what a store holds",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -97,8 +97,6 @@ def _cells(one: Listed) -> tuple[str, ...]:
 
 
 COMMAND = Command(
-    name="ls",
-    summary="list the tensors of a file",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

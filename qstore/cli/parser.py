@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .. import __version__
 from .arguments import Command, shield_slices
 
 __all__ = ["COMMANDS", "find_command", "make_parser", "run_command"]
 
-COMMANDS = (
-    "build",
-    "append",
-    "concat",
-    "ls",
-    "info",
-    "get",
-    "search",
-    "verify",
-    "stats",
-    "compare",
-    "plot",
-    "report",
-    "export",
-    "env",
-    "demo",
-)
-"""In the order the help lists them; each has a module of its name."""
+COMMANDS = {
+    "build": "quantize matrices into stores",
+    "append": "add stores to a sharded store, or make one of them",
+    "concat": "join stores into one file",
+    "ls": "list the tensors of a file",
+    "info": "show what a store holds",
+    "get": "read rows of a store",
+    "search": "find the rows nearest to a row or a vector",
+    "verify": "check a store against its checksums, and its source",
+    "stats": "norms, scales, codes, columns, duplicate rows of a store",
+    "compare": "what differs between two stores",
+    "plot": "pictures of a store",
+    "report": "one HTML page about a store",
+    "export": "write a store in another format",
+    "env": "show versions, engine and machine",
+    "demo": "see it all at work on a made-up matrix",
+}
+"""What each does, in the order the help lists them; each has a module of its name."""
 
 _DESCRIPTION = "Embedding matrices on disk in 8 bits: one plain HDF5 file, any row back at memory speed."
 
@@ -50,8 +50,8 @@ def find_command(name: str) -> Command:
     return command
 
 
-def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Parser of the command line with these commands."""
+def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Parser of the command line, with the arguments of these commands."""
     parser = argparse.ArgumentParser(
         prog="qstore",
         description=_DESCRIPTION,
@@ -62,11 +62,15 @@ def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qstore {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in map(find_command, names):
+    for name, summary in COMMANDS.items():
+        if name not in names:
+            commands.add_parser(name, help=summary)
+            continue
+        command = find_command(name)
         command.add_arguments(
             commands.add_parser(
-                command.name,
-                help=command.summary,
+                name,
+                help=summary,
                 description=command.description,
                 epilog=f"examples:\n{command.examples}",
                 formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,9 +82,8 @@ def make_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 def run_command(words: Sequence[str]) -> int:
     """Parse `words` and run the command they name; exceptions pass."""
-    names = [name for name in words[:1] if name in COMMANDS] or COMMANDS
     try:
-        arguments = make_parser(names).parse_args(shield_slices(words))
+        arguments = make_parser(words[:1]).parse_args(shield_slices(words))
     except SystemExit as leaving:  # argparse has printed help, version or what is wrong
         return int(leaving.code or 0)
     return find_command(arguments.command).run(arguments)

@@ -138,8 +138,6 @@ def _hits(store: Store, scores: NDArray[np.float64], rows: NDArray[np.int64]) ->
 
 
 COMMAND = Command(
-    name="search",
-    summary="find the rows nearest to a row or a vector",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -43,8 +43,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    name="stats",
-    summary="norms, scales, codes, columns, duplicate rows of a store",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

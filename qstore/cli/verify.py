@@ -107,8 +107,6 @@ def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
 
 
 COMMAND = Command(
-    name="verify",
-    summary="check a store against its checksums, and its source",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
     add_arguments=_add_arguments,

@@ -1,4 +1,10 @@
-"""Stores and Dask: stores as lazy arrays, and built, searched and surveyed by many workers."""
+"""Stores and Dask: stores as lazy arrays, and built, searched and surveyed by many workers.
+
+Comes in: a store or a Dask array. Goes out: lazy arrays and delayed results whose tasks open the store
+where they run; sharded stores. Dask is imported only where this is used.
+
+May use: building and everything below it.
+"""
 
 from __future__ import annotations
 

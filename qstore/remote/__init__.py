@@ -1,4 +1,11 @@
-"""Stores that lie elsewhere, read in ranges: HTTP servers, object stores, whatever fsspec knows."""
+"""Stores that lie elsewhere, read in ranges: HTTP servers, object stores, whatever fsspec knows.
+
+Comes in: a URL, row numbers, keys. Goes out: what `reading.backing` promises, of few requests: `planning`
+joins places to ranges, `fetcher` reads them through a `reader`, `row_cache` keeps rows. Every response is
+checked.
+
+May use: reading, keys, format, engine, system, errors.
+"""
 
 from .remote_store import RemoteStore, inspect_url
 

@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from ..analysis.stats import StoreStats
     from ..engine.distribution import Distribution
@@ -31,9 +29,10 @@ def jsonable(value: Any) -> Any:
         return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray, np.generic)):
-        items = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-        return [jsonable(item) for item in items] if isinstance(items, (list, tuple)) else jsonable(items)
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, without importing it for --help
+        return jsonable(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -83,11 +82,11 @@ def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
     yield "shape", f"{found.rows:,} × {found.dim:,}"
     yield "rows of zeros", f"{found.zero_rows:,}"
     yield "repeated rows", _repeated(found)
-    used = int(np.count_nonzero(found.code_counts))
+    used = int((found.code_counts > 0).sum())
     yield "codes in use", f"{used} of 256"
     if found.rows:
         yield "column means", f"{number(found.column_means.min())} to {number(found.column_means.max())}"
-        deviations = np.sqrt(found.column_variances)
+        deviations = found.column_variances**0.5
         yield "column deviations", f"{number(deviations.min())} to {number(deviations.max())}"
     yield "outlier columns", _outliers(found)
 

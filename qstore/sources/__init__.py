@@ -1,4 +1,12 @@
-"""Where matrices come from: arrays, chunks, and one module for each file format."""
+"""Where matrices come from: arrays, chunks, and a module or a wing of its own for each file format.
+
+Comes in: what users name or hand in. Goes out: a Source, a matrix whose shape and type are known before any
+of its data is read, or a SourceError. `registry` decides which format a thing is, `base` says what a source
+must do, `checks` has the checks and words that all share, `containers` what files of several formats are
+made of. Files are not trusted, and nothing in them is ever run.
+
+May use: engine, errors.
+"""
 
 from .base import Fingerprint, RowSource, Source, TensorInfo
 from .concatenated import are_paths

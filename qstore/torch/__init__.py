@@ -2,6 +2,8 @@
 
 The other way, from a tensor to a store, needs nothing of this package: :func:`qstore.build` takes tensors.
 A store also is a map-style dataset: ``torch.utils.data.DataLoader`` takes it as it is.
+
+May use: store and everything below it.
 """
 
 from __future__ import annotations
