@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -73,7 +72,7 @@ def open_local(what: Any, resident_scales: bool) -> Backing:
     path = _local(what)
     if os.path.isdir(path):
         return _open_directory(os.path.abspath(path), resident_scales)
-    if glob.has_magic(path) and not os.path.lexists(path):
+    if not os.path.lexists(path) and _is_pattern(path):
         return _open_files([os.path.abspath(one) for one in _matching(path)], resident_scales)
     return LocalStore(os.path.abspath(path), resident_scales)
 
@@ -87,7 +86,15 @@ def _local(path: Any) -> str:
     return os.fsdecode(without_file_scheme(path))
 
 
+def _is_pattern(path: str) -> bool:
+    import glob  # only where there is no such file
+
+    return glob.has_magic(path)
+
+
 def _matching(pattern: str) -> list[str]:
+    import glob
+
     paths = sorted(glob.glob(pattern), key=natural_order)
     if not paths:
         raise FileNotFoundError(errno.ENOENT, "no file matches", pattern)

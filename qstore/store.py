@@ -19,13 +19,13 @@ from .opening import CACHE_BYTES, open_backing
 from .reading import indexing, rows_by_key
 from .reading.backing import Backing
 from .reading.parts import Part
-from .system.progress import Progress
 
 if TYPE_CHECKING:
     from .analysis.stats import StoreStats
     from .engine.search_scan import Metric
     from .format.fidelity import Fidelity
     from .reading.verify import VerifyReport
+    from .system.progress import Progress
 
 __all__ = ["Store", "open"]
 

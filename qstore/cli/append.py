@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-from ..building.publishing import append_shards, publish_shards
-from ..format.layout import Shard
-from ..format.manifest import MANIFEST
+import qstore
+
 from .arguments import Command, add_json
 from .printing import print_facts, print_json
+
+if TYPE_CHECKING:
+    from ..format.layout import Shard
 
 __all__ = ["COMMAND"]
 
@@ -31,10 +34,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from ..format.manifest import MANIFEST
+
     if arguments.names and os.path.lexists(os.path.join(arguments.directory, MANIFEST)):
-        shards = append_shards(arguments.directory, arguments.names)
+        shards = qstore.append_shards(arguments.directory, arguments.names)
     else:
-        shards = publish_shards(arguments.directory, arguments.names or None)
+        shards = qstore.publish_shards(arguments.directory, arguments.names or None)
     if arguments.json:
         print_json([shard._asdict() for shard in shards])
     else:

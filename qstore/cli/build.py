@@ -7,11 +7,10 @@ import dataclasses
 import glob
 import os
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..building.many import build_all, plan_all
-from ..building.one import BuildPlan, BuildReport, build, plan
-from ..building.shards import build_shards
+import qstore
+
 from ..errors import SourceError, TensorError
 from .arguments import (
     Command,
@@ -27,6 +26,9 @@ from .arguments import (
 )
 from .failures import UsageError
 from .printing import KEY_WORDS, byte_size, print_facts, print_json, print_table, show_progress
+
+if TYPE_CHECKING:
+    from ..building.one import BuildPlan, BuildReport
 
 __all__ = ["COMMAND"]
 
@@ -151,7 +153,7 @@ def _single(sources: list[str]) -> str:
 
 def _run_one(source: Any, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
-        planned = plan(
+        planned = qstore.plan(
             source,
             arguments.output,
             tensor=arguments.tensor,
@@ -161,7 +163,8 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         )
         _print(planned, _plan_facts(planned), arguments)
         return 0
-    make = build if arguments.shard_rows is None else partial(build_shards, shard_rows=arguments.shard_rows)
+    rows = arguments.shard_rows
+    make = qstore.build if rows is None else partial(qstore.build_shards, shard_rows=rows)
     report = make(
         source,
         arguments.output,
@@ -192,7 +195,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
     pattern = "*" if arguments.tensor is None else arguments.tensor
     found: list[BuildPlan] | list[BuildReport]
     if arguments.dry_run:
-        found = plan_all(
+        found = qstore.plan_all(
             source,
             arguments.output,
             pattern,
@@ -201,7 +204,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             overwrite=arguments.force,
         )
     else:
-        found = build_all(
+        found = qstore.build_all(
             source,
             arguments.output,
             pattern,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..reports.comparison import DriftedRow, KeyChanges, StoreComparison, compare
+import qstore
+
 from ..reports.wording import distribution_table, number
 from .arguments import Command, add_json, add_quiet, at_least
 from .printing import print_facts, print_json, print_line, print_table, show_progress
+
+if TYPE_CHECKING:
+    from ..reports.comparison import DriftedRow, KeyChanges, StoreComparison
 
 __all__ = ["COMMAND"]
 
@@ -40,7 +45,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     progress = show_progress(arguments.quiet)
-    found = compare(arguments.a, arguments.b, k=arguments.k, threads=arguments.threads, progress=progress)
+    found = qstore.compare(
+        arguments.a, arguments.b, k=arguments.k, threads=arguments.threads, progress=progress
+    )
     if arguments.json:
         print_json(found)
     elif not arguments.quiet:

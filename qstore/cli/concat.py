@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
-from ..building.concatenation import ConcatReport, concat
+import qstore
+
 from .arguments import Command, add_json, add_quiet, consecutive
 from .printing import byte_size, print_facts, print_json, show_progress
+
+if TYPE_CHECKING:
+    from ..building.concatenation import ConcatReport
 
 __all__ = ["COMMAND"]
 
@@ -41,7 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    report = concat(
+    report = qstore.concat(
         arguments.stores,
         arguments.output,
         rows=arguments.rows,

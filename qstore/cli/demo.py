@@ -11,15 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+import qstore
 
 from ..errors import OutputError
-from ..store import Store
-from ..store import open as open_store
 from .arguments import Command, add_json, at_least
 from .printing import byte_size, print_facts, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..store import Store
 
 __all__ = ["COMMAND", "DemoReport"]
 
@@ -120,6 +124,8 @@ def _silence() -> Iterator[None]:
 
 def _make_matrix(path: Path, rows: int, dim: int) -> None:
     """Rows around common centers, of different lengths, always the same ones."""
+    import numpy as np
+
     random = np.random.default_rng(1708)
     centers = random.standard_normal((_CENTERS, dim), dtype=np.float32)
     with path.open("wb") as file:
@@ -155,8 +161,10 @@ def _run_commands(matrix: Path, store: Path) -> tuple[int, float]:
 
 
 def _measure(matrix_path: Path, store_path: Path, build_seconds: float) -> DemoReport:
+    import numpy as np
+
     matrix = np.load(matrix_path, mmap_mode="r")
-    with open_store(store_path) as store:
+    with qstore.open(store_path) as store:
         largest, rms, theory = _errors(matrix, store)
         random = np.random.default_rng(1708)
         picks = [random.integers(len(store), size=_READ_ROWS) for _ in range(_REPEATS)]
@@ -178,6 +186,8 @@ def _measure(matrix_path: Path, store_path: Path, build_seconds: float) -> DemoR
 
 def _errors(matrix: NDArray[np.float32], store: Store) -> tuple[float, float, float]:
     """Largest error, RMS error, and the RMS error that theory expects."""
+    import numpy as np
+
     largest = total = 0.0
     for first, block in store.astype("float64").blocks():
         block -= matrix[first : first + len(block)]
@@ -189,6 +199,8 @@ def _errors(matrix: NDArray[np.float32], store: Store) -> tuple[float, float, fl
 def _median_seconds(
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]], picks: list[NDArray[np.int64]]
 ) -> float:
+    import numpy as np
+
     def seconds(rows: NDArray[np.int64]) -> float:
         begun = time.perf_counter()
         read(rows)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
+
+import qstore
 
 from ..errors import ExportError
-from ..exporting import FORMATS, ExportReport, export
 from .arguments import Command, add_json, add_quiet, consecutive
 from .failures import UsageError
 from .printing import byte_size, print_facts, print_json, show_progress
 
+if TYPE_CHECKING:
+    from ..exporting import ExportReport
+
 __all__ = ["COMMAND"]
 
+_FORMATS = ("npy", "safetensors", "word2vec-text", "word2vec-binary", "parquet", "torch")
 _DESCRIPTION = """\
 Write a store in another format, in flat memory. The end of OUT's name tells which: .npy, .safetensors,
 .txt or .vec (word2vec text), .bin (word2vec binary), .parquet (needs pyarrow), .pt or .pth (torch state
@@ -29,9 +35,7 @@ _EXAMPLES = """\
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store: a file, or a directory of shards")
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the file to make")
-    parser.add_argument(
-        "--format", choices=[known.name for known in FORMATS], help="where OUT's name does not tell"
-    )
+    parser.add_argument("--format", choices=_FORMATS, help="where OUT's name does not tell")
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows")
     parser.add_argument(
         "--dtype",
@@ -52,7 +56,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        report = export(
+        report = qstore.export(
             arguments.file,
             arguments.output,
             format=arguments.format,

@@ -6,20 +6,23 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+import qstore
 
 from ..errors import QStoreError
-from ..store import Store
-from ..store import open as open_store
 from .arguments import Command, any_slice, row_key, rows_of_words
 from .failures import UsageError
-from .formats import FORMATS
 from .output import open_output
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..store import Store
 
 __all__ = ["COMMAND"]
 
+_FORMATS = ("text", "json", "csv", "npy")
 _DESCRIPTION = """\
 Read rows, by number or by slice, with Python's rules: from 0, negative from the end, A:B or A:B:STEP; or by
 the key of a row. Several come one after the other, keys last. Numbers are the shortest that read back as the
@@ -61,7 +64,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=tuple(FORMATS),
+        choices=_FORMATS,
         default="text",
         help="text: a row a line (default); json: an array a row; csv: without a header; npy: binary",
     )
@@ -73,12 +76,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if not arguments.rows and not arguments.keys:
         raise UsageError("say which rows: ROW, A:B or --key K")
-    with open_store(arguments.file) as store:
+    with qstore.open(arguments.file) as store:
         _check_output(arguments, store)
         values = store.astype(arguments.dtype)
         keys = [*(_checked(key, values) for key in arguments.rows), *rows_of_words(store, arguments.keys)]
         single = len(keys) == 1 and isinstance(keys[0], int)
         shape = (sum(len(_numbers(key, len(values))) for key in keys), _width(values, arguments.columns))
+        from .formats import FORMATS
+
         make = FORMATS[arguments.format]
         with open_output(arguments.output) as write:
             for piece in make(_blocks(values, keys, arguments.columns), shape, values.dtype, single):

@@ -6,19 +6,16 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..format.fidelity import Fidelity, fidelity_of
-from ..format.layout import Extent, Facts
-from ..format.manifest import read_manifest
-from ..opening import describe_file
-from ..reading.shard_files import check_files
 from ..reports.wording import fidelity_facts
-from ..system import durable_files
 from ..system.urls import is_url, printable_url, without_file_scheme
 from .arguments import Command, add_json
 from .printing import KEY_WORDS, byte_size, print_facts, print_json
+
+if TYPE_CHECKING:
+    from ..format.fidelity import Fidelity
+    from ..format.layout import Extent, Facts
 
 __all__ = ["COMMAND", "StoreInfo"]
 
@@ -89,6 +86,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(path: str) -> StoreInfo:
+    from ..format.fidelity import fidelity_of
+    from ..format.manifest import read_manifest
+    from ..opening import describe_file
+    from ..reading.shard_files import check_files
+
     if is_url(path):
         from ..remote import inspect_url
 
@@ -136,6 +138,11 @@ def _info(
 def _read_fidelity(path: str, about: Facts) -> Fidelity | None:
     if "fidelity" not in about.extents:
         return None
+    import numpy as np
+
+    from ..format.fidelity import fidelity_of
+    from ..system import durable_files
+
     offset, size = about.extents["fidelity"]
     fd = durable_files.open_regular(path)
     try:

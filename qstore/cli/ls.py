@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import math
 import os
+from typing import TYPE_CHECKING
 
-import numpy as np
+import qstore
 
 from ..errors import FormatError
-from ..format.manifest import MANIFEST
-from ..sources import TensorInfo, list_tensors
-from ..store import open as open_store
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..sources import TensorInfo
 
 __all__ = ["COMMAND", "Listed"]
 
@@ -56,7 +57,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _store(arguments.source) or [_listed(tensor) for tensor in list_tensors(arguments.source)]
+    found = _store(arguments.source) or [_listed(tensor) for tensor in qstore.list_tensors(arguments.source)]
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
@@ -66,10 +67,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _store(path: str) -> list[Listed] | None:
     """The matrix of a store; None if `path` is something else."""
+    from ..format.manifest import MANIFEST
+
     if not os.path.isfile(path) and not os.path.isfile(os.path.join(path, MANIFEST)):
         return None
     try:
-        with open_store(path) as store:
+        with qstore.open(path) as store:
             size = sum(os.stat(shard.path).st_size for shard in store.shards)
             return [Listed(store.tensor, store.shape, "qstore", size)]
     except FormatError:
@@ -86,6 +89,8 @@ def _item_size(dtype: str) -> int | None:
     if dtype in _ODD_SIZES:
         return _ODD_SIZES[dtype]
     try:
+        import numpy as np
+
         return np.dtype(dtype).itemsize or None
     except TypeError:
         return None

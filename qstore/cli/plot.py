@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from ..reports.pictures import KINDS, plot
-from ..store import open as open_store
+import qstore
+
 from .arguments import Command, add_against, add_quiet, against_of
 from .failures import UsageError
 from .printing import print_line, show_progress
 
 __all__ = ["COMMAND"]
 
+_KINDS = ("norms", "scales", "codes", "columns", "errors", "error-cdf", "pca")
 _DESCRIPTION = """\
 Draw a store: norms, scales, use of the codes, size of the columns, some rows in their main plane, and, with
 --against, errors of the rows beside what theory expects. All in one picture, or those that --kind names.
@@ -27,7 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store")
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="OUT.png or OUT.svg")
     parser.add_argument(
-        "--kind", nargs="+", choices=[*KINDS], help="which pictures (default: all there can be)"
+        "--kind", nargs="+", choices=_KINDS, help="which pictures (default: all there can be)"
     )
     add_against(parser)
     parser.add_argument("--dark", action="store_true", help="light on dark")
@@ -37,9 +38,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     source = against_of(arguments)
-    with open_store(arguments.file) as store:
+    with qstore.open(arguments.file) as store:
         try:
-            kinds = plot(
+            kinds = qstore.plot(
                 store,
                 arguments.output,
                 kind=arguments.kind,

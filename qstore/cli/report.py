@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..reports.html_page import report
-from ..store import open as open_store
+import qstore
+
 from .arguments import Command, add_against, add_quiet, against_of
 from .printing import print_line, show_progress
 
@@ -31,8 +31,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     source = against_of(arguments)
-    with open_store(arguments.file) as store:
-        report(
+    with qstore.open(arguments.file) as store:
+        qstore.report(
             store,
             arguments.output,
             source=source,

@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+import qstore
 
-from ..engine.search_scan import Metric
 from ..errors import QStoreError
-from ..store import Store
-from ..store import open as open_store
 from .arguments import Command, add_json, add_quiet, any_slice, at_least, rows_of_words
 from .failures import UsageError
 from .printing import print_json, print_table, show_progress
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..store import Store
+
 __all__ = ["COMMAND", "Hit"]
 
+_METRICS = ("cosine", "dot", "l2")
 _DESCRIPTION = """\
 Find the rows of a store that are best for a query: exactly, over all of them. The query is a row of the
 store, by number or key, or each vector of a .npy file of shape (D,) or (Q, D).
@@ -65,7 +68,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", metavar="N", type=at_least(1), default=10, help="rows to find (default: 10)")
     parser.add_argument(
         "--metric",
-        choices=get_args(Metric),
+        choices=_METRICS,
         default="cosine",
         help="default: cosine; l2 is the squared distance",
     )
@@ -78,7 +81,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with open_store(arguments.file) as store:
+    with qstore.open(arguments.file) as store:
         scores, rows = store.search(
             _queries(arguments, store),
             arguments.k,
@@ -109,6 +112,8 @@ def _queries(arguments: argparse.Namespace, store: Store) -> NDArray[Any]:
         if not -len(store) <= arguments.row < len(store):
             raise QStoreError(f"{arguments.file} has {len(store)} rows: there is no row {arguments.row}")
         return store.astype("float64")[[arguments.row]]
+    import numpy as np
+
     queries = np.atleast_2d(_load(arguments.vector))
     if queries.ndim != 2 or queries.shape[1] != store.shape[1] or queries.dtype.kind not in "fiu":
         raise QStoreError(
@@ -121,6 +126,8 @@ def _queries(arguments: argparse.Namespace, store: Store) -> NDArray[Any]:
 
 
 def _load(path: str) -> NDArray[Any]:
+    import numpy as np
+
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:

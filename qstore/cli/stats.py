@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+import qstore
+
 from ..reports.wording import distribution_table, jsonable, stats_distributions, stats_facts
-from ..store import open as open_store
 from .arguments import Command, add_json, add_quiet, at_least
 from .printing import print_facts, print_json, print_line, print_table, show_progress
 
@@ -28,7 +29,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with open_store(arguments.file) as store:
+    with qstore.open(arguments.file) as store:
         path = store.path
         found = store.stats(threads=arguments.threads, progress=show_progress(arguments.quiet))
     if arguments.json:

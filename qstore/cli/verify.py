@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..building.verify_against import AgainstReport, verify_against
-from ..reading.verify import VerifyReport
+import qstore
+
 from ..reports.wording import fidelity_facts
-from ..store import Store
-from ..store import open as open_store
 from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
+
+if TYPE_CHECKING:
+    from ..building.verify_against import AgainstReport
+    from ..reading.verify import VerifyReport
+    from ..store import Store
 
 __all__ = ["COMMAND", "Verified"]
 
@@ -63,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     source, keys = against_of(arguments), keys_of(arguments)
     if source is None and keys is not None:
         raise UsageError("--keys says what to compare keys with: give --against SRC too")
-    with open_store(arguments.file) as store:
+    with qstore.open(arguments.file) as store:
         found = _verify(store, source, keys, arguments)
     if arguments.json:
         print_json(found)
@@ -77,7 +80,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
     held = store.verify(progress)
     against = None
     if source is not None:
-        against = verify_against(
+        against = qstore.verify_against(
             store,
             source,
             tensor=arguments.tensor,

@@ -2,7 +2,7 @@
 
 The engine is chosen once, at import: C if the extension loads, else NumPy. ``QSTORE_NO_EXTENSION=1``
 forces NumPy; ``QSTORE_REQUIRE_EXTENSION=1`` makes a missing extension an :class:`ImportError`. Both
-engines give the same bits.
+engines give the same bits. What NumPy computes is imported where C does not, but for the arithmetic of rows.
 
 All functions may be called from any thread. Those that read may run at the same time; an output array
 belongs to one call.
@@ -13,17 +13,19 @@ from __future__ import annotations
 import importlib
 import os
 import zlib
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import NonFiniteError
 from ..system.threads import SPLIT_VALUES, in_parts
-from . import key_search, quantization, search_scan
-from . import stats_survey as survey_by_numpy
+from . import quantization
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
 from .quantization import OUTPUT_TYPES, element_type
+
+if TYPE_CHECKING:
+    from .search_scan import Quantized
 
 __all__ = [
     "as_matrix",
@@ -110,7 +112,11 @@ def crc32(data: Any) -> int:
 
 def key_engine() -> Any:
     """What hashes and finds keys: the C extension, or :mod:`.key_search`."""
-    return _native or key_search
+    if _native:
+        return _native
+    from . import key_search
+
+    return key_search
 
 
 # Inside: arguments are trusted (the extension checks them all the same) -----------------------------
@@ -302,14 +308,16 @@ def survey(
     histogram: NDArray[np.int64],
 ) -> None:
     """Sums and hashes of rows, sums of columns, counts of codes: as :func:`.stats_survey.survey`."""
-    engine = _native if _native and lies_well(codes) else survey_by_numpy
+    engine = _native
+    if not (_native and lies_well(codes)):
+        from . import stats_survey as engine
     engine.survey(codes, scales, rows, columns, peaks, histogram)
 
 
 def scan(
     codes: Codes,
     scales: Scales,
-    queries: search_scan.Quantized,
+    queries: Quantized,
     metric: int,
     first_number: int,
     noted: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
@@ -318,7 +326,9 @@ def scan(
 
     `noted` are its heaps, rows, uppers and found.
     """
-    engine = _native if _native and lies_well(codes) else search_scan
+    engine = _native
+    if not (_native and lies_well(codes)):
+        from . import search_scan as engine
     done: int = engine.scan(codes, scales, *queries, metric, first_number, *noted)
     return done
 

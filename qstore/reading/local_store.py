@@ -13,13 +13,13 @@ from ..engine import kernels
 from ..engine.quantization import ZERO_POINT
 from ..format.layout import Shard
 from ..system.paging import MANY_ROWS, Pager
-from ..system.progress import Progress
 from .backing import Backing
 from .indexing import ALL
 from .mapped_file import MappedStore
 from .parts import Part
 
 if TYPE_CHECKING:
+    from ..system.progress import Progress
     from .verify import VerifyReport
 
 __all__ = ["LocalStore", "fill_slice", "gather", "read_by_numpy", "read_slice"]

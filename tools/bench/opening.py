@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import qstore
+from qstore.cli.parser import COMMANDS
 from qstore.engine import quantization
 from qstore.format.composition import compose
 
@@ -30,6 +31,17 @@ __all__ = ["huge", "imports", "open_store"]
 _SMALL_ROWS, _SMALL_DIM = 1000, 64
 _HUGE_DIM = 256
 _HUGE_ASKED = 1000
+_SMALL_JOBS = (
+    "build NPY -o OUT --force -q",
+    "ls NPY",
+    "info STORE",
+    "get STORE 7",
+    "search STORE --row 7",
+    "verify STORE",
+    "stats STORE",
+    "compare STORE STORE",
+    "env",
+)
 
 
 def open_store(options: Options) -> Iterator[Contest]:
@@ -132,7 +144,9 @@ def imports(options: Options) -> Iterator[Contest]:
             "import qstore; qstore.open": [sys.executable, "-c", "import qstore; qstore.open"],
             "import h5py": [sys.executable, "-c", "import h5py"],
             "qstore --help": [*command, "--help"],
-            "qstore get STORE 7": [*command, "get", str(scene.store_path), "7"],
+            "qstore --version": [*command, "--version"],
+            **{f"qstore {name} --help": [*command, name, "--help"] for name in COMMANDS},
+            **{f"qstore {job}": [*command, *_words(job, scene)] for job in _SMALL_JOBS},
         }
         entrants = [
             Entrant(
@@ -145,6 +159,11 @@ def imports(options: Options) -> Iterator[Contest]:
             for name, words in programs.items()
         ]
         yield Contest("import", {"rows": scene.rows, "dim": scene.dim}, entrants)
+
+
+def _words(job: str, scene: Scene) -> list[str]:
+    paths = {"STORE": scene.store_path, "NPY": scene.npy32, "OUT": scene.store_path.with_name("out.h5")}
+    return [str(paths.get(word, word)) for word in job.split()]
 
 
 def _run(words: list[str], _: int) -> subprocess.CompletedProcess[bytes]:
