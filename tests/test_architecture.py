@@ -35,6 +35,11 @@ FLOOR = {wing: number for number, wings in enumerate(ORDER) for wing in wings}
 # Modules beside the wings: the front doors.
 ROOT_FILES = {"__init__", "__main__", "environment", "errors", "opening", "store", "writer"}
 
+# In a sentence, or as a command.
+NAMED_FILE = re.compile(
+    r"(?<![\w/])((?:qstore|tests|tools|docs)/[\w./*-]*[\w*/]|\.ci/run|pyproject\.toml)(?![\w/])"
+)
+
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -137,7 +142,12 @@ def test_the_page_shows_the_order_and_names_what_is_there() -> None:
     assert picture is not None
     shown = [re.findall(r"\w+", line[:32]) for line in picture[1].splitlines() if line.strip()]
     assert [set(line) for line in shown] == [set(wings) for wings in reversed(ORDER)]
-    named = re.findall(r"`((?:qstore|tests|tools|docs)/[\w./*-]*|\.ci/run|pyproject\.toml)`", text)
-    assert len(named) > 40
-    for name in named:
-        assert list(ROOT.glob(name)), f"{PAGE.name} names {name}, which is not there"
+    assert len(NAMED_FILE.findall(text)) > 40
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(PAGE.parent.glob("*.md"))], ids=lambda page: page.name
+)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    for name in NAMED_FILE.findall(page.read_text(encoding="utf-8")):
+        assert list(ROOT.glob(name)), f"{page.name} names {name}, which is not there"

@@ -173,7 +173,7 @@ def test_many_blocks(tmp_path: Path, content: Any) -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 17])
 @pytest.mark.parametrize("content", [binary, text], ids=["binary", "text"])
 def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch: Any, content: Any, length: int) -> None:
-    monkeypatch.setattr(f"qstore.sources.word_vectors_{content.__name__}._BLOCK_BYTES", length)
+    monkeypatch.setattr(f"qstore.sources.words.{content.__name__}._BLOCK_BYTES", length)
     path, values = tmp_path / "x", matrix_of("float32", 12)
     path.write_bytes(content(values))
     found, words = rows_and_words(path)

@@ -232,7 +232,7 @@ def test_seeds_are_good_sources(parser: str, tmp_path: Path) -> None:
 def test_without_atheris_the_tool_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "atheris.py").write_text("raise ImportError")
     run = subprocess.run(
-        [sys.executable, TOOLS / "fuzz.py", "atheris", "--found", tmp_path / "found"],
+        [sys.executable, TOOLS, "atheris", "--found", tmp_path / "found"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{TOOLS}"},
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import qstore
 
-SOAK = Path(__file__).parents[2] / "tools" / "soak.py"
+SOAK = Path(__file__).parents[2] / "tools" / "checks" / "soak.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(qstore.__file__).parents[1])}
 
 
