@@ -26,21 +26,11 @@ def make_page() -> str:
     """Text of the page; the same on every version of Python."""
     # argparse reads these when it formats, not when it is imported.
     os.environ.update(COLUMNS=str(_WIDTH), NO_COLOR="1")
-    from qstore.cli.parser import make_parser
+    from qstore.cli.parser import COMMANDS, command_parser, make_parser
 
-    parser = make_parser()
-    sections = [_INTRODUCTION, _block(parser)]
-    for name, command in _commands(parser).items():
-        sections.append(f"## `qstore {name}`\n\n{_block(command)}")
+    commands = [f"## `qstore {name}`\n\n{_block(command_parser(name))}" for name in COMMANDS]
+    sections = [_INTRODUCTION, _block(make_parser()), *commands]
     return "\n".join(sections).rstrip() + "\n"
-
-
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    found: dict[str, argparse.ArgumentParser] = {}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found.update(action.choices)
-    return found
 
 
 def _block(parser: argparse.ArgumentParser) -> str:

@@ -29,7 +29,7 @@ _EXAMPLES = """\
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="a directory of stores")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="names of files in DIR")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="names of files in DIR")
     add_json(parser)
 
 

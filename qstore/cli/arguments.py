@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,8 @@ __all__ = [
     "consecutive",
     "row_key",
     "rows_of_words",
-    "shield_slices",
     "source_of",
 ]
-
-_NEGATIVE_SLICE = re.compile(r"-\d+:[-+\d:]*")
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,6 @@ class Command:
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], object]
     run: Callable[[argparse.Namespace], int]
-
-
-def shield_slices(words: Sequence[str]) -> list[str]:
-    """Put a space before slices such as ``-5:``, or argparse takes them for options (up to Python 3.13)."""
-    return [f" {word}" if _NEGATIVE_SLICE.fullmatch(word) else word for word in words]
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from .. import __version__
-from .arguments import Command, shield_slices
+from .arguments import Command
+from .word_order import in_order
 
-__all__ = ["COMMANDS", "find_command", "make_parser", "run_command"]
+__all__ = ["COMMANDS", "command_parser", "find_command", "make_parser", "run_command"]
 
 COMMANDS = {
     "build": "quantize matrices into stores",
@@ -41,7 +42,7 @@ exit status:
   141  whoever read the output has gone (as in "qstore get ... | head")
 
 Data goes to stdout, progress and messages to stderr.
-"qstore COMMAND --help" tells more about a command; "qstore demo" shows them at work."""
+"qstore help COMMAND" tells more about a command; "qstore demo" shows them at work."""
 
 
 def find_command(name: str) -> Command:
@@ -50,40 +51,57 @@ def find_command(name: str) -> Command:
     return command
 
 
-def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Parser of the command line, with the arguments of these commands."""
-    parser = argparse.ArgumentParser(
-        prog="qstore",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of the command line as a whole: its help lists the commands."""
+    parser = _parser("qstore", _DESCRIPTION, _EPILOG)
+    parser.add_argument("--version", action="version", version=f"qstore {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Parser of the arguments of one command."""
+    command = find_command(name)
+    parser = _parser(f"qstore {name}", command.description, f"examples:\n{command.examples}")
+    command.add_arguments(parser)
+    return parser
+
+
+def _parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         # An abbreviation that works today would break scripts with tomorrow's options.
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"qstore {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for name, summary in COMMANDS.items():
-        if name not in names:
-            commands.add_parser(name, help=summary)
-            continue
-        command = find_command(name)
-        command.add_arguments(
-            commands.add_parser(
-                name,
-                help=summary,
-                description=command.description,
-                epilog=f"examples:\n{command.examples}",
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-                allow_abbrev=False,
-            )
-        )
-    return parser
 
 
 def run_command(words: Sequence[str]) -> int:
     """Parse `words` and run the command they name; exceptions pass."""
+    if words[:1] == ["help"]:  # qstore help COMMAND
+        words = [*words[1:2], "--help"]
+    name = words[0] if words else ""
     try:
-        arguments = make_parser(words[:1]).parse_args(shield_slices(words))
+        if name not in COMMANDS:
+            return _without_command(words)
+        parser = command_parser(name)
+        arguments = parser.parse_args(in_order(words[1:], parser))
     except SystemExit as leaving:  # argparse has printed help, version or what is wrong
         return int(leaving.code or 0)
-    return find_command(arguments.command).run(arguments)
+    return find_command(name).run(arguments)
+
+
+def _without_command(words: Sequence[str]) -> int:
+    parser = make_parser()
+    if words and not words[0].startswith("-"):
+        from difflib import get_close_matches  # not when all is well
+
+        near = get_close_matches(words[0], COMMANDS, 1, 0.7)
+        advice = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {words[0]!r}: {advice}")
+    parser.parse_args(words)
+    return 0

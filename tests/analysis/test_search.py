@@ -468,7 +468,13 @@ def test_command_says_what_is_wrong(points: qstore.Store, cli: Cli, tmp_path: Pa
 def test_recall_tool(tmp_path: Path) -> None:
     values = np.random.default_rng(23).standard_normal((500, 32)).astype(np.float32)
     np.save(tmp_path / "values.npy", values)
-    words = [sys.executable, str(TOOLS / "checks" / "recall.py"), str(tmp_path / "values.npy"), "--queries", "50"]
+    words = [
+        sys.executable,
+        str(TOOLS / "checks" / "recall.py"),
+        str(tmp_path / "values.npy"),
+        "--queries",
+        "50",
+    ]
     done = subprocess.run([*words, "--json"], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     store_path = tmp_path / "store.h5"

@@ -18,10 +18,9 @@ WORDS = [["--help"], ["--version"], [], ["nothing"], *([name, "--help"] for name
 LOADED = """\
 import sys
 from qstore.cli import main
+from qstore.cli.parser import COMMANDS
 status = main(sys.argv[1:])
-found = {name for name in sys.modules if name.startswith("qstore.cli.")} - {
-    "qstore.cli." + name for name in ("parser", "failures", "printing", "arguments", "output")
-}
+found = {"qstore.cli." + name for name in COMMANDS} & {*sys.modules}
 found |= {"numpy", "h5py", "tqdm"} & {*sys.modules}
 print(status, *sorted(found), file=sys.stderr)
 """
