@@ -107,7 +107,6 @@ def test_appenders_do_not_lose_each_others_shards(folder: Path) -> None:
 
 KILLED = """\
 import os, sys, qstore
-from qstore import durable
 folder, step = sys.argv[1], int(sys.argv[2])
 count = 0
 def counted(name, call):
