@@ -5,17 +5,23 @@ from __future__ import annotations
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from source_contract import Make
 
 __all__ = [
     "ORDERED_DICT",
+    "RESAVE",
     "STORAGES",
     "body",
     "checkpoint",
+    "columns_of_wider",
+    "contiguous",
+    "make_view",
     "mapping",
     "rebuild",
     "state",
@@ -35,6 +41,7 @@ STORAGES = {
     "uint8": "ByteStorage",
 }
 ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+RESAVE = "torch.save(torch.load(path, weights_only=True), new_path)"
 
 
 def body(value: Any) -> bytes:
@@ -93,3 +100,27 @@ def checkpoint(
             archive.writestr(f"archive/data/{key}", np.ascontiguousarray(values).tobytes())
         archive.writestr("archive/version", "3\n")
     return path
+
+
+def make_view(view: Callable[[NDArray[Any]], tuple[NDArray[Any], int, tuple[int, int]]]) -> Make:
+    """A checkpoint in which the matrix is a view: its storage, offset and strides are those `view` gives."""
+
+    def make(directory: Path, values: NDArray[Any]) -> Path:
+        held, offset, strides = view(values)
+        ops = rebuild(storage("1", held.size), offset, values.shape, strides)
+        bias = np.zeros(3, np.float32)
+        data = state(a__bias=tensor("0", bias), z__weight=ops)
+        return checkpoint(directory / "pytorch_model.bin", data, {"0": bias, "1": held})
+
+    return make
+
+
+def contiguous(values: NDArray[Any]) -> tuple[NDArray[Any], int, tuple[int, int]]:
+    return values, 0, (values.shape[1], 1)
+
+
+def columns_of_wider(values: NDArray[Any]) -> tuple[NDArray[Any], int, tuple[int, int]]:
+    width = values.shape[1] + 10
+    wider = np.full((len(values), width), np.nan, np.float32)
+    wider[:, 3 : 3 + values.shape[1]] = values
+    return wider, 3, (width, 1)
