@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from .reports.html_page import report
     from .reports.pictures import plot
     from .sources import TensorInfo, list_tensors
-    from .store import Store, open
+    from .store import Store
+    from .store import open as open
     from .writer import Writer
 
 __version__ = "0.1.0"
 
+# Without `open`: ``from qstore import *`` would replace Python's.
 __all__ = [
     "AgainstReport",
     "BuildPlan",
@@ -93,7 +95,6 @@ __all__ = [
     "engine_name",
     "export",
     "list_tensors",
-    "open",
     "plan",
     "plan_all",
     "plot",
@@ -146,11 +147,11 @@ _HOMES = {
     "writer": ("Writer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_INTEGRATIONS = ("dask", "torch")
+_PACKAGES = ("dask", "errors", "sources", "torch")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _INTEGRATIONS:
+    if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -160,4 +161,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_PACKAGES, "open", "__all__", "__doc__", "__version__"})

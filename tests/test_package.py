@@ -15,11 +15,30 @@ import qstore
 def test_every_public_name_is_there() -> None:
     for name in qstore.__all__:
         assert getattr(qstore, name) is not None
-    assert set(qstore.__all__) <= set(dir(qstore))
+    assert set(qstore.__all__) < set(dir(qstore))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         qstore.nothing  # noqa: B018
     assert qstore.torch.__name__ == "qstore.torch"
     assert qstore.dask.__name__ == "qstore.dask"
+    assert [name for name in dir(qstore) if name[0] != "_" and name not in qstore.__all__] == [
+        "dask",
+        "errors",
+        "open",
+        "sources",
+        "torch",
+    ]
+
+
+def test_packages_are_there_after_import_qstore() -> None:
+    script = "import qstore; print(qstore.errors.QStoreError.__name__, qstore.sources.open_source.__name__)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["QStoreError", "open_source"]
+
+
+def test_a_star_import_leaves_open_alone() -> None:
+    script = "from qstore import *; print(open.__module__, build.__module__)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["_io", "qstore.building.one"]
 
 
 def test_type_checkers_see_the_same_names() -> None:
@@ -32,7 +51,7 @@ def test_type_checkers_see_the_same_names() -> None:
         for alias in node.names
     }
     assert seen == qstore._HOME_OF
-    assert sorted(seen) == sorted(qstore.__all__)
+    assert sorted(seen) == sorted([*qstore.__all__, "open"])
 
 
 def test_names_that_are_also_modules_are_the_functions() -> None:

@@ -226,7 +226,8 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
 
 def _cells(one: BuildPlan | BuildReport) -> tuple[str, ...]:
     matrix = f"{_rows(one.rows)} × {one.dim:,} {one.source_dtype}"
-    done_before = getattr(one, "rows_resumed", None) == one.rows > 0  # a plan has resumed nothing
+    resumed = getattr(one, "rows_resumed", 0)  # a plan has resumed nothing
+    done_before = resumed == one.rows and resumed > 0
     where = f"{one.path} (done before)" if done_before else one.path
     return one.tensor, matrix, _sizes(one.source_bytes, one.file_bytes), where
 

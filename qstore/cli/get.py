@@ -44,7 +44,9 @@ Key = int | slice
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
-    parser.add_argument("rows", metavar="ROW|A:B", type=row_key, nargs="*", default=[], help="row number or slice")
+    parser.add_argument(
+        "rows", metavar="ROW|A:B", type=row_key, nargs="*", default=[], help="row number or slice"
+    )
     parser.add_argument(
         "--key",
         dest="keys",
