@@ -22,7 +22,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # What test files share by import, with failures explained as in the test files themselves.
 sys.path.append(str(Path(__file__).parent / "helpers"))
-pytest.register_assert_rewrite("source_contract", "exported_files")
+pytest.register_assert_rewrite("source_contract", "exported_files", "kernel_checks", "remote_stores")
 
 # The short form tries the same examples each time; HYPOTHESIS_PROFILE=long, others and many more.
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)

@@ -7,17 +7,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from qstore.engine import kernels, quantization
 from qstore.system import threads
 
-__all__ = ["LEVELS", "NEEDS_EXTENSION", "machine_has", "native", "running_on", "split_from"]
+__all__ = [
+    "LEVELS",
+    "NEEDS_EXTENSION",
+    "function_fixture",
+    "machine_has",
+    "native",
+    "running_on",
+    "split_from",
+]
 
 native: Any = kernels._native
 NEEDS_EXTENSION = pytest.mark.skipif(
     native is None, reason="qstore._native is not installed: NumPy engine only"
 )
 LEVELS = ("baseline", "avx2", "avx512")
+# For tests of Hypothesis that take the fixture `engine`.
+function_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def machine_has(level: str) -> bool:
