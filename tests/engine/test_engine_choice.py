@@ -12,6 +12,7 @@ from every_engine import LEVELS, NEEDS_EXTENSION
 from qstore.engine import kernels
 
 REPOSITORY = Path(kernels.__file__).parents[2]
+NAME = "from qstore.engine import kernels; print(kernels.engine_name())"
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,17 +31,12 @@ def test_environment_forces_numpy() -> None:
 
 @NEEDS_EXTENSION
 def test_extension_is_the_default() -> None:
-    done = run_python(
-        "from qstore.engine import kernels; print(kernels.engine_name())", QSTORE_REQUIRE_EXTENSION="1"
-    )
+    done = run_python(NAME, QSTORE_REQUIRE_EXTENSION="1")
     assert done.stdout in [f"C ({level})\n" for level in LEVELS]
 
 
 def test_missing_extension_falls_back_or_fails_as_asked() -> None:
-    hide = (
-        "import sys; sys.modules['qstore._native'] = None; "
-        "from qstore.engine import kernels; print(kernels.engine_name())"
-    )
+    hide = f"import sys; sys.modules['qstore._native'] = None; {NAME}"
     assert run_python(hide).stdout == "NumPy\n"
     done = run_python(hide, QSTORE_REQUIRE_EXTENSION="1")
     assert done.returncode == 1
