@@ -32,14 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def matrix() -> NDArray[np.float32]:
+def small() -> NDArray[np.float32]:
     return np.random.default_rng(5).standard_normal((200, 16)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def npy(folder: Path, matrix: NDArray[np.float32]) -> Path:
+def npy(folder: Path, small: NDArray[np.float32]) -> Path:
     path = folder / "matrix.npy"
-    np.save(path, matrix)
+    np.save(path, small)
     return path
 
 
@@ -57,13 +57,13 @@ def values(store: Path) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def several(tmp_path: Path, matrix: NDArray[np.float32]) -> Path:
+def several(tmp_path: Path, small: NDArray[np.float32]) -> Path:
     """A source of two matrices."""
     path = tmp_path / "several.h5"
     with h5py.File(path, "w") as file:
-        file["words.weight"] = matrix
-        file["positions.weight"] = matrix[:7]
-        file["bias"] = matrix[0]
+        file["words.weight"] = small
+        file["positions.weight"] = small[:7]
+        file["bias"] = small[0]
     return path
 
 

@@ -140,10 +140,8 @@ def test_build_says_what_was_resumed(
     assert "12.8 kB → 20.0 kB\n" in out
 
 
-def test_build_from_several_inputs(
-    run: Run, matrix: NDArray[np.float32], tmp_path: Path, store: Path
-) -> None:
-    for number, rows in enumerate((matrix[:50], matrix[50:150], matrix[150:])):
+def test_build_from_several_inputs(run: Run, small: NDArray[np.float32], tmp_path: Path, store: Path) -> None:
+    for number, rows in enumerate((small[:50], small[50:150], small[150:])):
         np.save(tmp_path / f"part-{number}.npy", rows)
     parts = [tmp_path / f"part-{number}.npy" for number in range(3)]
     for words in (parts, [tmp_path / "part-*.npy"], [parts[0], tmp_path / "part-[12].npy"]):

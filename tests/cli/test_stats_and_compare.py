@@ -44,10 +44,10 @@ def test_stats_json(run: Run, store: Path, folder: Path) -> None:
 # compare ---------------------------------------------------------------------------------------------
 
 
-def test_compare(run: Run, store: Path, folder: Path, matrix: NDArray[np.float32]) -> None:
+def test_compare(run: Run, store: Path, folder: Path, small: NDArray[np.float32]) -> None:
     result = run("compare", store, store)
     assert (result.status, result.out) == (0, "equal: 200 rows\n")
-    changed = matrix.copy()
+    changed = small.copy()
     changed[17] *= -1
     qstore.build(changed, folder / "changed.h5", overwrite=True)
     result = run("compare", store, folder / "changed.h5")
@@ -59,10 +59,10 @@ def test_compare(run: Run, store: Path, folder: Path, matrix: NDArray[np.float32
     assert (found["equal"], found["rows_changed"], len(found["most_drifted"])) == (False, 1, 1)
 
 
-def test_compare_names_keys(run: Run, folder: Path, matrix: NDArray[np.float32]) -> None:
+def test_compare_names_keys(run: Run, folder: Path, small: NDArray[np.float32]) -> None:
     keys = [f"w{row}" for row in range(200)]
-    qstore.build(matrix, folder / "named.h5", keys=keys, overwrite=True)
-    qstore.build(matrix * 2, folder / "renamed.h5", keys=["new", *keys[:0:-1]], overwrite=True)
+    qstore.build(small, folder / "named.h5", keys=keys, overwrite=True)
+    qstore.build(small * 2, folder / "renamed.h5", keys=["new", *keys[:0:-1]], overwrite=True)
     shown = run("compare", folder / "named.h5", folder / "renamed.h5", "-k", 200).out
     assert re.search(r"added +new$", shown, re.MULTILINE)
     assert re.search(r"removed +w0$", shown, re.MULTILINE)

@@ -66,9 +66,9 @@ def test_verify_names_the_broken_block(run: Run, broken: Path, eight_blocks: Pat
 
 
 def test_verify_against_another_matrix(
-    run: Run, store: Path, matrix: NDArray[np.float32], tmp_path: Path
+    run: Run, store: Path, small: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    changed = matrix.copy()
+    changed = small.copy()
     changed[40] *= 2
     np.save(tmp_path / "changed.npy", changed)
     result = run("verify", store, "--against", tmp_path / "changed.npy")
