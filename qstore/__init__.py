@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         TensorError,
         VersionError,
     )
-    from .exporting import ExportReport, export
+    from .exporting.to_file import ExportReport, export
     from .format.fidelity import Fidelity
     from .format.layout import Shard
     from .reading.verify import VerifyReport
@@ -134,7 +134,7 @@ _HOMES = {
         "TensorError",
         "VersionError",
     ),
-    "exporting": ("ExportReport", "export"),
+    "exporting.to_file": ("ExportReport", "export"),
     "format.fidelity": ("Fidelity",),
     "engine.kernels": ("dequantize", "engine_name", "quantize"),
     "reports.pictures": ("plot",),

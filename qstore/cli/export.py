@@ -14,7 +14,7 @@ from .failures import UsageError
 from .printing import byte_size, print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
-    from ..exporting import ExportReport
+    from ..exporting.to_file import ExportReport
 
 __all__ = ["COMMAND"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,6 +31,8 @@ def show_progress(quiet: bool) -> bool:
 
 def print_json(value: Any) -> None:
     """One JSON value, indented. Only ASCII: it must get through any terminal and locale."""
+    import json
+
     print(json.dumps(jsonable(value), indent=2))
 
 

@@ -5,8 +5,3 @@ Comes in: an open store and a path. Goes out: a file that is there whole or not 
 
 May use: building and everything below it.
 """
-
-from .formats import FORMATS
-from .to_file import ExportReport, export
-
-__all__ = ["FORMATS", "ExportReport", "export"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,8 @@ def jsonable(value: Any) -> Any:
     >>> jsonable({"scales": (0.5, float("nan"))})
     {'scales': [0.5, None]}
     """
-    if dataclasses.is_dataclass(value):
-        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "__dataclass_fields__"):  # its module takes a third of the time of --help
+        return {name: jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers, without importing it for --help

@@ -35,10 +35,10 @@ def test_help_imports_no_library_and_no_other_command(words: list[str]) -> None:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    from qstore import exporting
+    from qstore.exporting import formats
     from qstore.reports import pictures
 
     assert tuple(FORMATS) == get._FORMATS
-    assert tuple(known.name for known in exporting.FORMATS) == export._FORMATS
+    assert tuple(known.name for known in formats.FORMATS) == export._FORMATS
     assert tuple(pictures.KINDS) == plot._KINDS
     assert get_args(Metric) == search._METRICS

@@ -13,7 +13,8 @@ import pytest
 from exported_files import SUFFIXES, WITHOUT_LIBRARY, store_to_export, use_small_blocks
 
 import qstore
-from qstore.exporting import FORMATS, selection, word2vec
+from qstore.exporting import selection, word2vec
+from qstore.exporting.formats import FORMATS
 from qstore.exporting.npy import NpyFormat
 from qstore.exporting.selection import Selection
 from qstore.system import durable_files

@@ -26,7 +26,7 @@ from exported_files import (
 )
 
 import qstore
-from qstore.exporting import FORMATS
+from qstore.exporting.formats import FORMATS
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 import qstore
-from qstore.exporting import FORMATS, parquet, selection, word2vec
+from qstore.exporting import parquet, selection, word2vec
+from qstore.exporting.formats import FORMATS
 
 __all__ = [
     "DTYPES",
