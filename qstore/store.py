@@ -414,8 +414,9 @@ class Store:
         k : int
             Rows to find for each query, at least 1.
         metric : {"cosine", "dot", "l2"}
-        rows : array_like of int or bool, or slice, optional
-            Look only at these: row numbers, a mask of shape (N,), or a slice. A row given twice counts once.
+        rows : array_like of int or bool, slice or (start, stop), optional
+            Look only at these: a list or array of row numbers, a mask of shape (N,), or a range. A row given
+            twice counts once.
         threads : int, optional
             The number of processors by default.
         progress : bool or callable, optional

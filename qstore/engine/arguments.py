@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SourceError
 from .quantization import ELEMENT_TYPES, element_type, first_out_of_range, to_float64
+from .row_ranges import as_range
 
 __all__ = [
     "as_count",
@@ -150,21 +151,21 @@ def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
     return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
 
 
-def as_row_set(given: ArrayLike | slice | None, total: int) -> range | NDArray[np.int64]:
+def as_row_set(given: ArrayLike | slice | tuple[int, int] | None, total: int) -> range | NDArray[np.int64]:
     """Rows of a matrix of `total` rows, each once and in ascending order.
 
     Parameters
     ----------
-    given : array_like of int or bool, slice or None
-        Row numbers (negative ones count from the end), a mask of shape (total,), or None for all.
+    given : array_like of int or bool, slice, (start, stop) or None
+        Row numbers (negative ones count from the end), a mask of shape (total,), a range, or None for all.
 
     Raises
     ------
     IndexError
         No row numbers, out of range, or a mask of another shape.
     """
-    if given is None or isinstance(given, slice):
-        picked = range(total)[slice(None) if given is None else given]
+    if given is None or isinstance(given, (slice, tuple)):
+        picked = range(total)[as_range(given)]
         rising = picked if picked.step > 0 else picked[::-1]
         return rising if rising.step == 1 else np.arange(rising.start, rising.stop, rising.step)
     array = np.asarray(given)

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..engine.row_ranges import as_range
 from ..errors import SourceError
 
 __all__ = ["limited", "row_range"]
@@ -24,8 +25,16 @@ def limited(chunks: Iterator[NDArray[Any]], rows: int | None) -> Iterator[NDArra
 
 
 def row_range(rows: slice | tuple[int, int] | None, total: int | None) -> tuple[int, int | None]:
-    """First row, and the row behind the last (None: to the end of a stream)."""
-    wanted = rows if isinstance(rows, slice) else slice(*(rows or (None, None)))
+    """First row, and the row behind the last (None: to the end of a stream).
+
+    Raises
+    ------
+    TypeError
+        `rows` is no range, as :func:`.engine.row_ranges.as_range` takes them.
+    SourceError
+        It has a step, or leaves the source.
+    """
+    wanted = as_range(rows)
     if wanted.step not in (None, 1):
         raise SourceError(f"rows has step {wanted.step}, expected consecutive rows A:B")
     if total is not None:
