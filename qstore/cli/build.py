@@ -13,6 +13,7 @@ from ..building.many import build_all, plan_all
 from ..building.one import BuildPlan, BuildReport, build, plan
 from ..building.shards import build_shards
 from ..errors import SourceError, TensorError
+from ..system.urls import is_url
 from .arguments import (
     Command,
     add_json,
@@ -119,7 +120,8 @@ def _opened(sources: list[str], arguments: argparse.Namespace) -> Any:
         return sources if len(sources) > 1 else sources[0]
     if len(sources) > 1:
         raise UsageError("--raw takes one SRC")
-    if os.path.exists(arguments.output) and os.path.samefile(sources[0], arguments.output):
+    there = os.path.exists(arguments.output) and os.path.exists(sources[0])
+    if there and os.path.samefile(sources[0], arguments.output):
         raise UsageError(f"{arguments.output} is both the source and the output")
     return source_of(sources[0], arguments.raw)
 
@@ -130,7 +132,7 @@ def _expanded(words: list[str]) -> list[str]:
 
 
 def _is_pattern(word: str) -> bool:
-    return glob.has_magic(word) and not os.path.lexists(word)
+    return glob.has_magic(word) and not os.path.lexists(word) and not is_url(word)
 
 
 def _matching(pattern: str) -> list[str]:

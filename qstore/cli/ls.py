@@ -9,9 +9,10 @@ import os
 
 import numpy as np
 
-from ..errors import FormatError
+from ..errors import FormatError, IncompleteError
 from ..format.manifest import MANIFEST
 from ..sources import TensorInfo, list_tensors
+from ..sources.gguf.header import QUANTIZED_TYPES
 from ..store import open as open_store
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
@@ -21,12 +22,14 @@ __all__ = ["COMMAND", "Listed"]
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
-the size of its files."""
+the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
+listed before the error that names them."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
   qstore ls checkpoint-directory/ --json"""
 
+_BLOCKS = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
 _ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
 
@@ -40,6 +43,7 @@ class Listed:
         Empty where the format has no names.
     shape : tuple of int
     dtype : str
+        As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
         None where the type has no fixed size.
     """
@@ -56,12 +60,19 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _store(arguments.source) or [_listed(tensor) for tensor in list_tensors(arguments.source)]
+    try:
+        _print(_store(arguments.source) or list(map(_listed, list_tensors(arguments.source))), arguments)
+    except IncompleteError as error:
+        _print(list(map(_listed, error.tensors)), arguments)
+        raise
+    return 0
+
+
+def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
         print_table([("name", "shape", "dtype", "bytes"), *map(_cells, found)])
-    return 0
 
 
 def _store(path: str) -> list[Listed] | None:
@@ -77,9 +88,11 @@ def _store(path: str) -> list[Listed] | None:
 
 
 def _listed(tensor: TensorInfo) -> Listed:
-    size = _item_size(tensor.dtype)
-    count = None if size is None else math.prod(tensor.shape) * size
-    return Listed(tensor.name, tensor.shape, tensor.dtype, count)
+    word = tensor.stored or tensor.dtype
+    values, size = _BLOCKS.get(word) or (1, _item_size(word))
+    return Listed(
+        tensor.name, tensor.shape, word, None if size is None else math.prod(tensor.shape) // values * size
+    )
 
 
 def _item_size(dtype: str) -> int | None:
