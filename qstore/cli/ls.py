@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import FormatError, IncompleteError
 from ..format.manifest import MANIFEST
 from ..sources import TensorInfo, list_tensors
-from ..sources.gguf.header import QUANTIZED_TYPES
+from ..sources.gguf.types import QUANTIZED_TYPES
 from ..store import open as open_store
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table

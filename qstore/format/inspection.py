@@ -90,7 +90,7 @@ def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Facts:
     except OtherLayout as error:
         raise FormatError(
             f"{path}: {error}; another program, such as h5repack or h5py, has written or changed this file: "
-            f"build it again, qstore build {path} -o NEW.h5 (qstore.build): the codes, scales and keys of a "
+            f"build from it, qstore build {path} -o NEW.h5 (qstore.build); the codes, scales and keys of a "
             f"store are taken over as they are"
         ) from None
     except FormatError as error:
@@ -114,7 +114,10 @@ def _check_signature(read: ReadAt, size: int) -> None:
 def _describe(read: ReadAt, size: int, keys: bool) -> Facts:
     root = hdf5_headers.read_root(read, size)
     if _text(root, "format") != "qstore":
-        raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
+        raise FormatError(
+            'the root attribute "format" is not "qstore": this is some other HDF5 file, of '
+            "which qstore build (qstore.build) can make a store"
+        )
     version = _version(root)
     file = _File(read, size, dict(root.links))
     rows, dim = _dataset(file, "codes", 2).shape

@@ -18,17 +18,19 @@ from .torch.checkpoint_zip import TorchZipFormat
 
 __all__ = ["checkpoint_in"]
 
-# The first of these is taken where a folder has the same weights twice, as pytorch_model.bin beside
+# Of files with one stem the first of these is taken: they are the same weights, as pytorch_model.bin beside
 # model.safetensors.
-_ENDINGS = (
-    r"\.safetensors\.index(?P<variant>\.\w+)?\.json",
-    r"\.safetensors",
-    r"\.bin\.index(?P<variant>\.\w+)?\.json",
-    r"\.(bin|pt|pth|ckpt)",
-    r"(-[0-9]{5}-of-[0-9]{5})?\.gguf",
+_SAME = (
+    re.compile(r"(?P<stem>.+?)\.safetensors\.index(?P<variant>\.\w+)?\.json", re.DOTALL),
+    re.compile(r"(?P<stem>.+)\.safetensors", re.DOTALL),
+    re.compile(r"(pytorch_)?(?P<stem>.+?)\.bin\.index(?P<variant>\.\w+)?\.json", re.DOTALL),
+    re.compile(r"pytorch_(?P<stem>.+)\.bin", re.DOTALL),
+    re.compile(r"(?P<stem>.+)\.bin", re.DOTALL),
 )
-_NAMES = tuple(re.compile(rf"(?P<stem>.+?){ending}", re.DOTALL) for ending in _ENDINGS)
-_TORCH = 3
+# Files that are no others' weights in another format, whatever they are called; parts of one are one.
+_ALONE = re.compile(
+    r"(.+\.(pt|pth|ckpt))|((?P<gguf>.+?)(-[0-9]{5}(?P<count>-of-[0-9]{5}))?\.gguf)", re.DOTALL
+)
 # Names that libraries give to weights only; other files of these endings are what their first bytes say.
 _WEIGHTS = re.compile(r".*(pytorch|adapter)_model.*", re.DOTALL)
 _STATES = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|training_args).*", re.DOTALL)
@@ -106,9 +108,9 @@ def _weights_in(folder: str, files: list[str]) -> list[str]:
     """Files that hold all weights of a model, one for each model."""
     by_stem: dict[str, tuple[int, str]] = {}
     for name in files:
-        kind, stem = _kind(folder, name)
-        if stem and (stem not in by_stem or kind < by_stem[stem][0]):
-            by_stem[stem] = kind, name
+        rank, stem = _rank(folder, name)
+        if stem and (stem not in by_stem or rank < by_stem[stem][0]):
+            by_stem[stem] = rank, name
     if "model" in by_stem:
         return [os.path.join(folder, by_stem["model"][1])]
     paths = [os.path.join(folder, name) for _, name in by_stem.values()]
@@ -121,14 +123,17 @@ def _weights_in(folder: str, files: list[str]) -> list[str]:
     return [path for path in paths if path not in parts]
 
 
-def _kind(folder: str, name: str) -> tuple[int, str]:
-    """Which of the endings a file has, and what is before it, the same for one model; "" for other files."""
-    for kind, pattern in enumerate(_NAMES):
+def _rank(folder: str, name: str) -> tuple[int, str]:
+    """Place of a file among those of one stem, and that stem; "" for files that are no weights."""
+    for rank, pattern in enumerate(_SAME):
         found = pattern.fullmatch(name)
-        if found and not (kind == _TORCH and not _is_torch(folder, name)):
+        if found and not (name.endswith(".bin") and not _is_torch(folder, name)):
             variant = found.groupdict().get("variant") or ""  # model.fp16.safetensors is the same in one file
-            return kind, found["stem"].removeprefix("pytorch_") + variant
-    return 0, ""
+            return rank, found["stem"] + variant
+    alone = _ALONE.fullmatch(name)
+    if alone is None or not (alone["gguf"] or _is_torch(folder, name)):
+        return 0, ""
+    return 0, f"{alone['gguf']}{alone['count'] or ''}.gguf" if alone["gguf"] else name
 
 
 def _is_torch(folder: str, name: str) -> bool:

@@ -83,6 +83,8 @@ FOUND: dict[str, tuple[list[str], str]] = {
         "diffusion_pytorch_model.safetensors.index.json",
     ),
     "open_clip": (["open_clip_pytorch_model.bin", "open_clip_config.json"], "open_clip_pytorch_model.bin"),
+    "two names in torch": (["model.bin", "model.pt", "pytorch_model.bin"], "pytorch_model.bin"),
+    "two names in safetensors": (["model.safetensors", "pytorch_model.safetensors"], "model.safetensors"),
     "any safetensors": (["embeddings.safetensors"], "embeddings.safetensors"),
     "any checkpoint": (["best.ckpt", "words.bin", "scheduler.pt"], "best.ckpt"),
     "gguf": (["m-Q8_0.gguf", "README.md"], "m-Q8_0.gguf"),
@@ -166,6 +168,12 @@ AMBIGUOUS: dict[str, tuple[list[str], list[str]]] = {
     "checkpoints of a trainer": (
         ["checkpoint-1/model.safetensors", "checkpoint-2/model.safetensors"],
         ["checkpoint-1/model.safetensors", "checkpoint-2/model.safetensors"],
+    ),
+    "two of torch": (["best.bin", "best.pt", "last.pt"], ["best.bin", "best.pt", "last.pt"]),
+    "safetensors and a quantization": (["m.safetensors", "m.gguf"], ["m.gguf", "m.safetensors"]),
+    "a whole and a part": (
+        ["m.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"],
+        ["m-00001-of-00002.gguf", "m.gguf"],
     ),
     "quantizations": (["m-Q4_0.gguf", "m-Q8_0.gguf"], ["m-Q4_0.gguf", "m-Q8_0.gguf"]),
     "an index and other weights": (

@@ -19,7 +19,7 @@ import qstore
 from qstore.engine.quantization import marker_dtype
 from qstore.errors import MissingExtraError, SourceError, TensorError
 from qstore.sources import RowSource, TensorInfo, list_tensors, open_source
-from qstore.sources.gguf.header import QUANTIZED_TYPES
+from qstore.sources.gguf.types import QUANTIZED_TYPES
 
 
 def make_gguf(directory: Path, values: NDArray[Any]) -> Path:

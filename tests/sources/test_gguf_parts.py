@@ -17,7 +17,7 @@ import qstore
 from qstore.cli import main
 from qstore.errors import IncompleteError, SourceError, TensorError
 from qstore.sources import RowSource, TensorInfo, list_tensors, open_source
-from qstore.sources.gguf.header import QUANTIZED_TYPES
+from qstore.sources.gguf.types import QUANTIZED_TYPES
 
 A, B, C = (matrix_of("float32", rows, 4, seed=rows) for rows in (3, 5, 7))
 TOKENS = [b"<s>", b"\xe2\x96\x81the", "wört".encode()]

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from malformed_files import EXPECTED, fixture
 from source_contract import matrix_of, refused, same
 
 import qstore
@@ -159,7 +160,7 @@ def test_h5repack(original: Path, tmp_path: Path, options: list[str]) -> None:
         [program, *options, str(original), str(again)], capture_output=True, check=False, timeout=60
     )
     assert run.returncode == 0, run.stderr
-    with pytest.raises(FormatError, match="build it again"):
+    with pytest.raises(FormatError, match="build from it"):
         qstore.open(again)
     qstore.build(again, tmp_path / "back.h5")
     assert (tmp_path / "back.h5").read_bytes() == original.read_bytes()
@@ -229,9 +230,25 @@ def test_several_as_one_and_one_as_several(again: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"1 of 2 inputs have keys.*--no-keys"):
         qstore.build([again, tmp_path / "none.h5"], tmp_path / "three.h5")
     assert qstore.build([again, tmp_path / "none.h5"], tmp_path / "three.h5", keys=False).rows == 6000
-    for _ in range(2):  # the second time, all is there
-        report = qstore.build_shards(again, tmp_path / "shards", 700)
-    assert report.key_kind == "text"
+
+
+class Stop(Exception):
+    """What interrupts a build."""
+
+
+def stop_at(row: int) -> Callable[[int, int | None], None]:
+    def stop(done: int, total: int | None) -> None:
+        if done >= row:
+            raise Stop
+
+    return stop
+
+
+def test_shards_of_it(again: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        qstore.build_shards(again, tmp_path / "shards", 700, progress=stop_at(1500))
+    report = qstore.build_shards(again, tmp_path / "shards", 700)
+    assert (report.rows_resumed, report.key_kind) == (1400, "text")
     with qstore.open(tmp_path / "shards") as shards, qstore.open(tmp_path / "o.h5") as store:
         assert np.array_equal(shards[:], store[:])
         assert shards.key_of(2999) == "k2999"
@@ -522,3 +539,20 @@ def test_other_data_of_these_names(tmp_path: Path, scales: Any) -> None:
     if scales.ndim == 1:
         with open_source(tmp_path / "x.h5") as source:
             assert source.name == "codes"
+
+
+def test_files_with_one_defect_are_refused_or_taken_over_whole(tmp_path: Path) -> None:
+    taken = 0
+    for name in EXPECTED:
+        path = tmp_path / f"{name}.h5"
+        path.write_bytes(fixture(name))
+        try:
+            qstore.build(path, tmp_path / "back.h5", overwrite=True)
+        except SourceError:
+            continue
+        taken += 1
+        with qstore.open(tmp_path / "back.h5") as store, h5py.File(path) as file:
+            assert store.verify().ok
+            assert store.content_id == file.attrs["content_id"].decode()
+            assert np.array_equal(store.codes, file["codes"][()])
+    assert 20 < taken < 50

@@ -1,1 +1,1 @@
-"""GGUF: `header` says where tensors lie, `parts` which files belong together, `tensors` reads their rows."""
+"""GGUF: `header` says where tensors lie, `parts` which files belong together, `tensors` reads rows."""

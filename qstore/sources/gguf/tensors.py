@@ -14,8 +14,9 @@ from ..checks import check_matrix, check_range, shortened
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
-from .header import MAGIC, PLAIN_TYPES, QUANTIZED_TYPES, Entry, Header, read_header
+from .header import MAGIC, Entry, Header, read_header
 from .parts import read_whole
+from .types import PLAIN_TYPES, QUANTIZED_TYPES
 
 __all__ = ["GGUFFormat"]
 
