@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "BusyError",
     "ChangedError",
@@ -9,6 +11,7 @@ __all__ = [
     "ExistsError",
     "ExportError",
     "FormatError",
+    "IncompleteError",
     "MissingExtraError",
     "MissingKeyError",
     "NoViewError",
@@ -61,6 +64,20 @@ class TensorError(SourceError):
     def __init__(self, message: str, candidates: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.candidates = candidates
+
+
+class IncompleteError(SourceError):
+    """Some files of a checkpoint in several are missing or cannot be read.
+
+    Attributes
+    ----------
+    tensors : tuple of TensorInfo
+        What the other files hold.
+    """
+
+    def __init__(self, message: str, tensors: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.tensors = tensors
 
 
 class NonFiniteError(SourceError):

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .engine.arguments import as_count, as_matrix, as_quantized, as_text
 from .engine.quantization import element_type
@@ -254,8 +254,8 @@ class Writer:
         Parameters
         ----------
         codes : array_like of uint8, shape (n, dim)
-            Any of 0 to 255, zero point 128.
-        scales : array_like of float64, shape (n,)
+            Any of 0 to 255, zero point 128; or of int8, whose zero point is 0.
+        scales : array_like of float64, shape (n,) or (n, 1)
             Finite and not negative.
         keys : sequence of str, or array_like of int, length n, optional
             As for :meth:`append`.
@@ -327,6 +327,10 @@ class Writer:
                 f"keys of kind {kind} were given, expected {found}, as the {self.rows} rows before have"
             )
         self._unfinished.key_kind = kind
+
+    def keep_measured(self, numbers: NDArray[np.float64] | None) -> None:
+        """Take over errors that were measured when all of these codes were made, as a store keeps them."""
+        self._unfinished.measured = numbers
 
     def _fill_pending(self, read: ReadRows, first: int, last: int, keys: KeyStream | None) -> int:
         count = last - first

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..engine import kernels
 from ..errors import ExistsError, FormatError, OutputError, QStoreError, SourceError
-from ..sources import TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
+from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
@@ -229,8 +229,10 @@ def _open_existing(table: _Table) -> Store:
         store = open_store(table.path)
     except FormatError:
         raise _in_the_way(table, "it is no store") from None
+    # What is quantized already may say what it was before.
+    dtype = store.source_dtype if table.tensor.dtype == QuantizedSource.dtype else table.tensor.dtype
     found = (store.tensor, store.shape, store.source_dtype)
-    expected = (table.tensor.name, table.shape, table.tensor.dtype)
+    expected = (table.tensor.name, table.shape, dtype)
     if found != expected:
         store.close()
         raise _in_the_way(table, f"it is a store of {found}, expected {expected}")
@@ -283,7 +285,7 @@ def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
     if keys is not None:
         return keys is not False
     with open_source(source, table.tensor.name) as matrix:
-        return matrix.keyed
+        return matrix.keyed or matrix.key_pieces() is not None
 
 
 class _Share:

@@ -19,6 +19,7 @@ from ..keys.supply import check_all_taken, given_keys, inline_keys
 from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
 from ..system.progress import Progress, rows_progress
+from ..system.urls import without_file_scheme
 from ..writer import Writer
 from ..writing.output_paths import check_output
 
@@ -117,7 +118,8 @@ def build(
     source : path-like, list of path-like, array-like or iterable
         A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); a list of such, whose
         rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset,
-        zarr array …); or an iterable of 2-D chunks.
+        zarr array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any
+        way that another program has written it, gives its codes, scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional
@@ -125,7 +127,7 @@ def build(
     keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
         A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
-        (word2vec, GloVe, fastText; Parquet with a column ``key``); False leaves these out.
+        (word2vec, GloVe, fastText; Parquet with a column ``key``; a store); False leaves these out.
     rows : slice or (start, stop), optional
         Only these rows, and their keys.
     threads : int, optional
@@ -183,12 +185,14 @@ def build(
             nonfinite=nonfinite,
             threads=threads,
             tensor=matrix.name,
-            source_dtype=matrix.dtype,
+            source_dtype=matrix.recorded_dtype,
             parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
             duplicates=duplicates,
         ) as writer:
             resumed = writer.rows
+            if isinstance(matrix, QuantizedSource) and (first, last) == (0, matrix.rows):
+                writer.keep_measured(matrix.measured())
             if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
                 writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
             if stream is not None:
@@ -248,16 +252,16 @@ def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, ke
             count,
             matrix.dim,
             {"content_id": "0" * 32},
-            layout.Parts(fidelity=count > 0 and not isinstance(matrix, QuantizedSource)),
+            layout.Parts(fidelity=_is_measured(matrix, first, count)),
         ).size,
     )
 
 
 def check_places(source: Any, path: Path, overwrite: bool) -> None:
     """Raise unless a store of `source` may be published at `path`."""
-    for one in source if are_paths(source) else [source]:
-        is_file = isinstance(one, (str, os.PathLike)) and path.exists() and os.path.exists(one)
-        if is_file and os.path.samefile(one, path):
+    paths = source if are_paths(source) else [source] if isinstance(source, (str, os.PathLike)) else []
+    for one in map(without_file_scheme, paths):
+        if path.exists() and os.path.exists(one) and os.path.samefile(one, path):
             raise SourceError(f"{path} is both the source and the output; choose another output")
     check_output(path, overwrite)
 
@@ -292,6 +296,13 @@ def _fill_keyed(
     for chunk, keys in inline_keys(matrix, first, None if last is None else last - first):
         writer.append(chunk, keys)
         on_rows(len(chunk))
+
+
+def _is_measured(matrix: Source, first: int, rows: int) -> bool:
+    """Whether the store will hold errors: measured when it is built, or taken over with all codes."""
+    if isinstance(matrix, QuantizedSource):
+        return (first, rows) == (0, matrix.rows) and matrix.measured() is not None
+    return rows > 0
 
 
 def _can_go_on(matrix: Source) -> bool:

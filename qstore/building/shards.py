@@ -278,5 +278,5 @@ def _is_finished(path: Path, piece: Source) -> bool:
         found = describe_file(str(path), follow=False)
     except (OSError, FormatError):
         return False
-    expected = (piece.rows, piece.dim, piece.name, piece.dtype)
+    expected = (piece.rows, piece.dim, piece.name, piece.recorded_dtype)
     return (found.rows, found.dim, found.tensor, found.source_dtype) == expected

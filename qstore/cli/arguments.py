@@ -129,7 +129,7 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         "--keys",
         metavar="FILE",
         help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json or "
-        "tokenizer.json; or whole numbers in a .npy file",
+        "tokenizer.json; the vocabulary in a .gguf file, such as SRC; or whole numbers in a .npy file",
     )
     group.add_argument(
         "--no-keys",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import SourceError, TensorError
+from ..system.urls import is_url
 from .arguments import (
     Command,
     add_json,
@@ -121,7 +122,8 @@ def _opened(sources: list[str], arguments: argparse.Namespace) -> Any:
         return sources if len(sources) > 1 else sources[0]
     if len(sources) > 1:
         raise UsageError("--raw takes one SRC")
-    if os.path.exists(arguments.output) and os.path.samefile(sources[0], arguments.output):
+    there = os.path.exists(arguments.output) and os.path.exists(sources[0])
+    if there and os.path.samefile(sources[0], arguments.output):
         raise UsageError(f"{arguments.output} is both the source and the output")
     return source_of(sources[0], arguments.raw)
 
@@ -132,7 +134,7 @@ def _expanded(words: list[str]) -> list[str]:
 
 
 def _is_pattern(word: str) -> bool:
-    return glob.has_magic(word) and not os.path.lexists(word)
+    return glob.has_magic(word) and not os.path.lexists(word) and not is_url(word)
 
 
 def _matching(pattern: str) -> list[str]:

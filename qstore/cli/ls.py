@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import qstore
 
-from ..errors import FormatError
+from ..errors import FormatError, IncompleteError
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
 
@@ -22,7 +22,8 @@ __all__ = ["COMMAND", "Listed"]
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
-the size of its files."""
+the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
+listed before the error that names them."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
@@ -41,6 +42,7 @@ class Listed:
         Empty where the format has no names.
     shape : tuple of int
     dtype : str
+        As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
         None where the type has no fixed size.
     """
@@ -57,12 +59,21 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _store(arguments.source) or [_listed(tensor) for tensor in qstore.list_tensors(arguments.source)]
+    try:
+        _print(
+            _store(arguments.source) or list(map(_listed, qstore.list_tensors(arguments.source))), arguments
+        )
+    except IncompleteError as error:
+        _print(list(map(_listed, error.tensors)), arguments)
+        raise
+    return 0
+
+
+def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
         print_table([("name", "shape", "dtype", "bytes"), *map(_cells, found)])
-    return 0
 
 
 def _store(path: str) -> list[Listed] | None:
@@ -80,9 +91,14 @@ def _store(path: str) -> list[Listed] | None:
 
 
 def _listed(tensor: TensorInfo) -> Listed:
-    size = _item_size(tensor.dtype)
-    count = None if size is None else math.prod(tensor.shape) * size
-    return Listed(tensor.name, tensor.shape, tensor.dtype, count)
+    from ..sources.gguf.types import QUANTIZED_TYPES
+
+    blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
+    word = tensor.stored or tensor.dtype
+    values, size = blocks.get(word) or (1, _item_size(word))
+    return Listed(
+        tensor.name, tensor.shape, word, None if size is None else math.prod(tensor.shape) // values * size
+    )
 
 
 def _item_size(dtype: str) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SourceError
-from .quantization import ELEMENT_TYPES, element_type, first_out_of_range, to_float64
+from .quantization import ELEMENT_TYPES, ZERO_POINT, element_type, first_out_of_range, to_float64
 from .row_ranges import as_range
 
 __all__ = [
@@ -69,7 +69,9 @@ def as_matrix(x: ArrayLike) -> NDArray[Any]:
 def as_quantized(
     codes: ArrayLike, scales: ArrayLike, dim: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Codes and scales that fit together, as arrays of uint8 and float64.
+    """Codes and scales that fit together, as arrays of uint8 (zero point 128) and float64.
+
+    Codes of int8 have zero point 0; scales may be a matrix of one column.
 
     Raises
     ------
@@ -79,10 +81,16 @@ def as_quantized(
     given, factors = np.asarray(codes), np.asarray(scales)
     if given.ndim != 2 or given.shape[1] == 0 or (dim is not None and given.shape[1] != dim):
         raise SourceError(f"codes have shape {given.shape}, expected (n, {'D' if dim is None else dim})")
+    if given.dtype == np.int8:
+        given = given.view(np.uint8) ^ np.uint8(ZERO_POINT)  # they differ in their first bit alone
     if given.dtype != np.uint8:
         if given.dtype.kind not in "iu" or (given.size and (given.min() < 0 or given.max() > 255)):
-            raise SourceError(f"codes have dtype {given.dtype}, expected uint8 or integers from 0 to 255")
+            raise SourceError(
+                f"codes have dtype {given.dtype}, expected uint8, int8, or integers from 0 to 255"
+            )
         given = given.astype(np.uint8)
+    if factors.shape == (len(given), 1):
+        factors = factors[:, 0]
     if factors.shape != given.shape[:1] or factors.dtype.kind not in "fiu" or factors.dtype.itemsize > 8:
         raise SourceError(
             f"scales have shape {factors.shape} and dtype {factors.dtype}, "

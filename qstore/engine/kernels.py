@@ -401,8 +401,8 @@ def dequantize(
     Parameters
     ----------
     codes : array_like of uint8, shape (n, D)
-        Any of 0 to 255.
-    scales : array_like of float64, shape (n,)
+        Any of 0 to 255; or of int8, whose zero point is 0.
+    scales : array_like of float64, shape (n,) or (n, 1)
     dtype : {"float32", "float64", "float16"}
         Not looked at with `out`.
     out : ndarray, shape (n, D), optional

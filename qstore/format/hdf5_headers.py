@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import FormatError
 from .hdf5_checksum import lookup3
 
-__all__ = ["Attribute", "Dataset", "ReadAt", "Root", "read_dataset", "read_links", "read_root"]
+__all__ = ["Attribute", "Dataset", "OtherLayout", "ReadAt", "Root", "read_dataset", "read_links", "read_root"]
 
 ReadAt = Callable[[int, int], bytes]
 """``read(size, offset)``, as ``os.pread``: fewer bytes where the file ends earlier."""
@@ -39,6 +39,10 @@ _WORDS = {
     16: "a continuation",
     17: "the symbol table of a group",
 }
+
+
+class OtherLayout(FormatError):
+    """HDF5 that may be right, but lies as no store does: another program has written the file."""
 
 
 class Attribute(NamedTuple):
@@ -115,7 +119,7 @@ def read_dataset(read: ReadAt, size: int, address: int, name: str) -> Dataset:
         if kind not in found:
             raise _damaged(f"/{name} is not a dataset: it has no message of type {kind}")
     if found[_LAYOUT][:2] != b"\x03\x01":
-        raise FormatError(f"/{name} is chunked, compact or virtual, expected contiguous storage")
+        raise OtherLayout(f"/{name} is chunked, compact or virtual, expected contiguous storage")
     offset, stored = _unpack("<QQ", found[_LAYOUT], 2, f"the layout of /{name}")
     shape = _shape(found[_DATASPACE], f"/{name}")
     return Dataset(found[_DATATYPE], shape, None if offset == _UNDEFINED else offset, stored)
@@ -143,11 +147,11 @@ def _check_superblock(raw: bytes, size: int) -> None:
         raise FormatError(f"the file ends inside the superblock, at byte {size}: it is truncated")
     _, version, offset_size, length_size, _, base, extension, end, root, checksum = _SUPERBLOCK.unpack(raw)
     if version != 2:
-        raise FormatError(f"the superblock has version {version}, expected 2")
+        raise OtherLayout(f"the superblock has version {version}, expected 2")
     if lookup3(raw[:-4]) != checksum:
         raise _damaged("the superblock does not match its checksum")
     if (offset_size, length_size, base, extension, root) != (8, 8, 0, _UNDEFINED, _ROOT_ADDRESS):
-        raise FormatError("the superblock is not that of a store: other sizes or addresses, or an extension")
+        raise OtherLayout("the superblock is not that of a store: other sizes or addresses, or an extension")
     if end > size:
         raise FormatError(f"the file should be {end} bytes, found {size}: it is truncated")
 
@@ -165,7 +169,7 @@ def _messages(read: ReadAt, size: int, address: int, what: str, allowed: set[int
             raise _damaged(f"a message of {what} does not end in its header")
         if kind not in allowed:
             words = _WORDS.get(kind, f"an HDF5 message of type {kind}")
-            raise FormatError(f"{what} has {words}, as no store has")
+            raise OtherLayout(f"{what} has {words}, as no store has")
         message = _Message(kind, body[position - length : position])
         _check_plain(message, flags, what)
         yield message
@@ -190,11 +194,11 @@ def _check_plain(message: _Message, flags: int, what: str) -> None:
     """Refuse messages that only point to where the content is."""
     kind, body = message
     if flags & _SHARED or (kind == _ATTRIBUTE and body[1:2] != b"\0"):
-        raise FormatError(f"{what} has a shared message (such as a named datatype), as no store has")
+        raise OtherLayout(f"{what} has a shared message (such as a named datatype), as no store has")
     if kind in (_LINK_INFO, _ATTRIBUTE_INFO):
         numbered = (8 if kind == _LINK_INFO else 2) * (body[1] & 1 if len(body) > 1 else 0)
         if body[2 + numbered : 18 + numbered] != b"\xff" * 16:
-            raise FormatError(f"{what} keeps its links or attributes in a heap, as no store does")
+            raise OtherLayout(f"{what} keeps its links or attributes in a heap, as no store does")
 
 
 def _link(body: bytes) -> tuple[str, int | None]:
@@ -236,5 +240,5 @@ def _shape(body: bytes, what: str) -> tuple[int, ...] | None:
         return None
     dims = _unpack(f"<{rank}Q", body, 4, f"the shape of {what}")
     if flags & 0x01 and _unpack(f"<{rank}Q", body, 4 + 8 * rank, f"the shape of {what}") != dims:
-        raise FormatError(f"{what} can be extended, expected a fixed shape")
+        raise OtherLayout(f"{what} can be extended, expected a fixed shape")
     return dims

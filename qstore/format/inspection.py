@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import FormatError, VersionError
 from . import hdf5_headers
-from .hdf5_headers import ReadAt, Root
+from .hdf5_headers import OtherLayout, ReadAt, Root
 from .layout import (
     FIDELITY_NUMBERS,
     FORMAT_VERSION,
@@ -41,6 +41,9 @@ __all__ = ["SHAPE_OFFSET", "inspect", "inspect_file"]
 
 SHAPE_OFFSET = 8208
 """Where the shape of /codes lies, as two uint64."""
+
+# Where HDF5 looks for its signature, too: further on is what an unfinished store has written.
+_USER_BLOCKS = (512, 1024, 2048)
 
 # Datatype messages of STD_U8LE, STD_U32LE and so on. Equal bytes: no enum, odd precision or named type.
 _U8 = bytes.fromhex("10000000 01000000 00000800")
@@ -82,17 +85,27 @@ def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Facts:
         Where the file has a newer major version.
     """
     try:
-        _check_signature(read(len(SIGNATURE), 0), size)
+        _check_signature(read, size)
         return _describe(read, size, keys)
+    except OtherLayout as error:
+        raise FormatError(
+            f"{path}: {error}; another program, such as h5repack or h5py, has written or changed this file: "
+            f"build from it, qstore build {path} -o NEW.h5 (qstore.build); the codes, scales and keys of a "
+            f"store are taken over as they are"
+        ) from None
     except FormatError as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _check_signature(found: bytes, size: int) -> None:
+def _check_signature(read: ReadAt, size: int) -> None:
+    found = read(len(SIGNATURE), 0)
     if found == SIGNATURE:
         return
     if not size:
         raise FormatError("the file is empty, expected a qstore store")
+    for place in _USER_BLOCKS:
+        if read(len(SIGNATURE), place) == SIGNATURE:
+            raise OtherLayout(f"the HDF5 file begins at byte {place} only, behind a user block")
     if not any(found):
         raise FormatError("the build of this store has not been finished; run it again to go on")
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
@@ -101,7 +114,10 @@ def _check_signature(found: bytes, size: int) -> None:
 def _describe(read: ReadAt, size: int, keys: bool) -> Facts:
     root = hdf5_headers.read_root(read, size)
     if _text(root, "format") != "qstore":
-        raise FormatError('the root attribute "format" is not "qstore": this is some other HDF5 file')
+        raise FormatError(
+            'the root attribute "format" is not "qstore": this is some other HDF5 file, of '
+            "which qstore build (qstore.build) can make a store"
+        )
     version = _version(root)
     file = _File(read, size, dict(root.links))
     rows, dim = _dataset(file, "codes", 2).shape
@@ -114,7 +130,7 @@ def _describe(read: ReadAt, size: int, keys: bool) -> Facts:
         parts = Parts(keys=key_part, fidelity=_has_fidelity(file, version))
     extents = _datasets(file, shapes(rows, dim, parts))
     if read(16, SHAPE_OFFSET) != struct.pack("<QQ", rows, dim):
-        raise FormatError(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
+        raise OtherLayout(f"the shape of /codes is not at byte {SHAPE_OFFSET}, where other readers look")
     _check_constants(root)
     return Facts(
         rows=rows,
@@ -185,7 +201,7 @@ def _datasets(file: _File, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, E
         extents[name] = found.extent
     for name, place in places(wanted).items():
         if place.size and extents[name] != place:
-            raise FormatError(f"/{name} lies at byte {extents[name].offset}, expected {place.offset}")
+            raise OtherLayout(f"/{name} lies at byte {extents[name].offset}, expected {place.offset}")
     return extents
 
 
@@ -193,8 +209,12 @@ def _dataset(file: _File, name: str, rank: int) -> _Dataset:
     """Shape and place of a dataset that is plain in every respect."""
     address = _address(file, name, "dataset")
     kind, shape, offset, stored = hdf5_headers.read_dataset(file.read, file.size, address, name)
-    if kind != _FILE_TYPES[TYPES[name]]:
-        raise FormatError(f"/{name} has the wrong type, expected little-endian {np.dtype(TYPES[name])}")
+    wanted = _FILE_TYPES[TYPES[name]]
+    if kind != wanted:
+        big_endian = kind == wanted[:1] + bytes([wanted[1] | 1]) + wanted[2:]
+        raise (OtherLayout if big_endian else FormatError)(
+            f"/{name} has the wrong type, expected little-endian {np.dtype(TYPES[name])}"
+        )
     if shape is None or len(shape) != rank:
         raise FormatError(f"/{name} has the wrong rank, expected {rank} dimensions")
     size = size_of(name, shape)
@@ -232,7 +252,7 @@ def _numbers(root: Root, name: str, kind: bytes, dtype: str, shape: tuple[int, .
         raise FormatError(f'the root attribute "{name}" is missing')
     expected = np.dtype(dtype).itemsize * math.prod(shape)
     if (found.kind, found.shape, len(found.value)) != (kind, shape, expected):
-        raise FormatError(f'the root attribute "{name}" has the wrong type or shape')
+        raise OtherLayout(f'the root attribute "{name}" has the wrong type or shape')
     return [int(number) for number in np.frombuffer(found.value, dtype)]
 
 

@@ -1,4 +1,4 @@
-"""Files of keys: a text file, a JSON list, a vocabulary of a tokenizer, an array of numbers."""
+"""Files of keys: a text file, a JSON list, a vocabulary of a tokenizer or a model, an array of numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import SourceError
+from ..sources.files import check_no_url
+from ..sources.gguf.parts import read_vocabulary
+from ..system.urls import without_file_scheme
 from .packed import KeyBlock, KeyStream, packed_utf8
 
 __all__ = ["read_key_file"]
@@ -26,6 +29,8 @@ def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
         ``tokenizer.json`` of Hugging Face: its model's vocabulary and added tokens.
     ``.npy``
         Whole numbers, shape (N,).
+    ``.gguf``
+        The vocabulary in it, its tokens as they stand there: often the very file that the rows are in.
     any other name
         Text in UTF-8, a key a line, such as a ``vocab.txt``. The end of a line, LF or CR LF, is not part of
         the key, everything else is. An empty line is an empty key.
@@ -37,11 +42,14 @@ def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
     OSError
         It is not there or cannot be read.
     """
-    name = os.fsdecode(path)
+    name = os.fsdecode(without_file_scheme(path))
+    check_no_url(name)
     if name.lower().endswith(".npy"):
         return KeyStream.of(_array(name))
     if name.lower().endswith(".json"):
         return KeyStream.of(_from_json(name))
+    if name.lower().endswith(".gguf"):
+        return KeyStream.of(read_vocabulary(name))
     return KeyStream(_text_blocks(name), _count_lines(name))
 
 

@@ -204,6 +204,11 @@ class KeyStream:
             return cls(_packed_in_turn(pieces), len(keys))
         return cls(_packed_in_turn(_pieces(iter(keys))))
 
+    @classmethod
+    def in_pieces(cls, pieces: Iterable[Any], count: int | None = None) -> KeyStream:
+        """Keys that come some at a time, each piece as :func:`packed` takes it; one piece at least."""
+        return cls(_packed_in_turn(pieces), count)
+
     def kind(self) -> KeyKind:
         """What the keys are; texts where there are none."""
         self._look()
@@ -259,7 +264,7 @@ def _pieces(keys: Iterator[Any]) -> Iterator[list[Any]]:
         yield list(chain([first], islice(keys, _PIECE - 1)))
 
 
-def _packed_in_turn(pieces: Iterator[Any]) -> Iterator[KeyBlock]:
+def _packed_in_turn(pieces: Iterable[Any]) -> Iterator[KeyBlock]:
     first, kind = 0, None
     for piece in pieces:
         block = packed(piece, first)

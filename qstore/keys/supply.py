@@ -17,21 +17,30 @@ __all__ = ["check_all_taken", "given_keys", "inline_keys"]
 
 
 def given_keys(keys: Any, matrix: Source, first: int) -> KeyStream | None:
-    """The keys of the rows from `first` on; None where none are given, or they are not wanted (False).
+    """The keys of the rows from `first` on, as they are given, or as the source has them apart from its rows.
+
+    None where there are none, or they are not wanted (False).
 
     Raises
     ------
     SourceError
         It is known that there are fewer or more than the source has rows.
     """
-    if keys is None or keys is False:
+    stream = None if keys is False else _stream(keys, matrix)
+    if stream is None:
         return None
-    stream = read_key_file(keys) if isinstance(keys, (str, os.PathLike)) else KeyStream.of(keys)
     if stream.count is not None and matrix.rows is not None and stream.count != matrix.rows:
         raise _wrong_count(stream.count, matrix.rows)
     stream.rows = matrix.rows
     stream.skip(first)
     return stream
+
+
+def _stream(keys: Any, matrix: Source) -> KeyStream | None:
+    if keys is None:
+        pieces = matrix.key_pieces()
+        return None if pieces is None else KeyStream.in_pieces(pieces, matrix.rows)
+    return read_key_file(keys) if isinstance(keys, (str, os.PathLike)) else KeyStream.of(keys)
 
 
 def check_all_taken(stream: KeyStream | None, rows: int, matrix: Source, whole: bool) -> None:

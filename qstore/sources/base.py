@@ -32,12 +32,15 @@ class TensorInfo:
         Empty where the format has no names.
     shape : tuple of int
     dtype : str
-        Element type in NumPy's words ("float32", "bfloat16", …).
+        Element type in NumPy's words ("float32", "bfloat16", …): what reading gives.
+    stored : str
+        The file's own name of the type, where that is another: "Q4_0" of GGUF, read as float32.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    stored: str = ""
 
 
 class Source(ABC):
@@ -54,7 +57,7 @@ class Source(ABC):
     dim : int
         Number of columns, at least 1.
     keyed : bool
-        Whether the source carries a key for each row: :meth:`keyed_chunks` then gives both.
+        Whether each row comes with a key: :meth:`keyed_chunks` then gives both.
     """
 
     name: str = ""
@@ -62,6 +65,11 @@ class Source(ABC):
     rows: int | None
     dim: int
     keyed: bool = False
+
+    @property
+    def recorded_dtype(self) -> str:
+        """What a store of it says it was built from."""
+        return self.dtype
 
     @abstractmethod
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
@@ -76,6 +84,10 @@ class Source(ABC):
             :attr:`keyed` is False.
         """
         raise SourceError(f"{self.name or type(self).__name__} carries no keys: give them apart, with keys=")
+
+    def key_pieces(self) -> Iterator[Keys] | None:
+        """The keys of all rows in order, some at a time, where they lie apart from the rows; else None."""
+        return None
 
     def fingerprint(self) -> Fingerprint | None:
         """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""

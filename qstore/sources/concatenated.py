@@ -101,6 +101,23 @@ class _Parts(Source):
                 before -= dropped
                 yield chunk[dropped:], keys[dropped:]
 
+    def key_pieces(self) -> Iterator[Keys] | None:
+        """Those of all parts, one after the other.
+
+        Raises
+        ------
+        SourceError
+            Only some parts have keys.
+        """
+        pieces = [part.key_pieces() for part in self._parts]
+        found = [one for one in pieces if one is not None]
+        if found and len(found) < len(pieces):
+            raise SourceError(
+                f"{len(found)} of {len(pieces)} inputs have keys: expected all or none; leave the keys out "
+                f"(--no-keys, keys=False), or give them all (--keys, keys=)"
+            )
+        return itertools.chain.from_iterable(found) if found else None
+
     def fingerprint(self) -> Fingerprint | None:
         """Those of all parts; None where one has none."""
         found = [part.fingerprint() for part in self._parts]
@@ -179,6 +196,12 @@ class ConcatenatedCodes(ConcatenatedSource, QuantizedSource):
     def __init__(self, parts: Sequence[QuantizedSource]) -> None:
         super().__init__(parts)
         self._coded_parts = parts
+
+    @property
+    def recorded_dtype(self) -> str:
+        """What all parts say; that they are codes where they do not agree."""
+        found = {part.recorded_dtype for part in self._coded_parts}
+        return found.pop() if len(found) == 1 else self.dtype
 
     def read_codes(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Codes and scales, of one part or put together; see :meth:`QuantizedSource.read_codes`."""

@@ -13,11 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..system.urls import is_url, printable_url
 
-__all__ = ["RawFile"]
+__all__ = ["RawFile", "check_no_url"]
 
 # Linux moves at most 0x7ffff000 bytes in one call.
 _MOST_BYTES_A_CALL = 1 << 30
+
+
+def check_no_url(path: str) -> None:
+    """Refuse a URL that is not, by chance, the path of a file.
+
+    Raises
+    ------
+    SourceError
+    """
+    if is_url(path) and not os.path.lexists(path):
+        raise SourceError(
+            f"{printable_url(path)} is a URL: expected a file of this machine; download it first, and give "
+            f"its path (a store need not be built: qstore.open reads it where it is)"
+        )
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -53,6 +68,7 @@ class RawFile:
         try:
             self._file = io.FileIO(path, "r", opener=_open_without_waiting)
         except FileNotFoundError as error:
+            check_no_url(path)
             raise SourceError(f"{path} does not exist: expected a file to read") from error
         except IsADirectoryError as error:
             raise SourceError(f"{path} is a directory: expected a regular file") from error

@@ -34,7 +34,6 @@ class ParquetFormat:
 
     name = "Parquet"
     suffixes: tuple[str, ...] = (".parquet",)
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the file starts like a Parquet file."""

@@ -26,6 +26,12 @@ class _RowRange(RowSource):
         self.rows = last - first
         self._matrix, self._first = matrix, first
 
+    @property
+    def recorded_dtype(self) -> str:
+        """That of the whole."""
+        name: str = self._matrix.recorded_dtype
+        return name
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """See :meth:`.RowSource.read`."""
         rows: NDArray[Any] = self._matrix.read(self._first + start, self._first + stop)

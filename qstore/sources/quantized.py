@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.quantization import dequantize
+from ..engine.quantization import ZERO_POINT, dequantize, to_float64
 from ..errors import SourceError
 from .base import Fingerprint, RowSource
 from .checks import check_range
+from .memory.array import ArraySource, as_array
 
-__all__ = ["QUANTIZED", "CodesSource", "QuantizedSource", "is_pair"]
+__all__ = ["QUANTIZED", "CodesSource", "QuantizedSource", "check_scales"]
 
 QUANTIZED = "quantized"
 """Type name of codes with their scales, in place of an element type."""
 
 _CHUNK_BYTES = 4 << 20
+_ZERO_POINTS = {"uint8": ZERO_POINT, "int8": 0}
+_EXPECTED_CODES = (
+    "(rows, columns) of uint8, which mean (code - 128) * scale, or of int8, which mean code * scale"
+)
 
 
 class QuantizedSource(RowSource):
@@ -30,6 +35,10 @@ class QuantizedSource(RowSource):
     @abstractmethod
     def read_codes(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Codes of shape (stop - start, dim), 0 to 255, and as many scales; else as :meth:`read`."""
+
+    def measured(self) -> NDArray[np.float64] | None:
+        """The errors that were measured when the codes were made, as a store keeps them; None: unknown."""
+        return None
 
     def coded_chunks(
         self, start: int = 0, stop: int | None = None
@@ -49,20 +58,20 @@ class QuantizedSource(RowSource):
 
 
 class CodesSource(QuantizedSource):
-    """Codes and scales in two arrays. `read_codes` may run in any number of threads.
+    """Codes and scales in two arrays, read range by range; see :class:`ArraySource` for both.
 
     Parameters
     ----------
-    codes : ndarray of uint8, shape (N, D)
-        Zero point 128.
-    scales : ndarray of floats, shape (N,)
-        Finite, not negative.
-    name : str, optional
+    codes : RowSource, or what :class:`ArraySource` takes, shape (N, D)
+        Of uint8 with zero point 128, or of int8 with zero point 0.
+    scales : the same, shape (N,) or (N, 1)
+        Of floats, finite and not negative.
 
     Raises
     ------
     SourceError
-        Other types or shapes, or a scale that is negative or not finite (its row is named).
+        Other types or shapes, or a scale that is negative or not finite (its row is named); only when it is
+        read, where scales are not in memory.
 
     Examples
     --------
@@ -72,30 +81,63 @@ class CodesSource(QuantizedSource):
     ((array([[  1, 129]], dtype=uint8), array([2.])), array([[-254.,    2.]]))
     """
 
-    def __init__(self, codes: NDArray[Any], scales: NDArray[Any], name: str = "") -> None:
-        if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] < 1:
-            raise SourceError(
-                f"the codes have shape {codes.shape} and type {codes.dtype}: "
-                f"expected (rows, columns) of uint8"
-            )
-        if scales.shape != codes.shape[:1] or scales.dtype.kind != "f" or scales.dtype.itemsize > 8:
-            raise SourceError(
-                f"the scales have shape {scales.shape} and type {scales.dtype}: "
-                f"expected {codes.shape[:1]} of float64"
-            )
-        self.name = name
-        self.rows, self.dim = codes.shape
-        self._codes, self._scales = codes, scales.astype(np.float64, copy=False)
-        check_scales("the pair of codes and scales", self._scales, 0)
+    def __init__(self, codes: Any, scales: Any) -> None:
+        self._codes = _rows_of("codes", codes, _EXPECTED_CODES)
+        self.rows, self.dim = self._codes.rows, self._codes.dim
+        if self._codes.dtype not in _ZERO_POINTS:
+            raise _unfit("codes", codes, _EXPECTED_CODES)
+        expected = f"{(self.rows,)} of float64, or {(self.rows, 1)}, one scale a row"
+        self._scales = _rows_of("scales", scales, expected)
+        if (self._scales.rows, self._scales.dim) != (self.rows, 1) or "float" not in self._scales.dtype:
+            raise _unfit("scales", scales, expected)
+        if isinstance(scales, np.ndarray):
+            check_scales("the pair of codes and scales", self._read_scales(0, self.rows), 0)
+        # Codes around 0 differ from those around 128 in their first bit alone.
+        self._flip = np.uint8(ZERO_POINT - _ZERO_POINTS[self._codes.dtype])
 
     def read_codes(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Views of both arrays; see :meth:`QuantizedSource.read_codes`."""
+        """Views where nothing is to be converted; see :meth:`QuantizedSource.read_codes`."""
         check_range("the pair of codes and scales", start, stop, self.rows)
-        return self._codes[start:stop], self._scales[start:stop]
+        scales = self._read_scales(start, stop)
+        check_scales("the pair of codes and scales", scales, start)
+        codes: NDArray[np.uint8] = self._codes.read(start, stop).view(np.uint8)
+        return (codes ^ self._flip if self._flip else codes), scales
+
+    def _read_scales(self, start: int, stop: int) -> NDArray[np.float64]:
+        return to_float64(self._scales.read(start, stop)[:, 0])
 
     def fingerprint(self) -> Fingerprint:
         """Type and shape: what values arrays hold cannot be told without reading them all."""
         return {"kind": "codes", "dtype": self.dtype, "shape": [self.rows, self.dim]}
+
+
+class _Column:
+    """A vector as a matrix of one column, for slices of rows alone."""
+
+    def __init__(self, vector: Any) -> None:
+        self.shape = (*vector.shape, 1)
+        self.dtype = getattr(vector, "dtype", None)
+        self._vector = vector
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        return as_array(self._vector[rows], "the vector").reshape(-1, 1)
+
+
+def _rows_of(what: str, given: Any, expected: str) -> RowSource:
+    """Rows of an array; a vector is one column."""
+    if isinstance(given, RowSource):
+        return given
+    try:
+        return ArraySource(_Column(given) if len(given.shape) == 1 else given)
+    except SourceError as error:
+        raise _unfit(what, given, f"{expected} ({error})") from error
+
+
+def _unfit(what: str, given: Any, expected: str) -> SourceError:
+    shape = (given.rows, given.dim) if isinstance(given, RowSource) else tuple(given.shape)
+    return SourceError(
+        f"the {what} have shape {shape} and type {getattr(given, 'dtype', 'unknown')}: expected {expected}"
+    )
 
 
 def check_scales(where: str, scales: NDArray[np.float64], first: int) -> None:
@@ -112,13 +154,3 @@ def check_scales(where: str, scales: NDArray[np.float64], first: int) -> None:
             f"{where}: row {first + row} has scale {scales[row]}: expected scales that are finite and not "
             f"negative; quantize the values again"
         )
-
-
-def is_pair(obj: Any) -> bool:
-    """Whether it is a tuple of a matrix of codes and a vector of scales, and no tuple of two chunks."""
-    return (
-        isinstance(obj, tuple)
-        and len(obj) == 2
-        and all(isinstance(part, np.ndarray) for part in obj)
-        and (obj[0].ndim, obj[1].ndim) == (2, 1)
-    )

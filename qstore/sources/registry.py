@@ -7,17 +7,19 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..errors import SourceError
+from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
 from .concatenated import are_paths, concatenated
+from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
-from .hdf5 import HDF5Format
+from .hdf5.datasets import HDF5Format
 from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
+from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
-from .quantized import CodesSource, is_pair
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.tensors import SafetensorsFormat
 from .torch.checkpoint_zip import TorchIndexFormat, TorchZipFormat
@@ -39,13 +41,10 @@ class Format(Protocol):
     name : str
     suffixes : tuple of str
         Ends of file names, in lower case.
-    checkpoint_names : tuple of str
-        Files that make a directory a checkpoint of this format.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    checkpoint_names: tuple[str, ...]
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the first bytes (up to 4096) are those of this format."""
@@ -81,7 +80,8 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     ----------
     obj : path, array, iterable or Source
         A file or checkpoint directory; a list of such, taken one after the other; anything with `.shape`
-        and row slices; a tuple of codes and scales; a list of lists; an iterable of 2-D chunks.
+        and row slices; a tuple of codes and scales, of anything such; a list of lists; an iterable of 2-D
+        chunks.
         A Source is returned as it is.
     tensor : str, optional
         Which tensor of a file, or of each. May be left out where only one is a matrix.
@@ -140,7 +140,7 @@ def _source_in_memory(obj: Any) -> Source:
     if is_torch_tensor(obj):
         return tensor_source(obj)
     if is_pair(obj):
-        return CodesSource(*obj)
+        return pair_source(*obj)
     if hasattr(obj, "shape"):
         return ArraySource(obj)
     if hasattr(obj, "keys"):
@@ -158,9 +158,9 @@ def _source_in_memory(obj: Any) -> Source:
 
 
 def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
-    path = os.fsdecode(given)
+    path = os.fsdecode(without_file_scheme(given))
     if os.path.isdir(path):
-        return _checkpoint(path)
+        path = checkpoint_in(path)
     with RawFile(path) as file:
         if file.size == 0:
             raise SourceError(f"{path} is empty: expected one of {_known()}")
@@ -174,18 +174,6 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"
         )
     return path, file_format
-
-
-def _checkpoint(directory: str) -> tuple[str, Format]:
-    for file_format in FORMATS:
-        for name in file_format.checkpoint_names:
-            path = os.path.join(directory, name)
-            if os.path.exists(path):
-                return path, file_format
-    names = ", ".join(name for file_format in FORMATS for name in file_format.checkpoint_names)
-    raise SourceError(
-        f"{directory} is a directory without a checkpoint: expected {names} in it, or the path of a file"
-    )
 
 
 def _known() -> str:

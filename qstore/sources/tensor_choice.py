@@ -76,7 +76,8 @@ def _quoted(name: str) -> str:
 
 def _table(tensors: Sequence[TensorInfo]) -> str:
     lines = [
-        f"  {_quoted(info.name)}  {info.shape}  {shortened(info.dtype)}" for info in tensors[:_MOST_LISTED]
+        f"  {_quoted(info.name)}  {info.shape}  {shortened(info.stored or info.dtype)}"
+        for info in tensors[:_MOST_LISTED]
     ]
     if len(tensors) > _MOST_LISTED:
         lines.append(f"  … and {len(tensors) - _MOST_LISTED} more")

@@ -31,7 +31,6 @@ class VecsFormat:
 
     name = "vecs"
     suffixes: tuple[str, ...] = tuple(_TYPES)
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Never: the bytes could be anything."""

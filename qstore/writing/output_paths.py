@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..errors import ExistsError, OutputError
 
 __all__ = ["check_output", "journal_path", "partial_path"]
+
+# What is left of "s3://bucket" in an absolute path.
+_LIKE_URL = re.compile(r"/[A-Za-z][\w.+-]+:/")
 
 
 def partial_path(path: Path) -> Path:
@@ -31,6 +35,12 @@ def check_output(path: Path, overwrite: bool) -> None:
             str(path),
         )
     if not path.parent.is_dir():
+        if _LIKE_URL.search(str(path)):
+            raise OutputError(
+                2,
+                f"cannot write {path}: an output is a file of this machine, no URL; write one, and upload it",
+                str(path),
+            )
         raise OutputError(
             2, f"cannot write {path}: there is no directory {path.parent}; create it first", str(path)
         )

@@ -75,6 +75,8 @@ class UnfinishedStore:
         Of the codes and the scales of each recorded block, one after the other.
     stale : bool
         The interrupted build's source had another stamp.
+    measured : ndarray or None
+        Errors to keep in place of those that are measured here.
 
     Raises
     ------
@@ -102,6 +104,7 @@ class UnfinishedStore:
         self.rest: _Rest | None = None
         self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.stale = False
+        self.measured: NDArray[np.float64] | None = None
         self.key_kind: KeyKind | None = None
         self.key_checksums = array("I")
         self._measured = True
@@ -292,13 +295,15 @@ class UnfinishedStore:
     def _complete(self, rows: int) -> None:
         """Write all but the codes, all durable before the superblock makes it a store."""
         keys = None if self.key_kind is None else layout.KeyPart(self.key_kind, self._text_bytes)
-        parts = layout.Parts(keys=keys, fidelity=self._measured and rows > 0)
+        measured = self.measured is not None or self._measured
+        parts = layout.Parts(keys=keys, fidelity=measured and rows > 0)
         places = layout.places(layout.shapes(rows, self._dim, parts))
         index = None if keys is None else KeyIndexWriter(self._fd, places, rows, keys, self._duplicates)
         fidelity = FidelityTotals(self._dim)
         self._write_scales(places["scales"].offset, rows, index, fidelity)
         if parts.fidelity:
-            durable_files.write_all(self._fd, fidelity.numbers().tobytes(), places["fidelity"].offset)
+            numbers = fidelity.numbers() if self.measured is None else self.measured
+            durable_files.write_all(self._fd, numbers.astype("<f8").tobytes(), places["fidelity"].offset)
         checksums = np.array(self.checksums, dtype="<u4").reshape(-1, 2)
         durable_files.write_all(self._fd, checksums.tobytes(), places["checksums"].offset)
         key_checksums = None if index is None else index.finish()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from gguf_files import ARRAY, STRING, UINT32, info, layout, padded, text
 from numpy.typing import NDArray
 from source_contract import DIM, ROWS, Maker, SourceContract, matrix_of, refused, same
 
@@ -18,40 +19,7 @@ import qstore
 from qstore.engine.quantization import marker_dtype
 from qstore.errors import MissingExtraError, SourceError, TensorError
 from qstore.sources import RowSource, TensorInfo, list_tensors, open_source
-from qstore.sources.gguf.header import QUANTIZED_TYPES
-
-ALIGNMENT = 32
-STRING, ARRAY, UINT32 = 8, 9, 4
-
-
-def text(value: bytes) -> bytes:
-    return struct.pack("<Q", len(value)) + value
-
-
-def info(name: bytes, dims: tuple[int, ...], kind: int, offset: int) -> bytes:
-    """Description of one tensor; `dims` in the order of the file, columns first."""
-    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
-
-
-def layout(
-    infos: list[bytes],
-    data: bytes = b"",
-    values: tuple[bytes, ...] = (),
-    version: int = 3,
-    tensor_count: int | None = None,
-    value_count: int | None = None,
-) -> bytes:
-    """A file of these descriptions, and of metadata made by :func:`text` and friends."""
-    tensors = len(infos) if tensor_count is None else tensor_count
-    head = struct.pack(
-        "<4sIQQ", b"GGUF", version, tensors, len(values) if value_count is None else value_count
-    )
-    head += b"".join([*values, *infos])
-    return head + bytes(-len(head) % ALIGNMENT) + data
-
-
-def padded(content: bytes) -> bytes:
-    return content + bytes(-len(content) % ALIGNMENT)
+from qstore.sources.gguf.types import QUANTIZED_TYPES
 
 
 def make_gguf(directory: Path, values: NDArray[Any]) -> Path:
@@ -149,7 +117,7 @@ def test_quantized_types(library: Any, path: Path, kind: int) -> None:
     reader = library.GGUFReader(str(path))
     (tensor,) = (tensor for tensor in reader.tensors if tensor.name == "w")
     expected = library.dequantize(np.array(tensor.data), word)
-    assert TensorInfo("w", (50, 3 * block), "float32") in list_tensors(path)
+    assert TensorInfo("w", (50, 3 * block), "float32", name) in list_tensors(path)
     with open_source(path) as source:
         assert isinstance(source, RowSource)
         assert (source.rows, source.dim, source.dtype) == (50, 3 * block, "float32")

@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import SourceError
+from ...errors import IncompleteError, SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import shortened
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
 from .json_object import LONGEST_JSON, parse_json
 
-__all__ = ["IndexFormat"]
+__all__ = ["IndexFormat", "files_of_index"]
+
+_SHOWN = 12
 
 
 class IndexFormat(ABC):
@@ -25,7 +27,6 @@ class IndexFormat(ABC):
 
     name: str
     suffixes: tuple[str, ...]
-    checkpoint_names: tuple[str, ...]
 
     @abstractmethod
     def tensors_in(self, file: RawFile) -> Mapping[str, TensorInfo]:
@@ -45,15 +46,23 @@ class IndexFormat(ABC):
         Raises
         ------
         SourceError
-            The index or a shard is malformed; a shard is missing (all missing ones are named).
+            The index is malformed.
+        IncompleteError
+            Shards are missing or cannot be read, or a tensor is not in its shard; all of that is named.
         """
-        return self._tensors(_read_index(path))
+        found, problems = self._tensors(_read_index(path))
+        if problems:
+            raise IncompleteError(_together(problems), tuple(found))
+        return found
 
     def open(self, path: str, tensor: str | None) -> RowSource:
         """Source of the rows of one tensor; errors as those of one file. Other shards may be missing."""
         index = _read_index(path)
         if tensor is None:
-            tensor = only_matrix(path, self._tensors(index)).name
+            found, problems = self._tensors(index)
+            if problems:
+                raise SourceError(_together(problems))
+            tensor = only_matrix(path, found).name
         if tensor not in index.shards:
             raise unknown_tensor(path, tensor, index.shards)
         shard = index.shards[tensor]
@@ -67,17 +76,26 @@ class IndexFormat(ABC):
             on_error.pop_all()
         return source
 
-    def _tensors(self, index: _Index) -> list[TensorInfo]:
+    def _tensors(self, index: _Index) -> tuple[list[TensorInfo], list[str]]:
+        """What is there of all that the index names, by name, and what is wrong with the rest, in words."""
         shards = sorted(set(index.shards.values()))
-        _check_shards(index, shards)
+        missing = _missing(index, shards)
         found: dict[str, Mapping[str, TensorInfo]] = {}
+        problems = [_are_missing(index, missing)] if missing else []
         for shard in shards:
-            with RawFile(index.path_of(shard)) as file:
-                found[shard] = self.tensors_in(file)
-        for name, shard in index.shards.items():
-            if name not in found[shard]:
-                raise _not_in_shard(index, name)
-        return [found[shard][name] for name, shard in sorted(index.shards.items())]
+            if shard not in missing:
+                try:
+                    with RawFile(index.path_of(shard)) as file:
+                        found[shard] = self.tensors_in(file)
+                except SourceError as error:
+                    problems.append(str(error))
+        there = []
+        for name, shard in sorted(index.shards.items()):
+            if name in found.get(shard, ()):
+                there.append(found[shard][name])
+            elif shard in found:
+                problems.append(str(_not_in_shard(index, name)))
+        return there, problems
 
 
 @dataclass(frozen=True)
@@ -117,16 +135,29 @@ def _is_plain_name(shard: Any) -> bool:
     return isinstance(shard, str) and shard not in ("", ".", "..") and not set(shard) & set("/\\\0")
 
 
+def _together(problems: list[str]) -> str:
+    more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "\n".join(problems[:_SHOWN]) + more
+
+
+def files_of_index(path: str) -> set[str]:
+    """Names of all files that an index leads to."""
+    return set(_read_index(path).shards.values())
+
+
 def _open_shard(index: _Index, shard: str) -> RawFile:
-    _check_shards(index, [shard])
+    if _missing(index, [shard]):
+        raise SourceError(_are_missing(index, [shard]))
     return RawFile(index.path_of(shard))
 
 
-def _check_shards(index: _Index, shards: list[str]) -> None:
-    missing = [shard for shard in shards if not os.path.exists(index.path_of(shard))]
-    if missing:
-        names = shortened(", ".join(missing), 1000)
-        raise SourceError(f"{index.path}: {len(missing)} of its files missing: {names}; get them again")
+def _missing(index: _Index, shards: list[str]) -> list[str]:
+    return [shard for shard in shards if not os.path.exists(index.path_of(shard))]
+
+
+def _are_missing(index: _Index, missing: list[str]) -> str:
+    names = shortened(", ".join(missing), 1000)
+    return f"{index.path}: {len(missing)} of its files missing: {names}; get them again"
 
 
 def _not_in_shard(index: _Index, tensor: str) -> SourceError:

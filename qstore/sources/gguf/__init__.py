@@ -1,1 +1,1 @@
-"""GGUF: `header` says where tensors lie, `tensors` reads their rows, quantized blocks included."""
+"""GGUF: `header` says where tensors lie, `parts` which files belong together, `tensors` reads rows."""

@@ -1,4 +1,4 @@
-"""The header of GGUF files: typed metadata, which is passed over, and where each tensor lies.
+"""The header of GGUF files: typed metadata, little of which is kept, and where each tensor lies.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3. The parser is our own:
 the format's library maps the whole file, and a map of a file that is cut short kills the process.
@@ -9,17 +9,22 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from ...engine.quantization import marker_dtype
 from ...errors import SourceError
 from ..base import TensorInfo
 from ..checks import shortened, type_name
 from ..files import RawFile
+from .types import PLAIN_TYPES, QUANTIZED_TYPES
 
-__all__ = ["MAGIC", "PLAIN_TYPES", "QUANTIZED_TYPES", "Entry", "Header", "read_header"]
+__all__ = [
+    "MAGIC",
+    "Entry",
+    "Header",
+    "Split",
+    "Texts",
+    "read_header",
+    "read_texts",
+]
 
 MAGIC = b"GGUF"
 _LONGEST_HEADER = 32 << 20
@@ -31,42 +36,11 @@ _MOST_ENTRIES = 1 << 16
 # Numbers of the metadata's value types: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _UINT32, _STRING, _ARRAY = 4, 8, 9
+_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 
-PLAIN_TYPES: dict[int, np.dtype[Any]] = {
-    0: np.dtype("<f4"),
-    1: np.dtype("<f2"),
-    24: np.dtype("i1"),
-    25: np.dtype("<i2"),
-    26: np.dtype("<i4"),
-    27: np.dtype("<i8"),
-    28: np.dtype("<f8"),
-    30: marker_dtype("bfloat16"),
-}
-QUANTIZED_TYPES = {  # number in the file: (name, values in a block, bytes of a block)
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    29: ("IQ1_M", 256, 56),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-}
+_ALIGNMENT = b"general.alignment"
+_SPLIT = (b"split.no", b"split.count", b"split.tensors.count")
+_TOKENS = b"tokenizer.ggml.tokens"
 
 
 @dataclass(frozen=True)
@@ -81,11 +55,51 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Split:
+    """What a file says of itself as a part of several.
+
+    Attributes
+    ----------
+    number : int
+        From 0 on.
+    count : int
+    tensors : int or None
+        Those of all parts together.
+    """
+
+    number: int
+    count: int
+    tensors: int | None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Where the strings of an array lie, lengths included."""
+
+    begin: int
+    end: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Header:
-    """The tensors of a file by name."""
+    """The tensors of a file by name.
+
+    Attributes
+    ----------
+    entries : dict
+    crc32 : int
+        Of all of it.
+    split : Split or None
+        None where the file is a whole.
+    tokens : Texts or None
+        The vocabulary, if there is one.
+    """
 
     entries: dict[str, Entry]
     crc32: int
+    split: Split | None = None
+    tokens: Texts | None = None
 
 
 class _Cursor:
@@ -161,12 +175,29 @@ def read_header(file: RawFile) -> Header:
             f"{file.path}: its header says {tensors} tensors and {values} values of metadata, expected at "
             f"most {_MOST_ENTRIES}; the header is damaged"
         )
-    alignment = _skip_metadata(file.path, cursor, values)
+    numbers, tokens = _read_metadata(file.path, cursor, values)
+    alignment = _alignment(file.path, numbers)
     infos = [_read_info(file.path, cursor) for _ in range(tensors)]
     data = -(-cursor.position // alignment) * alignment
     entries = [_entry(file.path, info, type_number, data + offset) for info, type_number, offset in infos]
     _check_places(file, entries, alignment, data)
-    return Header({entry.info.name: entry for entry in entries}, zlib.crc32(cursor.data[: cursor.position]))
+    return Header(
+        {entry.info.name: entry for entry in entries},
+        zlib.crc32(cursor.data[: cursor.position]),
+        _split(file.path, numbers),
+        tokens,
+    )
+
+
+def read_texts(file: RawFile, texts: Texts) -> list[bytes]:
+    """The strings of an array, which :func:`read_header` has found to be whole."""
+    data = file.read_bytes(texts.begin, texts.end - texts.begin)
+    found, position = [], 0
+    for _ in range(texts.count):
+        stop = position + 8 + int.from_bytes(data[position : position + 8], "little")
+        found.append(data[position + 8 : stop])
+        position = stop
+    return found
 
 
 def _check_version(path: str, version: int) -> None:
@@ -176,18 +207,41 @@ def _check_version(path: str, version: int) -> None:
     raise SourceError(f"{path} is GGUF version {version}: expected 2 or 3{hint}")
 
 
-def _skip_metadata(path: str, cursor: _Cursor, count: int) -> int:
-    """Pass over all keys and values; the alignment that they tell."""
-    alignment = 32
+def _read_metadata(path: str, cursor: _Cursor, count: int) -> tuple[dict[bytes, int], Texts | None]:
+    """Pass over all keys and values; the few whole numbers that count, and where the vocabulary lies."""
+    numbers: dict[bytes, int] = {}
+    tokens = None
     for _ in range(count):
         key, kind = cursor.text(), cursor.number(_U32)
-        if key == b"general.alignment" and kind == _UINT32:
-            alignment = cursor.number(_U32)
-        else:
-            _skip_value(path, cursor, kind)
+        begin = cursor.position
+        _skip_value(path, cursor, kind)
+        if (key == _ALIGNMENT and kind == _UINT32) or (key in _SPLIT and kind in _INTEGERS):
+            numbers[key] = struct.unpack_from(_INTEGERS[kind], cursor.data, begin)[0]
+        elif kind == _ARRAY and key == _TOKENS:
+            tokens = _texts(cursor, begin)
+    return numbers, tokens
+
+
+def _alignment(path: str, numbers: dict[bytes, int]) -> int:
+    alignment = numbers.get(_ALIGNMENT, 32)
     if alignment < 1 or alignment & (alignment - 1):
         raise SourceError(f"{path}: general.alignment expected a power of two, found {alignment}")
     return alignment
+
+
+def _texts(cursor: _Cursor, begin: int) -> Texts | None:
+    """The array that has just been passed over, if it is one of strings."""
+    kind, count = struct.unpack_from("<IQ", cursor.data, begin)
+    return Texts(begin + 12, cursor.position, count) if kind == _STRING else None
+
+
+def _split(path: str, numbers: dict[bytes, int]) -> Split | None:
+    number, count, tensors = (numbers.get(name) for name in _SPLIT)
+    if count is None or count <= 1:
+        return None
+    if number is None or not 0 <= number < count:
+        raise SourceError(f"{path}: expected split.no from 0 to {count - 1}, found {number}")
+    return Split(number, count, tensors)
 
 
 def _skip_value(path: str, cursor: _Cursor, kind: int) -> None:
@@ -225,14 +279,14 @@ def _read_info(path: str, cursor: _Cursor) -> tuple[TensorInfo, int, int]:
         name = raw.decode()
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: the name of tensor {shortened(repr(raw))} is no UTF-8") from error
-    return TensorInfo(name, shape, _dtype_name(type_number)), type_number, offset
+    return _info(name, shape, type_number), type_number, offset
 
 
-def _dtype_name(type_number: int) -> str:
+def _info(name: str, shape: tuple[int, ...], type_number: int) -> TensorInfo:
     if type_number in QUANTIZED_TYPES:
-        return "float32"  # what reading gives
+        return TensorInfo(name, shape, "float32", QUANTIZED_TYPES[type_number][0])
     item = PLAIN_TYPES.get(type_number)
-    return f"GGML type {type_number}" if item is None else type_name(item)
+    return TensorInfo(name, shape, f"GGML type {type_number}" if item is None else type_name(item))
 
 
 def _entry(path: str, info: TensorInfo, type_number: int, begin: int) -> Entry:

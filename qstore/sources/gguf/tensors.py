@@ -14,52 +14,65 @@ from ..checks import check_matrix, check_range, shortened
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
-from .header import MAGIC, PLAIN_TYPES, QUANTIZED_TYPES, Entry, Header, read_header
+from .header import MAGIC, Entry, Header, read_header
+from .parts import read_whole
+from .types import PLAIN_TYPES, QUANTIZED_TYPES
 
 __all__ = ["GGUFFormat"]
 
 
 class GGUFFormat:
-    """One `.gguf` file. Shapes are NumPy's: GGUF's own are the other way round."""
+    """A `.gguf` file, or all that belong to one. Shapes are NumPy's: GGUF's own are the other way round."""
 
     name = "GGUF"
     suffixes: tuple[str, ...] = (".gguf",)
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the file starts like a GGUF file."""
         return head.startswith(MAGIC)
 
     def tensors(self, path: str) -> list[TensorInfo]:
-        """All tensors, sorted by name; quantized ones with what reading them gives, float32.
+        """All tensors of all parts, sorted by name; quantized ones with what reading them gives, float32.
 
         Raises
         ------
         SourceError
+        IncompleteError
+            Parts are missing.
         """
-        with RawFile(path) as file:
-            header = read_header(file)
-        return [header.entries[name].info for name in sorted(header.entries)]
+        whole = read_whole(path)
+        whole.check_complete()
+        return whole.tensors()
 
     def open(self, path: str, tensor: str | None) -> RowSource:
         """Source of the rows of one tensor; quantized ones come as the float32 values they stand for.
+
+        Other parts than the one it is in may be missing where its name is given.
 
         Raises
         ------
         SourceError
             The file is malformed or cut short, or the tensor is not a matrix of a supported type.
+        IncompleteError
+            Parts are missing, and the tensor is in none that is there.
         TensorError
             Several matrices and no name, or a name that is not there.
         MissingExtraError
             The tensor is quantized and the gguf library is not installed.
         """
+        whole = read_whole(path)
+        if tensor is None:
+            whole.check_complete()
+            tensor = only_matrix(path, whole.tensors()).name
+        part = whole.path_of(tensor)
+        if part is None:
+            whole.check_complete()
+            raise unknown_tensor(path, tensor, [info.name for info in whole.tensors()])
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(path))
+            file = on_error.enter_context(RawFile(part))
             header = read_header(file)
-            if tensor is None:
-                tensor = only_matrix(path, [entry.info for entry in header.entries.values()]).name
-            elif tensor not in header.entries:
-                raise unknown_tensor(path, tensor, sorted(header.entries))
+            if tensor not in header.entries:
+                raise SourceError(f"{part} was changed while it was opened: open it again")
             source = _rows(file, header, header.entries[tensor])
             on_error.pop_all()
         return source

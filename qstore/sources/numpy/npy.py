@@ -32,7 +32,6 @@ class NpyFormat:
 
     name = "npy"
     suffixes: tuple[str, ...] = (".npy",)
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the file starts like a .npy file."""

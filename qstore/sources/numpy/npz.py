@@ -34,7 +34,6 @@ class NpzFormat:
 
     name = "npz"
     suffixes: tuple[str, ...] = (".npz",)
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the file starts like a zip archive of .npy files."""

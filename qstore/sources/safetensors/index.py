@@ -17,8 +17,7 @@ class SafetensorsIndexFormat(IndexFormat):
     """A checkpoint in several `.safetensors` files, described by an index in JSON."""
 
     name = "safetensors index"
-    suffixes: tuple[str, ...] = (".safetensors.index.json",)
-    checkpoint_names: tuple[str, ...] = ("model.safetensors.index.json",)
+    suffixes: tuple[str, ...] = (".safetensors.index.json", ".safetensors.index.fp16.json")
 
     def tensors_in(self, file: RawFile) -> Mapping[str, TensorInfo]:
         """All tensors of one shard by name."""

@@ -56,7 +56,6 @@ class SafetensorsFormat:
 
     name = "safetensors"
     suffixes: tuple[str, ...] = (".safetensors",)
-    checkpoint_names: tuple[str, ...] = ("model.safetensors",)
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether a plausible header length and a `{` start the file."""

@@ -40,7 +40,6 @@ class TorchZipFormat:
 
     name = "torch checkpoint"
     suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin")
-    checkpoint_names: tuple[str, ...] = ("pytorch_model.bin",)
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether the file starts like a checkpoint, a legacy one included."""
@@ -79,8 +78,7 @@ class TorchIndexFormat(IndexFormat):
     """A checkpoint in several torch files, described by an index in JSON."""
 
     name = "torch checkpoint index"
-    suffixes: tuple[str, ...] = (".bin.index.json",)
-    checkpoint_names: tuple[str, ...] = ("pytorch_model.bin.index.json",)
+    suffixes: tuple[str, ...] = (".bin.index.json", ".bin.index.fp16.json")
 
     def tensors_in(self, file: RawFile) -> Mapping[str, TensorInfo]:
         """All tensors of one shard by name."""

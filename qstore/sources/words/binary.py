@@ -30,7 +30,6 @@ class BinaryWordVectorsFormat:
 
     name = "word2vec binary"
     suffixes: tuple[str, ...] = (".bin", ".bin.gz")
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether a line of two integers comes first, and after it something else than a row of text."""

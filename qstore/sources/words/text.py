@@ -42,7 +42,6 @@ class TextWordVectorsFormat:
 
     name = "word vectors as text"
     suffixes: tuple[str, ...] = (".vec", ".txt", ".vec.gz", ".txt.gz")
-    checkpoint_names: tuple[str, ...] = ()
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether two integers, or a word and numbers, come first. Binary files are to be tried before."""

@@ -1,0 +1,163 @@
+"""Which file of a directory is meant: as libraries lay out their folders, and no guess where it could be two.
+
+A folder of transformers, diffusers or PEFT holds weights under names that these libraries write, beside much
+else; sentence-transformers, trainers and the cache of Hugging Face's hub have them in folders of that folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..errors import SourceError
+from ..format.manifest import MANIFEST
+from .checks import shortened
+from .containers.checkpoint_index import files_of_index
+from .files import RawFile
+from .torch.checkpoint_zip import TorchZipFormat
+
+__all__ = ["checkpoint_in"]
+
+# Of files with one stem the first of these is taken: they are the same weights, as pytorch_model.bin beside
+# model.safetensors.
+_SAME = (
+    re.compile(r"(?P<stem>.+?)\.safetensors\.index(?P<variant>\.\w+)?\.json", re.DOTALL),
+    re.compile(r"(?P<stem>.+)\.safetensors", re.DOTALL),
+    re.compile(r"(pytorch_)?(?P<stem>.+?)\.bin\.index(?P<variant>\.\w+)?\.json", re.DOTALL),
+    re.compile(r"pytorch_(?P<stem>.+)\.bin", re.DOTALL),
+    re.compile(r"(?P<stem>.+)\.bin", re.DOTALL),
+)
+# Files that are no others' weights in another format, whatever they are called; parts of one are one.
+_ALONE = re.compile(
+    r"(.+\.(pt|pth|ckpt))|((?P<gguf>.+?)(-[0-9]{5}(?P<count>-of-[0-9]{5}))?\.gguf)", re.DOTALL
+)
+# Names that libraries give to weights only; other files of these endings are what their first bytes say.
+_WEIGHTS = re.compile(r".*(pytorch|adapter)_model.*", re.DOTALL)
+_STATES = re.compile(r"(optimizer|scheduler|scaler|sampler|rng_state|training_args).*", re.DOTALL)
+_PART = re.compile(r".*-[0-9]{5}-of-[0-9]{5}\.\w+", re.DOTALL)
+
+# models--NAME/snapshots/COMMIT/0_Transformer
+_DEEPEST = 3
+_MOST_FILES = 20_000
+_SHOWN = 12
+
+
+def checkpoint_in(directory: str) -> str:
+    """Path of the one file in a directory that its weights are in, or that says where they are.
+
+    Files in the directory itself come before those in the folders in it. Weights that the name `model` stands
+    for come before others, and safetensors before the same in torch's format.
+
+    Raises
+    ------
+    SourceError
+        There is none, there are several (they are named), it is a store already, or it cannot be read.
+    """
+    folders, names = [directory], []
+    for _ in range(_DEEPEST + 1):
+        found: list[str] = []
+        below: list[str] = []
+        for folder in folders:
+            files, inside = _listed(folder)
+            found += _weights_in(folder, files)
+            names += [os.path.relpath(os.path.join(folder, name), directory) for name in files]
+            below += inside
+            _check_few(directory, names)
+        if found:
+            return _only(directory, found)
+        folders = below
+    listing = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    raise SourceError(
+        f"{directory} is a directory without a checkpoint: expected model.safetensors, pytorch_model.bin, "
+        f"model.safetensors.index.json or another file of such a kind in it, found "
+        f"{shortened(listing or 'nothing', 1000)}; give the path of a file"
+    )
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files in a folder, and paths of the folders in it; sorted, without hidden ones."""
+    files, inside = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    inside.append(entry.path)
+                elif os.path.isfile(entry.path):
+                    files.append(entry.name)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
+    if MANIFEST in files:
+        raise SourceError(
+            f"{folder} is a qstore store of several files already: read it with qstore.open, or join its "
+            f"files with qstore concat"
+        )
+    return sorted(files), sorted(inside)
+
+
+def _check_few(directory: str, names: list[str]) -> None:
+    if len(names) > _MOST_FILES:
+        raise SourceError(
+            f"{directory} holds more than {_MOST_FILES} files, too many to look for a checkpoint in: give "
+            f"the path of a file"
+        )
+
+
+def _weights_in(folder: str, files: list[str]) -> list[str]:
+    """Files that hold all weights of a model, one for each model."""
+    by_stem: dict[str, tuple[int, str]] = {}
+    for name in files:
+        rank, stem = _rank(folder, name)
+        if stem and (stem not in by_stem or rank < by_stem[stem][0]):
+            by_stem[stem] = rank, name
+    if "model" in by_stem:
+        return [os.path.join(folder, by_stem["model"][1])]
+    paths = [os.path.join(folder, name) for _, name in by_stem.values()]
+    parts = {
+        os.path.join(folder, part)
+        for path in paths
+        if path.endswith(".json")
+        for part in files_of_index(path)
+    }
+    return [path for path in paths if path not in parts]
+
+
+def _rank(folder: str, name: str) -> tuple[int, str]:
+    """Place of a file among those of one stem, and that stem; "" for files that are no weights."""
+    for rank, pattern in enumerate(_SAME):
+        found = pattern.fullmatch(name)
+        if found and not (name.endswith(".bin") and not _is_torch(folder, name)):
+            variant = found.groupdict().get("variant") or ""  # model.fp16.safetensors is the same in one file
+            return rank, found["stem"] + variant
+    alone = _ALONE.fullmatch(name)
+    if alone is None or not (alone["gguf"] or _is_torch(folder, name)):
+        return 0, ""
+    return 0, f"{alone['gguf']}{alone['count'] or ''}.gguf" if alone["gguf"] else name
+
+
+def _is_torch(folder: str, name: str) -> bool:
+    if _STATES.fullmatch(name):
+        return False
+    if _WEIGHTS.fullmatch(name):
+        return True
+    path = os.path.join(folder, name)
+    try:
+        with RawFile(path) as file:
+            return TorchZipFormat().matches(path, file.read_bytes(0, min(file.size, 4096)))
+    except SourceError:
+        return False
+
+
+def _only(directory: str, found: list[str]) -> str:
+    if len(found) == 1:
+        return found[0]
+    whose = "files of weights: give the path of one"
+    if all(map(_PART.fullmatch, found)):
+        whose = (
+            "parts of weights, but not the index that says what is in which (NAME.safetensors.index.json or "
+            "NAME.bin.index.json): get that too, or give the path of one part"
+        )
+    names = "".join(f"\n  {path}" for path in found[:_SHOWN])
+    more = f"\n  … and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise SourceError(f"{directory} holds {len(found)} {whose}:{names}{more}")

@@ -1,0 +1,186 @@
+"""Datasets of HDF5 files, from files that may be hostile; see :mod:`.safe_file`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...errors import SourceError
+from ..base import Fingerprint, RowSource, TensorInfo
+from ..checks import check_matrix, check_range, shortened
+from ..containers.contiguous import ContiguousRows
+from ..files import RawFile
+from ..tensor_choice import only_matrix, unknown_tensor
+from .safe_file import (
+    LONGEST_ROW,
+    MAGIC,
+    check_storage,
+    element_type_of,
+    find_dataset,
+    header_crc32,
+    is_store,
+    list_datasets,
+    named_errors,
+    open_hdf5,
+)
+from .store_again import StoreAgain
+
+__all__ = ["HDF5Format"]
+
+
+class HDF5Format:
+    """Any HDF5 file. A store is one matrix that is quantized already, whatever else its file holds."""
+
+    name = "HDF5"
+    suffixes: tuple[str, ...] = (".h5", ".hdf5", ".hdf")
+
+    def matches(self, path: str, head: bytes) -> bool:
+        """Whether the signature stands at the start or after a user block."""
+        return any(head.startswith(MAGIC, start) for start in (0, 512, 1024, 2048))
+
+    def tensors(self, path: str) -> list[TensorInfo]:
+        """All datasets that hard links lead to, at any depth, sorted by name.
+
+        Raises
+        ------
+        SourceError
+        """
+        with ExitStack() as stack:
+            file = stack.enter_context(RawFile(path))
+            h5 = open_hdf5(file, stack)
+            with named_errors(path):
+                if is_store(h5):
+                    store = StoreAgain(file, h5)
+                    return [TensorInfo(store.name, (store.rows, store.dim), store.dtype)]
+                return list_datasets(h5)
+
+    def open(self, path: str, tensor: str | None) -> RowSource:
+        """Source of the rows of one dataset, named with or without a leading slash, or of a store.
+
+        Raises
+        ------
+        SourceError
+            The file is malformed or cut short; the dataset is not a matrix of a supported type, holds no
+            data, or lies outside the file; codes and scales without what says what they mean.
+        TensorError
+            Several matrices and no name, or a name that is not there.
+        """
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(path))
+            h5 = open_hdf5(file, on_error)
+            with named_errors(path):
+                source = _store(file, h5, tensor) if is_store(h5) else _matrix(file, h5, tensor)
+            if isinstance(source, ContiguousRows):
+                h5.close()
+            on_error.pop_all()
+        return source
+
+
+class DatasetRows(RowSource):
+    """Rows of a dataset that only HDF5 can read: chunked, compressed, or of a type NumPy lacks.
+
+    `read` may run in any number of threads; h5py lets them in one at a time.
+    """
+
+    def __init__(self, file: RawFile, h5: Any, name: str, dataset_id: Any) -> None:
+        import h5py
+
+        self.name, self.dtype = name, element_type_of(dataset_id)
+        self.rows, self.dim = dataset_id.shape
+        if self.dim * dataset_id.dtype.itemsize > LONGEST_ROW:
+            raise SourceError(
+                f"{file.path}: tensor {name!r} has rows of {self.dim * dataset_id.dtype.itemsize} bytes, "
+                f"expected at most {LONGEST_ROW}; save it contiguous and uncompressed to read longer ones"
+            )
+        self._file, self._h5, self._dataset = file, h5, h5py.Dataset(dataset_id)
+        self._header_crc32 = header_crc32(file, dataset_id)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
+        check_range(f"{self._file.path}: tensor {self.name!r}", start, stop, self.rows)
+        with named_errors(self._file.path):
+            block: NDArray[Any] = self._dataset[start:stop]
+        return block
+
+    def fingerprint(self) -> Fingerprint:
+        """Size, time and header of the file as they were when it was opened."""
+        return {
+            "kind": "hdf5",
+            "size": self._file.size,
+            "mtime_ns": self._file.mtime_ns,
+            "dtype": self.dtype,
+            "shape": [self.rows, self.dim],
+            "tensor": self.name,
+            "header_crc32": self._header_crc32,
+        }
+
+    def check_unchanged(self) -> None:
+        """Compare the file's size and time of change with those it was opened with."""
+        self._file.check_unchanged()
+
+    def close(self) -> None:
+        """Give the file back. May be called twice, but not beside a running read."""
+        self._h5.close()
+        self._file.close()
+
+
+def _store(file: RawFile, h5: Any, tensor: str | None) -> RowSource:
+    store = StoreAgain(file, h5)
+    if tensor not in (None, store.name):
+        raise unknown_tensor(file.path, tensor, [store.name])
+    return store
+
+
+def _matrix(file: RawFile, h5: Any, tensor: str | None) -> RowSource:
+    if tensor is None:
+        found = list_datasets(h5)
+        _check_no_codes(file.path, found)
+        tensor = only_matrix(file.path, found).name
+    name = tensor.strip("/")
+    return _rows(file, h5, name, find_dataset(h5, file.path, name))
+
+
+def _check_no_codes(path: str, found: Sequence[TensorInfo]) -> None:
+    """Codes that have lost what says so must not be taken for values."""
+    by_name = {info.name: info for info in found}
+    for info in found:
+        scales = by_name.get(info.name.removesuffix("codes") + "scales")
+        if (
+            info.name.rpartition("/")[2] == "codes"
+            and info.dtype in ("uint8", "int8")
+            and scales is not None
+            and scales.dtype.startswith("float")
+            and scales.shape in (info.shape[:1], (*info.shape[:1], 1))
+        ):
+            raise SourceError(
+                f"{path} holds {shortened(repr(info.name))} and {shortened(repr(scales.name))}, as a qstore "
+                f"store does, but not the attributes of one (format, formula, version, zero_point): if they "
+                f"are codes and scales, build from both, "
+                f"qstore.build((file[{info.name!r}], file[{scales.name!r}]), OUT) with "
+                f"file = h5py.File(…); to quantize the codes themselves, name them: tensor={info.name!r} "
+                f"(--tensor {info.name})"
+            )
+
+
+def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
+    import h5py
+
+    where = f"{file.path}: tensor {shortened(repr(name))}"
+    check_matrix(where, dataset_id.shape or (), element_type_of(dataset_id))
+    check_storage(where, dataset_id)
+    offset = dataset_id.get_offset()
+    # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
+    if offset is None or dataset_id.get_type() != h5py.h5t.py_create(dataset_id.dtype):
+        return DatasetRows(file, h5, name, dataset_id)
+    return ContiguousRows(
+        file,
+        kind="hdf5",
+        name=name,
+        offset=offset,
+        shape=dataset_id.shape,
+        dtype=dataset_id.dtype,
+        header_crc32=header_crc32(file, dataset_id),
+    )
