@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..engine.arrays import conversion
 from ..errors import SourceError
 from .base import Fingerprint, RowSource, TensorInfo
 from .checks import check_matrix, check_range, shortened, type_name
@@ -27,6 +28,7 @@ __all__ = ["HDF5Format"]
 # Through HDF5 a row is read whole: a file of 4 KB can claim one row of 16 GiB.
 _LONGEST_ROW = 1 << 30
 
+_PACKING = (b"scale_factor", b"add_offset")
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _HEADER_BYTES = 2048
 
@@ -262,8 +264,10 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
     import h5py
 
     where = f"{file.path}: tensor {shortened(repr(name))}"
-    check_matrix(where, dataset_id.shape or (), _type_name(dataset_id))
+    word = _type_name(dataset_id)
+    check_matrix(where, dataset_id.shape or (), word, conversion(word, f"file[{shortened(repr(name))}][:]"))
     _check_storage(where, dataset_id)
+    _check_packing(where, name, dataset_id)
     offset = dataset_id.get_offset()
     # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
     if offset is None or dataset_id.get_type() != h5py.h5t.py_create(dataset_id.dtype):
@@ -301,6 +305,20 @@ def _check_storage(where: str, dataset_id: Any) -> None:
     if dataset_id.shape[0] and not dataset_id.get_storage_size():
         # HDF5 would read zeros: the usual trace of a program that was killed before it wrote.
         raise SourceError(f"{where} expected data, found none: its values were never written; save it again")
+
+
+def _check_packing(where: str, name: str, dataset_id: Any) -> None:
+    """netCDF keeps whole numbers in the place of values, and in attributes how to come back."""
+    import h5py
+
+    for attribute in _PACKING:
+        if h5py.h5a.exists(dataset_id, attribute):
+            values = f"file[{shortened(repr(name))}]"
+            raise SourceError(
+                f"{where} is packed, as netCDF has it: its attribute {attribute.decode()} says how numbers "
+                f"become values, expected plain values; give {values}[:] * scale_factor + add_offset, with "
+                f"those of {values}.attrs"
+            )
 
 
 def _header_crc32(file: RawFile, dataset_id: Any) -> int:

@@ -181,7 +181,9 @@ def _skip_metadata(path: str, cursor: _Cursor, count: int) -> int:
     alignment = 32
     for _ in range(count):
         key, kind = cursor.text(), cursor.number(_U32)
-        if key == b"general.alignment" and kind == _UINT32:
+        if key == b"general.alignment":
+            if kind != _UINT32:
+                raise SourceError(f"{path}: general.alignment expected type {_UINT32}, found {kind}")
             alignment = cursor.number(_U32)
         else:
             _skip_value(path, cursor, kind)
