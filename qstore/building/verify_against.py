@@ -110,13 +110,15 @@ def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed:
             done += len(codes)
     elif keyed and matrix.keyed:
         for chunk, keys in inline_keys(matrix, first, rows):
-            yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
+            if len(chunk):
+                yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
             done += len(chunk)
     elif isinstance(matrix, RowSource):
         yield from _compared_blocks(store, matrix, first)
     else:
         for chunk in limited(matrix.chunks(first), rows):
-            yield _compare_values(store, done, chunk)
+            if len(chunk):
+                yield _compare_values(store, done, chunk)
             done += len(chunk)
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import os
+import re
 from typing import TYPE_CHECKING
 
 import qstore
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "Listed"]
 
 _DESCRIPTION = """\
-List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from.
+List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from,
+but not what is called opaque: objects of other programs, and tensors without plain values.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
 listed before the error that names them."""
@@ -29,6 +31,7 @@ _EXAMPLES = """\
   qstore ls model.safetensors
   qstore ls checkpoint-directory/ --json"""
 
+_NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
 _ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
 
@@ -104,6 +107,8 @@ def _listed(tensor: TensorInfo) -> Listed:
 def _item_size(dtype: str) -> int | None:
     if dtype in _ODD_SIZES:
         return _ODD_SIZES[dtype]
+    if not _NUMPY_NAME.fullmatch(dtype):  # a file can call a type anything, "f4,f4" or "(9,)f4" too
+        return None
     try:
         import numpy as np
 

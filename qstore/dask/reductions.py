@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.stats import StoreStats, Totals, part_rows, totals_of
-from ..engine.arguments import as_count, as_row_set
+from ..engine.arguments import as_count, as_finite, as_row_set
 from ..engine.search_scan import Metric
 from ..reading.parts import Part
 from ..store import Store
@@ -79,7 +79,7 @@ def search(
     """
     opened = store if isinstance(store, Store) else open_store(store)
     opened.search(queries, k, metric, rows=slice(0, 0))  # says what is wrong
-    given, picked = np.array(queries, np.float64), as_row_set(rows, len(opened))
+    given, picked = as_finite("queries", queries, (1, 2)), as_row_set(rows, len(opened))
     token = tokenize(opened.content_id, given, k, metric, picked, task_rows)
     shared = delayed(given, name=f"qstore-queries-{token}")  # once in the graph, not in every task
     place = StoreRows.of(opened)

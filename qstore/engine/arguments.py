@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SourceError
+from .arrays import as_array, conversion, is_record
 from .quantization import ELEMENT_TYPES, ZERO_POINT, element_type, first_out_of_range, to_float64
 from .row_ranges import as_range
 
@@ -25,6 +26,8 @@ __all__ = [
     "lies_well",
     "whole_out",
 ]
+
+_LARGEST = np.iinfo(np.int64).max
 
 
 def lies_well(array: NDArray[Any]) -> bool:
@@ -47,13 +50,8 @@ def as_matrix(x: ArrayLike) -> NDArray[Any]:
     SourceError
         Wrong rank, no columns, or an element type that cannot be quantized.
     """
-    try:
-        values = np.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise SourceError(
-            f"expected a matrix of numbers, found what NumPy cannot read as an array: {error}"
-        ) from None
-    if values.ndim != 2 or values.shape[1] == 0:
+    values = as_array(x, "x", SourceError)
+    if not is_record(str(values.dtype)) and (values.ndim != 2 or values.shape[1] == 0):
         raise SourceError(
             f"expected shape (rows, columns) with at least 1 column, found {values.shape}; "
             f"x.reshape(len(x), -1) makes a matrix of anything that has rows"
@@ -61,7 +59,7 @@ def as_matrix(x: ArrayLike) -> NDArray[Any]:
     if element_type(values.dtype) is None:
         raise SourceError(
             f"expected one of the element types {', '.join(ELEMENT_TYPES)}, found {values.dtype}; "
-            f'convert with x.astype("float32") or another of these'
+            f"{conversion(str(values.dtype), 'x')}"
         )
     return values
 
@@ -78,7 +76,7 @@ def as_quantized(
     SourceError
         Wrong shape or type, a code outside 0…255, a scale that is negative or not finite.
     """
-    given, factors = np.asarray(codes), np.asarray(scales)
+    given, factors = as_array(codes, "codes", SourceError), as_array(scales, "scales", SourceError)
     if given.ndim != 2 or given.shape[1] == 0 or (dim is not None and given.shape[1] != dim):
         raise SourceError(f"codes have shape {given.shape}, expected (n, {'D' if dim is None else dim})")
     if given.dtype == np.int8:
@@ -104,8 +102,9 @@ def as_quantized(
 
 def check_out(out: NDArray[Any], name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
     """ValueError unless `out` can be filled."""
-    if not isinstance(out, np.ndarray) or out.shape != shape or str(out.dtype) not in dtypes:
-        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+    plain = isinstance(out, np.ndarray) and not isinstance(out, np.ma.MaskedArray)
+    if not plain or out.shape != shape or str(out.dtype) not in dtypes:
+        found = f"{out.dtype} {out.shape}" if plain else type(out).__name__
         raise ValueError(f"{name} must be an array of {' or '.join(dtypes)}, shape {shape}; found {found}")
     if not out.flags.writeable or (out.ndim == 2 and not lies_well(out)):
         raise ValueError(
@@ -119,8 +118,8 @@ def whole_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDAr
     Raises
     ------
     ValueError
-        It does not fit, or cannot be filled in place: a list, or a tensor on a device, of bfloat16, or that
-        requires grad.
+        It does not fit, or cannot be filled in place: a list, a masked or read-only array, or a tensor on a
+        device, of bfloat16, or that requires grad.
     """
     memory = _memory_of(out)
     if memory.shape != shape or str(memory.dtype) not in dtypes or not memory.flags.c_contiguous:
@@ -128,10 +127,14 @@ def whole_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDAr
             f"out has shape {memory.shape} and dtype {memory.dtype}, expected C-contiguous {shape} "
             f"and one of {', '.join(dtypes)}"
         )
+    if not memory.flags.writeable:
+        raise ValueError(f"out is read-only, expected what can be filled: numpy.empty({shape}) makes it")
     return memory
 
 
 def _memory_of(out: Any) -> NDArray[Any]:
+    if isinstance(out, np.ma.MaskedArray):
+        raise ValueError("out is a masked array, whose mask would stay as it is: give its .data")
     if isinstance(out, np.ndarray):
         return out
     try:
@@ -151,11 +154,13 @@ def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
     Raises
     ------
     IndexError
-        They are not integers.
+        They are not integers, or larger than int64 holds.
     """
-    numbers = np.asarray(given)
+    numbers = as_array(given, "rows", IndexError)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+    if numbers.size and numbers.dtype == np.uint64 and numbers.max() > _LARGEST:
+        raise IndexError(f"row number {numbers.max()} is out of bounds: expected at most {_LARGEST}")
     return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
 
 
@@ -176,7 +181,7 @@ def as_row_set(given: ArrayLike | slice | tuple[int, int] | None, total: int) ->
         picked = range(total)[as_range(given)]
         rising = picked if picked.step > 0 else picked[::-1]
         return rising if rising.step == 1 else np.arange(rising.start, rising.stop, rising.step)
-    array = np.asarray(given)
+    array = as_array(given, "rows", IndexError)
     if array.dtype == np.bool_:
         if array.shape != (total,):
             raise IndexError(f"the mask has shape {array.shape}, expected {(total,)}")
@@ -196,7 +201,7 @@ def as_finite(name: str, given: ArrayLike, ndim: tuple[int, ...]) -> NDArray[np.
     ValueError
         Another rank, another type, or a value that is NaN or infinite: says which.
     """
-    array = np.asarray(given)
+    array = as_array(given, name)
     if array.ndim not in ndim or element_type(array.dtype) is None:
         wanted = f"{' or '.join(map(str, ndim))} dimensions of real numbers"
         raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected {wanted}")
@@ -210,12 +215,12 @@ def as_finite(name: str, given: ArrayLike, ndim: tuple[int, ...]) -> NDArray[np.
 
 def as_weights(given: ArrayLike, count: int) -> NDArray[Any]:
     """One weight for each of `count` rows, as float32 if they are, else as float64."""
-    weights = np.asarray(given)
-    if weights.shape != (count,) or weights.dtype.kind not in "fiu":
+    weights = as_array(given, "weights")
+    if weights.shape != (count,) or element_type(weights.dtype) is None:
         raise ValueError(
             f"weights have shape {weights.shape} and dtype {weights.dtype}, expected {count} numbers"
         )
-    return np.ascontiguousarray(weights, np.float32 if weights.dtype == np.float32 else np.float64)
+    return np.ascontiguousarray(weights if weights.dtype == np.float32 else to_float64(weights))
 
 
 def as_count(name: str, value: int, least: int = 1) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.arrays import conversion, is_record
 from ..engine.quantization import ELEMENT_TYPES, element_type
 from ..errors import SourceError
 
@@ -30,7 +31,7 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return element_type(dtype) or str(dtype)
 
 
-def check_matrix(where: str, shape: Sequence[int], type_name: str) -> None:
+def check_matrix(where: str, shape: Sequence[int], type_name: str, remedy: str | None = None) -> None:
     """Refuse what is not a matrix of at least one column of a supported element type.
 
     Parameters
@@ -40,23 +41,25 @@ def check_matrix(where: str, shape: Sequence[int], type_name: str) -> None:
     shape : sequence of int
     type_name : str
         As :func:`type_name` gives it.
+    remedy : str, optional
+        What to do about another type; by default what NumPy can do.
 
     Raises
     ------
     SourceError
     """
     shape = tuple(shape)
-    if len(shape) != 2:
+    if len(shape) != 2 and not is_record(type_name):
         raise SourceError(
             f"{where} has shape {shape}: expected 2 dimensions (rows, columns), found {len(shape)}; "
             f"reshape it, or choose another tensor"
         )
-    if shape[0] < 0 or shape[1] < 1:
+    if len(shape) == 2 and (shape[0] < 0 or shape[1] < 1):
         raise SourceError(f"{where} has shape {shape}: expected at least 1 column, found {shape[1]}")
     if type_name not in ELEMENT_TYPES:
         raise SourceError(
             f"{where} holds {shortened(type_name)}: expected one of {', '.join(ELEMENT_TYPES)}; "
-            f"convert it first, for example with .astype('float32')"
+            f"{remedy or conversion(type_name)}"
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engine.arrays import is_tensor
 from .quantized import CodesSource
-from .torch.memory_tensor import TensorSource, is_torch_tensor
+from .torch.memory_tensor import TensorSource
 
 __all__ = ["is_pair", "pair_source"]
 
@@ -28,6 +29,6 @@ def pair_source(codes: Any, scales: Any) -> CodesSource:
 
 
 def _readable(array: Any) -> Any:
-    if not is_torch_tensor(array):
+    if not is_tensor(array):
         return array
     return TensorSource(array if array.ndim == 2 else array.reshape(-1, 1))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.arrays import as_array
 from ..engine.quantization import ZERO_POINT, dequantize, to_float64
 from ..errors import SourceError
 from .base import Fingerprint, RowSource
 from .checks import check_range
-from .memory.array import ArraySource, as_array
+from .memory.array import ArraySource
 
 __all__ = ["QUANTIZED", "CodesSource", "QuantizedSource", "check_scales"]
 
@@ -120,7 +121,7 @@ class _Column:
         self._vector = vector
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        return as_array(self._vector[rows], "the vector").reshape(-1, 1)
+        return as_array(self._vector[rows], "the vector", SourceError).reshape(-1, 1)
 
 
 def _rows_of(what: str, given: Any, expected: str) -> RowSource:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from ..engine.arrays import is_tensor
 from ..errors import SourceError
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
@@ -23,7 +24,7 @@ from .parquet import ParquetFormat
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.tensors import SafetensorsFormat
 from .torch.checkpoint_zip import TorchIndexFormat, TorchZipFormat
-from .torch.memory_tensor import is_torch_tensor, tensor_source
+from .torch.memory_tensor import tensor_source
 from .vecs import VecsFormat
 from .words.binary import BinaryWordVectorsFormat
 from .words.text import TextWordVectorsFormat
@@ -137,7 +138,7 @@ def list_tensors(obj: Any) -> list[TensorInfo]:
 
 
 def _source_in_memory(obj: Any) -> Source:
-    if is_torch_tensor(obj):
+    if is_tensor(obj):
         return tensor_source(obj)
     if is_pair(obj):
         return pair_source(*obj)

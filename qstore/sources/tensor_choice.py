@@ -19,7 +19,7 @@ _LONGEST_COMPARED = 256
 
 
 def only_matrix(where: str, tensors: Sequence[TensorInfo]) -> TensorInfo:
-    """The one 2-D tensor of a supported type.
+    """The one 2-D tensor of a supported type; or the only tensor, of which an error of its own says more.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def only_matrix(where: str, tensors: Sequence[TensorInfo]) -> TensorInfo:
     SourceError
         There is none.
     """
-    matrices = [info for info in tensors if is_matrix(info)]
+    matrices = [info for info in tensors if is_matrix(info)] if len(tensors) > 1 else tensors
     if len(matrices) == 1:
         return matrices[0]
     if matrices:

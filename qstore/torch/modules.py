@@ -238,7 +238,7 @@ def _padding(index: int | None, rows: int) -> int | None:
 
 def _row_numbers(input: torch.Tensor) -> NDArray[np.int64]:
     """Row numbers on the processor; negative ones are none, as in torch."""
-    rows = as_row_numbers(input.detach().cpu().numpy())
+    rows = as_row_numbers(input)
     if rows.size and rows.min() < 0:
         raise IndexError(f"index out of range: row {rows.min()} is negative")
     return rows
@@ -258,7 +258,7 @@ def _starts(
             f"input has shape {rows.shape} and offsets {found}: "
             f"expected (m,) and (bags,), or (bags, n) and None"
         )
-    starts = as_row_numbers(offsets.detach().cpu().numpy())
+    starts = as_row_numbers(offsets)
     if not include_last_offset:
         return starts
     if not starts.size or starts[-1] != rows.size:

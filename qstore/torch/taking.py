@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..engine.arguments import as_row_numbers
 from ..store import Store
@@ -22,7 +24,7 @@ _DEVICE_VALUES = 1 << 23
 
 def take(
     store: Store,
-    rows: ArrayLike | torch.Tensor,
+    rows: Any,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -62,8 +64,7 @@ def take(
     gets values made on the processor. Any number of threads may call this for one store.
     """
     wanted = check_dtype(torch.float32 if dtype is None else dtype)
-    given = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
-    return take_rows(store, as_row_numbers(given), wanted, torch.device("cpu" if device is None else device))
+    return take_rows(store, as_row_numbers(rows), wanted, torch.device("cpu" if device is None else device))
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:

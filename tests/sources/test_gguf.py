@@ -292,7 +292,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "absurd rows": (layout([info(b"w", (2, BIG), 0, 0)], DATA), "tensor 'w' ends early"),
     "absurd shape": (layout([info(b"w", (BIG, BIG, BIG, BIG), 0, 0)], DATA), "tensor 'w' ends early"),
     "part of a block": (layout([info(b"w", (33, 3), 8, 0)], bytes(200)), "multiple of 32 columns, found 33"),
-    "no columns": (layout([info(b"w", (0, 3), 0, 0)]), "holds no matrix"),
+    "no columns": (layout([info(b"w", (0, 3), 0, 0)]), "expected at least 1 column"),
     "no tensors": (layout([]), "found no tensors at all"),
 }
 

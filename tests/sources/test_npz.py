@@ -134,7 +134,7 @@ def test_objects_and_other_shapes_refused(tmp_path: Path) -> None:
     np.savez(path, objects=np.array([[object]]), cube=np.zeros((2, 2, 2)), raw=np.zeros((2, 2), "V2"))
     refused(path, "holds object: expected one of float16", tensor="objects")
     refused(path, "has shape (2, 2, 2): expected 2 dimensions", tensor="cube")
-    refused(path, "untyped items of 2 bytes", tensor="raw")
+    refused(path, "bfloat16) if its items are of that type", tensor="raw")
     np.savez(path)
     refused(path, "found no tensors at all")
 

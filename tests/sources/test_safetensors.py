@@ -97,7 +97,7 @@ def test_safetensors_equals_its_own_library(tmp_path: Path, dtype: str) -> None:
 def test_no_matrix_at_all(tmp_path: Path) -> None:
     single = tmp_path / "m.safetensors"
     single.write_bytes(safetensors_bytes({"cube": np.zeros((2, 2, 2), np.float32)}))
-    refused(single, "holds no matrix: expected a 2-D tensor", "'cube'  (2, 2, 2)  float32")
+    refused(single, "tensor 'cube' has shape (2, 2, 2): expected 2 dimensions")
     single.write_bytes(with_header(b"{}"))
     refused(single, "found no tensors at all")
     refused(single, "holds no tensors at all", tensor="x", error=TensorError)
@@ -137,9 +137,9 @@ def header_of(**tensors: tuple[str, list[Any], list[Any]]) -> bytes:
         ),
         (header_of(v=("F32", [2, 2], [0, 16]), w=("F32", [2, 2], [0, 16])), 16, "overlap"),
         (header_of(w=("F4", [1, 3], [0, 1])), 1, "expected 1.5 bytes"),
-        (header_of(w=("BOOL", [2, 2], [0, 4])), 4, "'w'  (2, 2)  bool"),
-        (header_of(w=("C64", [2, 2], [0, 32])), 32, "'w'  (2, 2)  complex64"),
-        (header_of(w=("F8_E8M0", [2, 2], [0, 4])), 4, "'w'  (2, 2)  float8_e8m0fnu"),
+        (header_of(w=("BOOL", [2, 2], [0, 4])), 4, "'w' holds bool"),
+        (header_of(w=("C64", [2, 2], [0, 32])), 32, "'w' holds complex64"),
+        (header_of(w=("F8_E8M0", [2, 2], [0, 4])), 4, "'w' holds float8_e8m0fnu"),
         (header_of(w=("float32", [2, 2], [0, 16])), 16, "unknown type float32"),
         (b'{"w": {"dtype": "F32", "shape": [2, 2]}}', 16, "two data_offsets"),
         (b'{"w": 7}', 16, "two data_offsets"),

@@ -152,7 +152,6 @@ def test_nothing_hostile_is_run(tmp_path: Path, name: str) -> None:
         refused(legacy, "is no zip checkpoint", "nothing of it was run", RESAVE)
     finally:
         copyreg.remove_extension("os", "system", 240)
-    assert RESAVE in words
     assert len(words) < 1000
     assert not sentinel.exists()
 
@@ -171,14 +170,18 @@ def test_the_hostile_pickles_would_run(tmp_path: Path) -> None:
 def test_modules_are_not_imported(tmp_path: Path) -> None:
     (tmp_path / "evil_module.py").write_text("raise SystemExit")
     path = checkpoint(tmp_path / "m.pt", b"\x80\x02cevil_module\nname\n.")
-    refused(path, "it asks for evil_module.name: expected tensors only; nothing of it was run")
+    refused(path, "is opaque (evil_module.name): expected a tensor; nothing of it was made or run")
     assert "evil_module" not in sys.modules
 
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="writes with torch")
     torch.save(torch.nn.Linear(3, 2), tmp_path / "m.pt")
-    refused(tmp_path / "m.pt", "it asks for torch.nn.modules.linear.Linear", "save a state dict", RESAVE)
+    refused(
+        tmp_path / "m.pt",
+        "is opaque (torch.nn.modules.linear.Linear)",
+        "torch.save(model.state_dict(), new_path)",
+    )
 
 
 def test_legacy_files_can_be_saved_again(tmp_path: Path) -> None:

@@ -214,8 +214,10 @@ def _read_metadata(path: str, cursor: _Cursor, count: int) -> tuple[dict[bytes, 
     for _ in range(count):
         key, kind = cursor.text(), cursor.number(_U32)
         begin = cursor.position
+        if key == _ALIGNMENT and kind != _UINT32:
+            raise SourceError(f"{path}: general.alignment expected type {_UINT32}, found {kind}")
         _skip_value(path, cursor, kind)
-        if (key == _ALIGNMENT and kind == _UINT32) or (key in _SPLIT and kind in _INTEGERS):
+        if key == _ALIGNMENT or (key in _SPLIT and kind in _INTEGERS):
             numbers[key] = struct.unpack_from(_INTEGERS[kind], cursor.data, begin)[0]
         elif kind == _ARRAY and key == _TOKENS:
             tokens = _texts(cursor, begin)

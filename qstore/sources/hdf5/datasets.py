@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...engine.arrays import conversion
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened
@@ -169,7 +170,9 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
     import h5py
 
     where = f"{file.path}: tensor {shortened(repr(name))}"
-    check_matrix(where, dataset_id.shape or (), element_type_of(dataset_id))
+    word = element_type_of(dataset_id)
+    check_matrix(where, dataset_id.shape or (), word, conversion(word, f"file[{shortened(repr(name))}][:]"))
+    _check_packing(where, name, dataset_id)
     check_storage(where, dataset_id)
     offset = dataset_id.get_offset()
     # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
@@ -184,3 +187,17 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
         dtype=dataset_id.dtype,
         header_crc32=header_crc32(file, dataset_id),
     )
+
+
+def _check_packing(where: str, name: str, dataset_id: Any) -> None:
+    """netCDF keeps whole numbers in the place of values, and in attributes how to come back."""
+    import h5py
+
+    for attribute in (b"scale_factor", b"add_offset"):
+        if h5py.h5a.exists(dataset_id, attribute):
+            values = f"file[{shortened(repr(name))}]"
+            raise SourceError(
+                f"{where} is packed, as netCDF has it: its attribute {attribute.decode()} says how numbers "
+                f"become values, expected plain values; give {values}[:] * scale_factor + add_offset, with "
+                f"those of {values}.attrs"
+            )

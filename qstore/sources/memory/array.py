@@ -8,32 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.arrays import as_array, check_dense
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource
 from ..checks import check_matrix, check_range, shortened, type_name
 
-__all__ = ["ArraySource", "as_array", "nested_list_source"]
+__all__ = ["ArraySource", "nested_list_source"]
 
-# What array libraries raise when a slice cannot be had: files gone, types NumPy lacks, gradients attached.
+# What array libraries raise when a slice cannot be had: files gone, devices that failed.
 _SLICE_ERRORS = (OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError)
-
-
-def as_array(values: Any, where: str) -> NDArray[Any]:
-    """`values` as a NumPy array, without a copy where it is one already.
-
-    Raises
-    ------
-    SourceError
-        NumPy cannot make an array of it, or it is a masked array (the mask would be lost).
-    """
-    if isinstance(values, np.ma.MaskedArray):
-        raise SourceError(
-            f"{where} is a masked array: expected plain values; say what masked ones are: .filled(0)"
-        )
-    try:
-        return np.asarray(values)
-    except _SLICE_ERRORS as error:
-        raise SourceError(f"{where} is no array of numbers: {shortened(str(error))}") from error
 
 
 class ArraySource(RowSource):
@@ -63,11 +46,13 @@ class ArraySource(RowSource):
 
     def __init__(self, array: Any) -> None:
         self._where = f"the {type(array).__name__}"
-        if isinstance(array, np.ma.MaskedArray):
-            as_array(array, self._where)
+        if isinstance(array, (np.ma.MaskedArray, memoryview)):
+            array = as_array(array, self._where, SourceError)
+        check_dense(array, self._where, SourceError)
         shape = _shape(array, self._where)
         if len(shape) != 2:
-            check_matrix(self._where, shape, "float32")
+            found = getattr(array, "dtype", None)
+            check_matrix(self._where, shape, type_name(found) if isinstance(found, np.dtype) else "float32")
         self.dtype = type_name(_dtype(array, self._where))
         check_matrix(self._where, shape, self.dtype)
         self.rows, self.dim = shape
@@ -103,7 +88,7 @@ def nested_list_source(rows: list[Any] | tuple[Any, ...]) -> ArraySource:
             raise SourceError(
                 f"the list is ragged: row {number} expected {len(rows[0])} values, found {len(row)}"
             )
-    return ArraySource(as_array(rows, "the list"))
+    return ArraySource(as_array(rows, "the list", SourceError))
 
 
 def _shape(array: Any, where: str) -> tuple[int, ...]:
@@ -125,4 +110,4 @@ def _slice(array: Any, start: int, stop: int, where: str) -> NDArray[Any]:
         part = array[start:stop]
     except _SLICE_ERRORS as error:
         raise SourceError(f"{where}: rows {start}:{stop} cannot be read: {shortened(str(error))}") from error
-    return as_array(part, f"{where}, rows {start}:{stop},")
+    return as_array(part, f"{where}, rows {start}:{stop},", SourceError)

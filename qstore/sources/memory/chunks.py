@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.arrays import as_array
 from ...errors import SourceError
 from ..base import Source
 from ..checks import check_matrix, type_name
-from .array import as_array
 
 __all__ = ["ChunkSource"]
 
@@ -47,7 +47,7 @@ class ChunkSource(Source):
     def __init__(self, chunks: Iterable[Any]) -> None:
         iterator = iter(chunks)
         try:
-            first = as_array(next(iterator), "chunk 0")
+            first = as_array(next(iterator), "chunk 0", SourceError)
         except StopIteration:
             raise SourceError(
                 "the iterable is empty: expected at least one chunk to tell the number of columns; "
@@ -92,7 +92,7 @@ class ChunkSource(Source):
             raise SourceError(f"the chunks end early: expected more than {start} rows, found {row}")
 
     def _checked(self, values: Any, number: int, row: int) -> NDArray[np.generic]:
-        chunk = as_array(values, f"chunk {number} (from row {row})")
+        chunk = as_array(values, f"chunk {number} (from row {row})", SourceError)
         _check_rank(chunk, number, row)
         if chunk.shape[1] != self.dim:
             raise SourceError(

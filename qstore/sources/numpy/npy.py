@@ -6,6 +6,7 @@ Layout: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, 
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,16 +16,29 @@ import numpy as np
 import numpy.lib.format as npy_format
 from numpy.typing import NDArray
 
+from ...engine.arrays import conversion, untyped
+from ...engine.quantization import marker_dtype
 from ...errors import SourceError
 from ..base import RowSource, TensorInfo
-from ..checks import check_range, shortened, type_name
+from ..checks import check_matrix, check_range, shortened, type_name
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
 
-__all__ = ["LONGEST_HEADER", "FortranRows", "NpyFormat", "NpyHeader", "check_typed", "parse_header"]
+__all__ = [
+    "LONGEST_HEADER",
+    "FortranRows",
+    "NpyFormat",
+    "NpyHeader",
+    "check_array",
+    "parse_header",
+]
 
 LONGEST_HEADER = 10_012
 """Most bytes before the data. NumPy parses no header of more than 10,000 characters either."""
+
+# A float of one byte, which NumPy writes and cannot read: float8_e5m2 alone calls itself so (ml_dtypes gives
+# the other types of its size the kind "V").
+_FLOAT8 = re.compile(rb"(\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': ')[<>|]f1(?=',)", re.DOTALL)
 
 
 class NpyFormat:
@@ -62,7 +76,7 @@ class NpyFormat:
         with ExitStack() as on_error:
             file = on_error.enter_context(RawFile(path))
             header = _read_header(file)
-            check_typed(path, header.dtype)
+            check_array(path, header, "np.load(path)", raw=True)
             rows = FortranRows if header.fortran_order else ContiguousRows
             source = rows(
                 file,
@@ -93,20 +107,6 @@ class FortranRows(ContiguousRows):
         return columns.view(self._item).T if stop > start else np.empty((0, self.dim), self._item)
 
 
-def check_typed(where: str, dtype: np.dtype[Any]) -> None:
-    """Refuse items that are plain bytes, and say how to give them a type.
-
-    Raises
-    ------
-    SourceError
-    """
-    if dtype.type is np.void and dtype.names is None and dtype.subdtype is None:
-        raise SourceError(
-            f"{where} holds untyped items of {dtype.itemsize} bytes, as np.save makes of bfloat16 and "
-            f"float8; give np.load(path, mmap_mode='r').view(ml_dtypes.bfloat16), or save float32"
-        )
-
-
 @dataclass(frozen=True)
 class NpyHeader:
     """What stands before the data.
@@ -129,6 +129,33 @@ class NpyHeader:
     crc32: int
 
 
+def check_array(where: str, header: NpyHeader, values: str, *, raw: bool = False) -> None:
+    """Refuse what is no matrix of numbers, and say how to make one of it.
+
+    Parameters
+    ----------
+    where : str
+    header : NpyHeader
+    values : str
+        How to load the array.
+    raw : bool
+        Its items can also be taken from the file as they are.
+
+    Raises
+    ------
+    SourceError
+    """
+    word = type_name(header.dtype)
+    if header.dtype.hasobject:
+        remedy = "it is a pickle, which is never read: save values.astype('float32') where they are made"
+    else:
+        remedy = conversion(word, values)
+    were = untyped(word)
+    if raw and were and len(header.shape) == 2 and not header.fortran_order:
+        remedy += f" (--raw {were}:{header.shape[1]}:{header.end})"
+    check_matrix(where, header.shape, word, remedy)
+
+
 def _read_header(file: RawFile) -> NpyHeader:
     return parse_header(file.path, file.read_bytes(0, min(file.size, LONGEST_HEADER)))
 
@@ -140,16 +167,16 @@ def parse_header(where: str, head: bytes) -> NpyHeader:
     ------
     SourceError
     """
-    stream = io.BytesIO(head)
+    float8 = _FLOAT8.match(head)
+    stream = io.BytesIO(head if float8 is None else float8[1] + b"|V1" + head[float8.end() :])
     try:
         shape, fortran_order, dtype = _parse(stream)
     except Exception as error:
         # On hostile bytes NumPy's parser raises a dozen types: SyntaxError, TokenError, RecursionError, …
         raise SourceError(f"{where} is no .npy file that can be read: {shortened(str(error))}") from error
+    item = marker_dtype("float8_e5m2") if float8 else dtype
     end = stream.tell()
-    return NpyHeader(
-        tuple(int(length) for length in shape), fortran_order, dtype, end, zlib.crc32(head[:end])
-    )
+    return NpyHeader(tuple(int(length) for length in shape), fortran_order, item, end, zlib.crc32(head[:end]))
 
 
 def _parse(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ..base import Fingerprint, Source, TensorInfo
-from ..checks import check_matrix, shortened, type_name
+from ..checks import shortened, type_name
 from ..containers.contiguous import ContiguousRows
 from ..containers.inflate import Inflated
 from ..containers.zip_members import DEFLATED, STORED, Archive, Member, first_name
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
-from .npy import LONGEST_HEADER, FortranRows, NpyHeader, check_typed, parse_header
+from .npy import LONGEST_HEADER, FortranRows, NpyHeader, check_array, parse_header
 
 __all__ = ["NpzFormat"]
 
@@ -40,7 +40,7 @@ class NpzFormat:
         return first_name(head).endswith(_SUFFIX)
 
     def tensors(self, path: str) -> list[TensorInfo]:
-        """All arrays, sorted by name. Other members of the archive are left out.
+        """All arrays, sorted by name; those that cannot be read are opaque. Other members are left out.
 
         Raises
         ------
@@ -73,7 +73,11 @@ def _arrays(archive: Archive) -> dict[str, Member]:
 
 
 def _info(file: RawFile, archive: Archive, name: str) -> TensorInfo:
-    header = _header(file, archive, name, _arrays(archive)[name])
+    head = _head(file, archive, name, _arrays(archive)[name])
+    try:
+        header = parse_header(_where(file, name), head)
+    except SourceError:  # it must not hide the others: a record of 500 fields, a type that NumPy lacks
+        return TensorInfo(name, (), "opaque (no header that can be read)")
     return TensorInfo(name, header.shape, type_name(header.dtype))
 
 
@@ -81,11 +85,12 @@ def _where(file: RawFile, name: str) -> str:
     return f"{file.path}: tensor {shortened(repr(name))}"
 
 
-def _header(file: RawFile, archive: Archive, name: str, member: Member) -> NpyHeader:
+def _head(file: RawFile, archive: Archive, name: str, member: Member) -> bytes:
+    """Its first bytes, which hold the header."""
     begin, count = archive.offset_of(member), min(member.size, LONGEST_HEADER)
     if member.method == STORED:
-        return parse_header(_where(file, name), file.read_bytes(begin, count))
-    return parse_header(_where(file, name), _inflated(file, archive, name, member).read(count))
+        return file.read_bytes(begin, count)
+    return _inflated(file, archive, name, member).read(count)
 
 
 def _inflated(file: RawFile, archive: Archive, name: str, member: Member) -> Inflated:
@@ -105,10 +110,9 @@ def _open(file: RawFile, name: str | None) -> Source:
     if name not in arrays:
         raise unknown_tensor(file.path, name, arrays)
     member = arrays[name]
-    header = _header(file, archive, name, member)
     where = _where(file, name)
-    check_typed(where, header.dtype)
-    check_matrix(where, header.shape, type_name(header.dtype))
+    header = parse_header(where, _head(file, archive, name, member))
+    check_array(where, header, f"np.load(path)[{shortened(repr(name))}]")
     _check_size(where, header, member)
     if member.method != STORED:
         return DeflatedRows(file, archive, name, member, header)

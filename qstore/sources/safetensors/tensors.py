@@ -51,6 +51,9 @@ _TYPES = {  # name in the file: (name here, bits)
 }
 
 
+_MEMBERS = ("dtype", "shape", "data_offsets")
+
+
 class SafetensorsFormat:
     """One `.safetensors` file."""
 
@@ -121,7 +124,8 @@ def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
     if tensor not in header.entries:
         raise unknown_tensor(path, tensor, header.entries)
     entry = header.entries[tensor]
-    check_matrix(f"{path}: tensor {shortened(repr(tensor))}", entry.info.shape, entry.info.dtype)
+    where, word = shortened(repr(tensor)), entry.info.dtype
+    check_matrix(f"{path}: tensor {where}", entry.info.shape, word, _conversion(where, word))
     return {
         "kind": "safetensors",
         "name": tensor,
@@ -130,6 +134,13 @@ def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
         "dtype": _item_dtype(entry.info.dtype),
         "header_crc32": header.crc32,
     }
+
+
+def _conversion(tensor: str, word: str) -> str:
+    values = f"safetensors.torch.load_file(path)[{tensor}]"
+    if word.startswith("complex"):
+        return f"give its parts, a store of each: {values}.real and {values}.imag"
+    return f"give {values}.float(), where torch has the type"
 
 
 def _item_dtype(name: str) -> np.dtype[Any]:
@@ -175,6 +186,9 @@ def _entry(path: str, name: str, member: Any) -> Entry:
     word, bits = _TYPES.get(type_name, (type_name, None))
     if bits is None and word in ELEMENT_TYPES:
         word = f"unknown type {word}"
+    more = [key for key in member if key not in _MEMBERS]
+    if more:  # the format has no such thing: who knows what it says about the values
+        word = f"{word} with {shortened(repr(more[0]))}"
     _check_size(path, name, shape, bits, end - begin)
     return Entry(TensorInfo(name, tuple(shape), word), begin, end)
 

@@ -1,6 +1,6 @@
 """Tensors of torch: checkpoints, read without torch and without running their pickles, and tensors in memory.
 
 `checkpoint_zip` opens the archive, `restricted_pickle` reads the pickle (opcodes in `pickle_opcodes`, on
-the stack of `pickle_machine`), `checkpoint_pickle` makes tensors of it (`types`), `tensor_rows` reads their
-rows. `memory_tensor` is for tensors that live in this process.
+the stack of `pickle_machine`, torch's own calls in `pickle_rebuilders`), `checkpoint_pickle` finds tensors in
+it (`types`), `tensor_rows` reads their rows. `memory_tensor` is for tensors that live in this process.
 """

@@ -22,10 +22,10 @@ from ..containers.zip_members import MAGIC, STORED, Archive, Member, first_name
 from ..files import RawFile
 from ..quantized import QUANTIZED
 from ..tensor_choice import only_matrix, unknown_tensor
-from .checkpoint_pickle import read_tensors
-from .restricted_pickle import PickleRefused
-from .tensor_rows import TorchCodes, is_by_row, item_dtype, rows_of
-from .types import Storage, Tensor
+from .checkpoint_pickle import Found, read_tensors
+from .restricted_pickle import Opaque, PickleRefused
+from .tensor_rows import TorchCodes, conversion, is_by_row, item_dtype, rows_of
+from .types import OpaqueTensor, Storage, Tensor
 
 __all__ = ["TorchIndexFormat", "TorchZipFormat"]
 
@@ -46,7 +46,7 @@ class TorchZipFormat:
         return first_name(head).endswith("/data.pkl") or head[2:].startswith(_LEGACY)
 
     def tensors(self, path: str) -> list[TensorInfo]:
-        """All tensors, sorted by name.
+        """All tensors, sorted by name, and opaque objects among them.
 
         Raises
         ------
@@ -62,8 +62,8 @@ class TorchZipFormat:
         Raises
         ------
         SourceError
-            The file is malformed, cut short, legacy, or asks for more than tensors; or the tensor is not a
-            matrix of a supported type with contiguous rows or columns.
+            The file is malformed, cut short or legacy; or the tensor is opaque, or no matrix of a supported
+            type with contiguous rows or columns.
         TensorError
             Several matrices and no name, or a name that is not there.
         """
@@ -94,7 +94,7 @@ class _Checkpoint:
     archive: Archive
     prefix: str
     """Of the names of all members: a directory."""
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Found]
     crc32: int
 
     def member_of(self, path: str, name: str, storage: Storage) -> Member:
@@ -136,13 +136,15 @@ def _read(file: RawFile) -> _Checkpoint:
         tensors = read_tensors(data)
     except PickleRefused as error:
         raise SourceError(
-            f"{file.path} cannot be read as plain tensors: {error}; save a state dict of tensors: {_RESAVE}"
+            f"{file.path} cannot be read: {error}; nothing of it was run; get it again, or, where it was "
+            f"made, save the tensors alone: torch.save(model.state_dict(), new_path)"
         ) from error
     except SourceError as error:
         raise SourceError(f"{file.path}: {error}") from error
     checkpoint = _Checkpoint(archive, prefix, tensors, zlib.crc32(data))
     for name, tensor in tensors.items():
-        checkpoint.member_of(file.path, name, tensor.storage)
+        if isinstance(tensor, Tensor):
+            checkpoint.member_of(file.path, name, tensor.storage)
     return checkpoint
 
 
@@ -175,18 +177,23 @@ def _content(file: RawFile, archive: Archive, member: Member, most: int) -> byte
     return file.read_bytes(archive.offset_of(member), member.size)
 
 
-def _info(name: str, tensor: Tensor) -> TensorInfo:
-    word = QUANTIZED if is_by_row(tensor) else tensor.dtype
-    return TensorInfo(name, tensor.shape, word)
+def _info(name: str, found: Found) -> TensorInfo:
+    if isinstance(found, Opaque):
+        return TensorInfo(name, (), f"opaque ({found.name})")
+    if isinstance(found, OpaqueTensor):
+        return TensorInfo(name, found.shape, f"opaque ({found.kind}, {found.dtype})")
+    return TensorInfo(name, found.shape, QUANTIZED if is_by_row(found) else found.dtype)
 
 
 def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fingerprint) -> RowSource:
-    tensors = checkpoint.tensors
+    found = checkpoint.tensors
     if name is None:
-        name = only_matrix(file.path, [_info(name, tensor) for name, tensor in tensors.items()]).name
-    if name not in tensors:
+        name = only_matrix(file.path, [_info(name, tensor) for name, tensor in found.items()]).name
+    if name not in found:
+        tensors = [name for name, one in found.items() if not isinstance(one, Opaque)]
         raise unknown_tensor(file.path, name, tensors)
-    where = f"{file.path}: tensor {shortened(repr(name))}"
+    where = f"{file.path}: tensor {shortened(repr(name))}" if name else f"{file.path}: what it holds"
+    tensor = _plain(where, found[name])
 
     def rows(tensor: Tensor, dtype: np.dtype[Any]) -> RowSource:
         return rows_of(
@@ -200,8 +207,22 @@ def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fing
             origin=origin,
         )
 
-    tensor = tensors[name]
     if is_by_row(tensor):
         return TorchCodes(where, tensor, rows)
-    check_matrix(where, tensor.shape, tensor.dtype)
+    check_matrix(where, tensor.shape, tensor.dtype, conversion(tensor.dtype))
     return rows(tensor, item_dtype(tensor.dtype))
+
+
+def _plain(where: str, found: Found) -> Tensor:
+    if isinstance(found, Opaque):
+        raise SourceError(
+            f"{where} is opaque ({found.name}): expected a tensor; nothing of it was made or run; where "
+            f"the file was made, save what it holds as plain tensors: torch.save(model.state_dict(), "
+            f"new_path), or torch.save({{'weight': torch.as_tensor(values)}}, new_path)"
+        )
+    if isinstance(found, OpaqueTensor):
+        raise SourceError(
+            f"{where} is opaque ({found.kind}, {found.dtype}): expected a plain tensor; "
+            f"save {found.remedy} in its place"
+        )
+    return found

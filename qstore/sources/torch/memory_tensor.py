@@ -5,29 +5,22 @@ torch is never imported here: who hands in a tensor has done so.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.quantization import ZERO_POINT, marker_dtype
+from ...engine.arrays import as_array, check_dense
+from ...engine.quantization import ZERO_POINT
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource, Source
 from ..checks import check_matrix, check_range
-from ..memory.array import as_array
 from ..quantized import CodesSource
+from .tensor_rows import conversion
 
-__all__ = ["TensorSource", "is_torch_tensor", "tensor_source"]
+__all__ = ["TensorSource", "tensor_source"]
 
-_RAW_BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 _CODES = {"quint8": ZERO_POINT, "qint8": 0}
-
-
-def is_torch_tensor(obj: Any) -> bool:
-    """Whether it is a `torch.Tensor`, of any class."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(obj, getattr(torch, "Tensor", ()))
 
 
 def tensor_source(tensor: Any) -> Source:
@@ -36,15 +29,12 @@ def tensor_source(tensor: Any) -> Source:
     Raises
     ------
     SourceError
-        No matrix of a supported type; quantized in another way than row by row around 128 (quint8) or
-        0 (qint8).
+        No matrix of a supported type; sparse, nested or without values; quantized in another way than row
+        by row around 128 (quint8) or 0 (qint8).
     """
     if tensor.is_quantized:
         return _codes_source(tensor)
-    if "strided" not in str(tensor.layout):
-        raise SourceError(
-            f"the tensor is of layout {tensor.layout}: expected torch.strided; give .to_dense()"
-        )
+    check_dense(tensor, "the tensor", SourceError)
     return TensorSource(tensor)
 
 
@@ -64,20 +54,14 @@ class TensorSource(RowSource):
 
     def __init__(self, tensor: Any) -> None:
         self.dtype = str(tensor.dtype).removeprefix("torch.")
-        check_matrix("the tensor", tuple(tensor.shape), self.dtype)
+        check_matrix("the tensor", tuple(tensor.shape), self.dtype, conversion(self.dtype, "give"))
         self.rows, self.dim = tensor.shape
         self._tensor = tensor.detach()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop`, a view where the tensor is in the processor's memory."""
         check_range("the tensor", start, stop, self.rows)
-        part = self._tensor[start:stop].cpu()
-        if self.dtype not in _RAW_BITS:
-            return as_array(part, f"the tensor, rows {start}:{stop},")
-        raw: NDArray[Any] = (
-            part.contiguous().view(getattr(sys.modules["torch"], _RAW_BITS[self.dtype])).numpy()
-        )
-        return raw.view(marker_dtype(self.dtype))
+        return as_array(self._tensor[start:stop], f"the tensor, rows {start}:{stop},", SourceError)
 
     def fingerprint(self) -> Fingerprint:
         """Type and shape: what values a tensor holds cannot be told without reading them all."""

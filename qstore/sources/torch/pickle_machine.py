@@ -8,13 +8,13 @@ from typing import Any
 
 from ...errors import SourceError
 
-__all__ = ["Function", "Machine", "Pairs", "PickleRefused"]
+__all__ = ["Function", "Machine", "Opaque", "Pairs", "PickleRefused"]
 
 _LONGEST_NAME = 256
 
 
 class PickleRefused(SourceError):
-    """A pickle is malformed, or asks for what plain data does not need. Nothing of it was run."""
+    """A pickle is malformed, or too large. Nothing of it was run."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,16 @@ class Pairs:
     """A dict as the pickle has it: keys and values of any kind, in order."""
 
     items: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Opaque:
+    """An object that is neither plain data nor a tensor, or its class: a name, and nothing else.
+
+    Nothing is imported, made or called for it, and what the pickle puts into it is dropped.
+    """
+
+    name: str
 
 
 class Machine:

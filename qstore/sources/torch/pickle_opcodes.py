@@ -1,7 +1,7 @@
-"""The opcodes of pickles that plain data and tensors need, as steps of a machine.
+"""The opcodes that Python's picklers write since protocol 1, as steps of a machine.
 
-They are those of the standard library's `pickletools`. Not among them are the ones that build objects of
-classes (INST, OBJ, NEWOBJ), use the extension registry, or take persistent ids as text.
+They are those of the standard library's `pickletools`. Not among them are those of Python 2 (INST, OBJ,
+STRING), the extension registry, buffers from outside, and persistent ids as text.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..checks import shortened
-from .pickle_machine import Function, Machine, Pairs, PickleRefused
+from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused
 
 __all__ = ["STEPS", "STOP"]
 
 STOP = ord(".")
+
+# Of a name that a text of megabytes can be asked for in every step.
+_MOST_SHOWN = 80
 
 
 def _proto(machine: Machine) -> None:
@@ -83,6 +85,14 @@ def _push_written_long(machine: Machine) -> None:
     machine.stack.append(int(machine.line().removesuffix(b"L")))
 
 
+def _push_opaque_bytes(size: int, name: str) -> Callable[[Machine], None]:
+    def step(machine: Machine) -> None:
+        machine.take(machine.number(size))
+        machine.stack.append(Opaque(name))
+
+    return step
+
+
 def _tuple_of(count: int) -> Callable[[Machine], None]:
     def step(machine: Machine) -> None:
         if len(machine.stack) < count:
@@ -97,44 +107,57 @@ def _tuple(machine: Machine) -> None:
     machine.stack.append(tuple(values))
 
 
-def _list(machine: Machine) -> list[Any]:
+def _frozen_set(machine: Machine) -> None:
+    machine.since_mark()
+    machine.stack.append(Opaque("frozenset"))
+
+
+def _into_list(machine: Machine, values: list[Any]) -> None:
     target = machine.stack[-1]
-    if type(target) is not list:
+    if type(target) is list:
+        target.extend(values)
+    elif type(target) is not Opaque:  # what goes into one is dropped
         raise _wrong_target("a list", target)
-    return target
 
 
 def _append(machine: Machine) -> None:
     value = machine.stack.pop()
-    _list(machine).append(value)
+    _into_list(machine, [value])
 
 
 def _appends(machine: Machine) -> None:
     values = machine.since_mark()
-    _list(machine).extend(values)
+    _into_list(machine, values)
 
 
-def _pairs(machine: Machine) -> Pairs:
+def _into_dict(machine: Machine, values: list[Any]) -> None:
     target = machine.stack[-1]
-    if type(target) is not Pairs:
+    if type(target) is Pairs:
+        target.items.extend(zip(values[::2], values[1::2], strict=True))
+    elif type(target) is not Opaque:
         raise _wrong_target("a dict", target)
-    return target
 
 
 def _set_item(machine: Machine) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
-    _pairs(machine).items.append((key, value))
+    _into_dict(machine, [key, value])
 
 
 def _set_items(machine: Machine) -> None:
     values = machine.since_mark()
-    _pairs(machine).items.extend(zip(values[::2], values[1::2], strict=True))
+    _into_dict(machine, values)
+
+
+def _add_items(machine: Machine) -> None:
+    machine.since_mark()
+    if type(machine.stack[-1]) is not Opaque:
+        raise _wrong_target("a set", machine.stack[-1])
 
 
 def _build(machine: Machine) -> None:
     # The state of an OrderedDict: torch keeps the versions of modules there. Nothing is needed of it.
     machine.stack.pop()
-    _pairs(machine)
+    _into_dict(machine, [])
 
 
 def _put(size: int) -> Callable[[Machine], None]:
@@ -171,21 +194,39 @@ def _stack_global(machine: Machine) -> None:
 
 
 def _look_up(machine: Machine, module: str, name: str) -> Any:
-    try:
-        return machine.names[module, name]
-    except KeyError:
-        asked = shortened(f"{module}.{name}")
-        raise PickleRefused(f"it asks for {asked}: expected tensors only; nothing of it was run") from None
+    found = machine.names.get((module, name))
+    if found is not None:
+        return found
+    prefix = "" if module in ("builtins", "__builtin__") else f"{module[:_MOST_SHOWN]}."
+    return Opaque(prefix + name[:_MOST_SHOWN])
 
 
 def _reduce(machine: Machine) -> None:
     arguments, function = machine.stack.pop(), machine.stack.pop()
-    if not isinstance(function, Function) or type(arguments) is not tuple:
+    if type(arguments) is tuple and isinstance(function, Function):
+        machine.stack.append(function.call(arguments))
+    else:
+        machine.stack.append(_made(function, arguments))
+
+
+def _new_object(machine: Machine) -> None:
+    arguments, made_of = machine.stack.pop(), machine.stack.pop()
+    machine.stack.append(_made(made_of, arguments))
+
+
+def _new_object_with_names(machine: Machine) -> None:
+    machine.stack.pop()
+    _new_object(machine)
+
+
+def _made(made_of: Any, arguments: Any) -> Opaque:
+    """What a class or function of another program would make: nothing is made."""
+    if type(made_of) is not Opaque or type(arguments) is not tuple:
         raise PickleRefused(
-            f"its pickle calls {type(function).__name__} with {type(arguments).__name__}: "
-            f"expected a function that rebuilds a tensor, and its arguments"
+            f"its pickle calls {type(made_of).__name__} with {type(arguments).__name__}: "
+            f"expected a class or a function, and a tuple of arguments"
         )
-    machine.stack.append(function.call(arguments))
+    return made_of
 
 
 def _persistent(machine: Machine) -> None:
@@ -214,6 +255,7 @@ STEPS: dict[int, Callable[[Machine], None]] = {
         "M": _push_integer(2),
         "J": _push_integer(4, signed=True),
         "\x8a": _push_long,
+        "\x8b": _push_opaque_bytes(4, "int"),
         "I": _push_written_integer,
         "L": _push_written_long,
         "G": _push_float,
@@ -223,6 +265,9 @@ STEPS: dict[int, Callable[[Machine], None]] = {
         "C": _push_bytes(1),
         "B": _push_bytes(4),
         "\x8e": _push_bytes(8),
+        "\x96": _push_opaque_bytes(8, "bytearray"),
+        "\x8f": _push_new(lambda: Opaque("set")),
+        "\x91": _frozen_set,
         "\x85": _tuple_of(1),
         "\x86": _tuple_of(2),
         "\x87": _tuple_of(3),
@@ -231,6 +276,7 @@ STEPS: dict[int, Callable[[Machine], None]] = {
         "e": _appends,
         "s": _set_item,
         "u": _set_items,
+        "\x90": _add_items,
         "b": _build,
         "q": _put(1),
         "r": _put(4),
@@ -240,6 +286,8 @@ STEPS: dict[int, Callable[[Machine], None]] = {
         "c": _global,
         "\x93": _stack_global,
         "R": _reduce,
+        "\x81": _new_object,
+        "\x92": _new_object_with_names,
         "Q": _persistent,
     }.items()
 }

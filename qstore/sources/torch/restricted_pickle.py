@@ -3,7 +3,8 @@
 `pickle.Unpickler` finds classes and calls them, and keeps it safe only as long as every hook is right.
 Here there is nothing to find: a name is looked up in a table of ours, REDUCE calls only what that table
 marks as a function, BUILD does nothing, and mappings are lists of pairs, so that no value is ever hashed.
-All opcodes that are not in the table are refused.
+Names that are not in the table stand for opaque objects, of which nothing is made; opcodes that are not in
+the table are refused.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..checks import shortened
-from .pickle_machine import Function, Machine, Pairs, PickleRefused
+from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused
 from .pickle_opcodes import STEPS, STOP
 
-__all__ = ["Function", "Pairs", "PickleRefused", "read_pickle"]
+__all__ = ["Function", "Opaque", "Pairs", "PickleRefused", "read_pickle"]
 
 # A tensor of a state dict takes about 35 steps: 110,000 of them. A step makes at most 120 bytes: 0.5 GB.
 MOST_STEPS = 4_000_000
@@ -36,7 +37,8 @@ def read_pickle(data: bytes, names: Mapping[tuple[str, str], Any], persistent: C
     Returns
     -------
     object
-        Numbers, str, bytes, None, tuples, lists, :class:`Pairs` and what `names` and `persistent` gave.
+        Numbers, str, bytes, None, tuples, lists, :class:`Pairs`, :class:`Opaque` and what `names` and
+        `persistent` gave.
 
     Raises
     ------
@@ -48,10 +50,7 @@ def read_pickle(data: bytes, names: Mapping[tuple[str, str], Any], persistent: C
     >>> read_pickle(pickle.dumps({"a": [1, 2.5]}), {}, lambda key: key)
     Pairs(items=[('a', [1, 2.5])])
     >>> read_pickle(pickle.dumps(print), {}, lambda key: key)
-    Traceback (most recent call last):
-        ...
-    qstore.sources.torch.pickle_machine.PickleRefused: it asks for builtins.print: expected tensors only;
-    nothing of it was run
+    Opaque(name='print')
     """
     machine = Machine(data, names, persistent)
     try:

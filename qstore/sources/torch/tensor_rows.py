@@ -19,7 +19,7 @@ from ..numpy.npy import FortranRows
 from ..quantized import QuantizedSource, check_scales
 from .types import Tensor
 
-__all__ = ["TorchCodes", "is_by_row", "item_dtype", "rows_of"]
+__all__ = ["TorchCodes", "conversion", "is_by_row", "item_dtype", "rows_of"]
 
 Rows = Callable[[Tensor, np.dtype[Any]], RowSource]
 """Gives the rows of a tensor of the same file."""
@@ -37,9 +37,20 @@ def item_dtype(name: str) -> np.dtype[Any]:
     return marker_dtype(name) if raw else np.dtype(name).newbyteorder("<")
 
 
+def conversion(name: str, do: str = "save") -> str:
+    """How torch makes numbers that can be quantized of a tensor of this type, and what to do with them."""
+    if name.startswith("complex"):
+        return f"{do} its parts in its place: tensor.real.contiguous() and tensor.imag.contiguous()"
+    if name.startswith("q"):
+        return f"{do} tensor.dequantize() in its place"
+    if name == "float4_e2m1fn_x2":
+        return f"{do} its values as torch.float32 in its place"
+    return f"{do} tensor.float() in its place"
+
+
 def rows_of(
     file: RawFile, where: str, tensor: Tensor, *, dtype: np.dtype[Any], name: str, begin: int, **identity: Any
-) -> ContiguousRows:
+) -> RowSource:
     """Source of the rows of a 2-D view.
 
     Parameters
@@ -60,8 +71,6 @@ def rows_of(
     SourceError
         Neither its rows nor its columns are contiguous.
     """
-    rows, dim = tensor.shape
-    by_row, by_column = tensor.strides
     layout: dict[str, Any] = {
         "kind": "torch",
         "name": name,
@@ -70,6 +79,13 @@ def rows_of(
         "dtype": dtype,
         **identity,
     }
+    found = _laid_out(file, where, tensor, layout)
+    return NegatedRows(found) if tensor.negated else found
+
+
+def _laid_out(file: RawFile, where: str, tensor: Tensor, layout: dict[str, Any]) -> ContiguousRows:
+    rows, dim = tensor.shape
+    by_row, by_column = tensor.strides
     # The stride of a dimension of length 1 can be anything.
     in_rows = dim == 1 or by_column == 1
     if rows == 0 or (in_rows and (rows == 1 or by_row == dim)):
@@ -118,6 +134,37 @@ class StridedRows(ContiguousRows):
     def fingerprint(self) -> Fingerprint:
         """That of any matrix in a file, and the distance."""
         return {**super().fingerprint(), "stride": self._stride}
+
+
+class NegatedRows(RowSource):
+    """Rows of floats that lie in the file with the other sign.
+
+    Parameters
+    ----------
+    rows : RowSource
+        Closed with this one.
+    """
+
+    def __init__(self, rows: RowSource) -> None:
+        self.name, self.dtype, self.rows, self.dim = rows.name, rows.dtype, rows.rows, rows.dim
+        self._rows = rows
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
+        values: NDArray[Any] = np.negative(self._rows.read(start, stop))
+        return values
+
+    def fingerprint(self) -> Fingerprint | None:
+        """That of the rows as they lie, and the sign."""
+        return {**(self._rows.fingerprint() or {}), "negated": True}
+
+    def check_unchanged(self) -> None:
+        """Compare the file's size and time of change with those it was opened with."""
+        self._rows.check_unchanged()
+
+    def close(self) -> None:
+        """Give the file back. May be called twice, but not beside a running read."""
+        self._rows.close()
 
 
 def is_by_row(tensor: Tensor) -> bool:
@@ -182,7 +229,7 @@ class TorchCodes(QuantizedSource):
             row = int(off.argmax())
             raise SourceError(
                 f"{self._where}: row {start + row} has zero point {zeros[row]}: "
-                f"expected {self._zero_point} in every row; dequantize the tensor and build from its values"
+                f"expected {self._zero_point} in every row; {conversion('quantized')}"
             )
         scales = self._scales.read(start, stop)[:, 0].astype(np.float64)
         check_scales(self._where, scales, start)
@@ -211,6 +258,7 @@ def _column(where: str, what: str, found: Any, rows: int, *types: str) -> Tensor
             else type(found).__name__
         )
         raise SourceError(
-            f"{where}: its {what} expected shape ({rows},) of {' or '.join(types)}, found {kind}"
+            f"{where}: its {what} expected shape ({rows},) of {' or '.join(types)}, found {kind}; "
+            f"{conversion('quantized')}"
         )
     return replace(found, shape=(rows, 1), strides=(found.strides[0], 1))

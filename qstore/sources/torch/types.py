@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DTYPES", "SCHEMES", "STORAGES", "Quantizer", "Storage", "Tensor"]
+__all__ = ["DTYPES", "SCHEMES", "STORAGES", "OpaqueTensor", "Quantizer", "Storage", "Tensor"]
 
 DTYPES = {  # name in torch: bytes of an item
     "float64": 8,
@@ -112,6 +112,8 @@ class Tensor:
     shape, strides : tuple of int
         Strides in items.
     quantizer : Quantizer or None
+    negated : bool
+        The values are those of the storage with the other sign: torch's "neg bit".
     """
 
     storage: Storage
@@ -120,8 +122,30 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     quantizer: Quantizer | None = field(default=None, repr=False)
+    negated: bool = False
 
     @property
     def item_size(self) -> int:
         """Bytes of an item."""
         return DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class OpaqueTensor:
+    """A tensor whose values do not lie in the file as plain items.
+
+    Attributes
+    ----------
+    kind : str
+        What it is in place of a plain tensor.
+    dtype : str
+    shape : tuple of int
+        Empty where it is not known.
+    remedy : str
+        What to save in its place.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    remedy: str
