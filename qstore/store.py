@@ -161,17 +161,21 @@ class Store:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if type(key) is int:
-            return self._mapping.read_row(key, indexing.ALL, self._dtype)
+            return self._mapping.read_row(key, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
             if rows_by_key.is_named(key):
                 return self[rows_by_key.numbered(self._mapping, key)]
-            return self._mapping.read_by_numpy(key, self._dtype)
+            from .reading.any_key import read  # single rows, slices and rows of an array do without
+
+            picked: NDArray[Any] = read(self._mapping, key, self._dtype)
+            return picked
         rows, columns = selection
         if isinstance(rows, slice):
             return self._mapping.read_slice(rows, columns, self._dtype)
         if isinstance(rows, int):
-            return self._mapping.read_row(rows, columns, self._dtype)
+            row = self._mapping.read_row(rows, self._dtype)
+            return row if columns is indexing.ALL else row[columns].copy()
         width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
         out = kernels.fresh((*rows.shape, width), self._dtype)
         self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
