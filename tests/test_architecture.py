@@ -22,7 +22,7 @@ ORDER = (
     ("format", "sources"),
     ("keys",),
     ("writing", "reading"),
-    ("analysis", "remote"),
+    ("analysis", "arrays", "remote"),
     ("opening", "writer", "environment"),
     ("store",),
     ("building",),

@@ -147,6 +147,8 @@ def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
     numbers = np.asarray(given)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+    if numbers.size and numbers.dtype == np.uint64 and numbers.max() > np.iinfo(np.int64).max:
+        raise IndexError(f"row number {numbers.max()} is out of bounds: no store has so many rows")
     return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ..format.layout import Facts, Shard
 from ..keys.lookup import KeyIndex
-from ..system.progress import Progress
 from .indexing import ALL
 from .parts import Part
 
 if TYPE_CHECKING:
     from ..system.paging import Pager
+    from ..system.progress import Progress
     from .verify import VerifyReport
 
 __all__ = ["Backing"]

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ..engine import kernels
 from ..format.layout import Shard
 from ..system.paging import MANY_ROWS, Pager
-from ..system.progress import Progress
 from .backing import Backing
 from .indexing import ALL, judged
 from .mapped_file import MappedStore
 from .parts import Part
 
 if TYPE_CHECKING:
+    from ..system.progress import Progress
     from .verify import VerifyReport
 
 __all__ = ["LocalStore", "fill_slice", "gather", "read_slice"]

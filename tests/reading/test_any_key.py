@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from numpy.typing import NDArray
+from three_kinds import KINDS, open_as, peak_of
 
 import qstore
 from qstore.engine import part_kernels, quantization
@@ -20,27 +19,13 @@ from qstore.reading import any_key, sharded_store
 from qstore.reading.indexing import judged, select
 
 ROWS, DIM = 11, 5
-CUTS = (0, 1, 1, 6, ROWS)
-KINDS = ["file", "shards", "url"]
-
-
-def open_as(kind: str, values: NDArray[Any], folder: Path, cuts: tuple[int, ...] = CUTS) -> qstore.Store:
-    if kind == "shards":
-        paths = [folder / f"part-{number}.h5" for number in range(len(cuts) - 1)]
-        for path, start, stop in zip(paths, cuts, cuts[1:], strict=False):
-            qstore.build(values[start:stop], path)
-        return qstore.open(paths)
-    qstore.build(values, folder / "store.h5")
-    if kind == "url":
-        pytest.importorskip("fsspec")
-        return qstore.open(f"local://{folder / 'store.h5'}", cache_bytes=0)
-    return qstore.open(folder / "store.h5")
+CUTS = (1, 1, 6)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[qstore.Store]:
     values = np.random.default_rng(2).standard_normal((ROWS, DIM))
-    with open_as(request.param, values, tmp_path_factory.mktemp("keys")) as opened:
+    with open_as(request.param, values, tmp_path_factory.mktemp("keys"), CUTS) as opened:
         yield opened
 
 
@@ -163,7 +148,7 @@ def test_torch_tensors_as_keys(store: qstore.Store) -> None:
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
     for kind in KINDS:
         (tmp_path / kind).mkdir()
-        with open_as(kind, np.ones((ROWS, DIM)), tmp_path / kind) as closed:
+        with open_as(kind, np.ones((ROWS, DIM)), tmp_path / kind, CUTS) as closed:
             pass
         for key in [(), (0, 0), (slice(None), [1]), (slice(0, 0), [1]), ([1, 2], [[1], [2]]), (True, "a")]:
             with pytest.raises(qstore.ClosedError):
@@ -225,23 +210,10 @@ HUNGRY: dict[str, Any] = {
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, qstore.Store]]:
     values = np.random.default_rng(3).standard_normal((MANY, WIDE))
     folder = tmp_path_factory.mktemp("wide")
-    stores = {kind: open_as(kind, values, folder, tuple(range(0, MANY + 1, 400))) for kind in KINDS[:2]}
+    stores = {kind: open_as(kind, values, folder, range(400, MANY, 400)) for kind in KINDS[:2]}
     yield stores
     for store in stores.values():
         store.close()
-
-
-def peak_of(work: Callable[[], Any]) -> int:
-    """Most bytes that were allocated at a time while `work` went on, its result among them."""
-    work()  # modules are imported, caches filled
-    tracemalloc.start()
-    try:
-        result = work()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert result is not None
-    return peak
 
 
 @pytest.fixture
