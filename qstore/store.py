@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .arrays.methods import ArrayMethods
 from .engine import kernels
 from .engine.arguments import as_row_numbers, as_weights, whole_out
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
 from .format.layout import Shard
 from .opening import CACHE_BYTES, open_backing
-from .reading import indexing, rows_by_key
+from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
 
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "open"]
 
-_BLOCK_BYTES = 4 << 20
-
 Out = TypeVar("Out")
 
 
-class Store:
+class Store(ArrayMethods):
     """An embedding matrix on disk, read like a NumPy array of shape (N, D).
 
     Made by :func:`qstore.open`. Indexing follows NumPy's rules and raises NumPy's exceptions; what it
@@ -161,40 +160,73 @@ class Store:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if type(key) is int:
-            return self._mapping.read_row(key, indexing.ALL, self._dtype)
+            return self._mapping.read_row(key, self._dtype)
         selection = indexing.select(key, *self._shape)
         if selection is None:
-            if rows_by_key.is_named(key):
-                return self[rows_by_key.numbered(self._mapping, key)]
-            return self._mapping.read_by_numpy(key, self._dtype)
+            return self._read_any(key)
         rows, columns = selection
         if isinstance(rows, slice):
             return self._mapping.read_slice(rows, columns, self._dtype)
         if isinstance(rows, int):
-            return self._mapping.read_row(rows, columns, self._dtype)
+            row = self._mapping.read_row(rows, self._dtype)
+            return row if columns is indexing.ALL else row[columns].copy()
         width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
         out = kernels.fresh((*rows.shape, width), self._dtype)
         self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
         return out
 
-    @overload
-    def take(self, rows: ArrayLike, out: None = None, threads: int | None = None) -> NDArray[Any]: ...
+    def _read_any(self, key: Any) -> NDArray[Any]:
+        from .reading import any_key, rows_by_key  # single rows, slices and rows of an array do without
+
+        if rows_by_key.is_named(key):
+            return self[rows_by_key.numbered(self._mapping, key)]
+        picked: NDArray[Any] = any_key.read(self._mapping, key, self._dtype)
+        return picked
 
     @overload
-    def take(self, rows: ArrayLike, out: Out, threads: int | None = None) -> Out: ...
+    def take(
+        self,
+        rows: ArrayLike,
+        axis: int | None = 0,
+        out: None = None,
+        mode: Literal["raise", "wrap", "clip"] = "raise",
+        threads: int | None = None,
+    ) -> NDArray[Any]: ...
 
-    def take(self, rows: ArrayLike, out: Any = None, threads: int | None = None) -> Any:
-        """Read rows in any order, as ``numpy.take(matrix, rows, axis=0)``.
+    @overload
+    def take(
+        self,
+        rows: ArrayLike,
+        axis: int | None = 0,
+        *,
+        out: Out,
+        mode: Literal["raise", "wrap", "clip"] = "raise",
+        threads: int | None = None,
+    ) -> Out: ...
+
+    def take(
+        self,
+        rows: ArrayLike,
+        axis: int | None = 0,
+        out: Any = None,
+        mode: Literal["raise", "wrap", "clip"] = "raise",
+        threads: int | None = None,
+    ) -> Any:
+        """Read rows in any order: what ``numpy.take(store, rows, axis=0)`` calls.
 
         Parameters
         ----------
         rows : array_like of int
             Any shape; repeats and negative numbers are fine.
+        axis : int, optional
+            0 for rows. 1 takes columns, None values of the matrix as one line.
         out : ndarray or CPU tensor of torch, optional
             C-contiguous, shape ``rows.shape + (D,)``, float32, float64 or float16: filled and
             returned, nothing is allocated then. A tensor may lie in pinned memory.
+        mode : {"raise", "wrap", "clip"}
+            What numbers out of range mean: an error, the rest of the division, the first or last row.
         threads : int, optional
-            For large requests; the number of processors by default.
+            For large requests of rows; the number of processors by default.
 
         Raises
         ------
@@ -202,6 +234,13 @@ class Store:
             A row is out of range.
         """
         numbers = as_row_numbers(rows)
+        if axis != 0 or mode != "raise":
+            from .reading import taking
+
+            along = taking.along(axis)
+            if along != 0:
+                return taking.take(self._mapping, numbers, along, mode, out, self._dtype)
+            numbers = taking.in_range(numbers, mode, self._shape[0], 0)
         shape = (*numbers.shape, self._shape[1])
         if out is None:
             out = kernels.fresh(shape, self._dtype)
@@ -300,7 +339,7 @@ class Store:
         rows : int, optional
             Rows of one block; by default about 4 MiB of them.
         """
-        step = max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize)) if rows is None else rows
+        step = self._step() if rows is None else rows
         if step < 1:
             raise ValueError(f"rows is {rows}, expected at least 1")
         yield from self._mapping.blocks(step, self._dtype)
@@ -327,21 +366,17 @@ class Store:
             for row in block:
                 yield row.copy()
 
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError(
-                "the values of a store are made on reading: an array without a copy is impossible"
-            )
-        if dtype is None or np.dtype(dtype) == self._dtype:
-            return self[:]
-        wanted = np.dtype(dtype)
-        return self.astype(wanted)[:] if wanted.name in OUTPUT_TYPES else self[:].astype(wanted)
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> Store:
+        """The same store, read as float32, float64 or float16, always from the codes, and never copied.
 
-    def astype(self, dtype: DTypeLike) -> Store:
-        """The same store, read as float32, float64 or float16. Shares the map: closing one closes both."""
+        Shares the map: closing one closes both. `copy` is what libraries give, and changes nothing.
+        """
         wanted = np.dtype(dtype).newbyteorder("=")
         if wanted.name not in OUTPUT_TYPES:
-            raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
+            raise ValueError(
+                f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}: "
+                f'np.asarray(store, "{wanted}") makes an array of other types'
+            )
         return type(self)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
@@ -451,19 +486,6 @@ class Store:
 
         return search(PartsOf(self._mapping), self._shape, queries, k, metric, rows, threads, progress)
 
-    def __matmul__(self, x: ArrayLike) -> NDArray[np.float64]:
-        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
-
-        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
-        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
-        over all processors.
-        """
-        from .analysis.products import multiply  # reading rows does without
-
-        nothing = Part(0, np.empty((0, self._shape[1]), np.uint8), np.empty(0))
-        products = [multiply(part.codes, part.scales, x) for part in self.parts()]
-        return np.concatenate(products) if len(products) > 1 else (products or [multiply(*nothing[1:], x)])[0]
-
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
 
@@ -508,7 +530,9 @@ class Store:
         >>> store["queen"], "pawn" in store, store.key_of(0)
         (array([ 2., -2.], dtype=float32), False, 'king')
         """
-        return rows_by_key.rows_of(self._mapping, keys, default)
+        from .reading.rows_by_key import rows_of  # row numbers do without
+
+        return rows_of(self._mapping, keys, default)
 
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
@@ -529,10 +553,14 @@ class Store:
         FormatError
             The keys are damaged, where they were looked at.
         """
-        return rows_by_key.key_of(self._mapping, row)
+        from .reading.rows_by_key import key_of  # row numbers do without
+
+        return key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        return rows_by_key.contains(self._mapping, key)
+        from .reading.rows_by_key import contains  # row numbers do without
+
+        return contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
 

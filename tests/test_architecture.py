@@ -23,7 +23,7 @@ ORDER = (
     ("sources",),
     ("keys",),
     ("writing", "reading"),
-    ("analysis", "remote"),
+    ("analysis", "arrays", "remote"),
     ("opening", "writer", "environment"),
     ("store",),
     ("building",),

@@ -19,6 +19,9 @@ from .arguments import lies_well
 
 __all__ = ["by_part", "copy_parts", "gather_parts", "touch_parts"]
 
+# Values that NumPy makes at a time before they go to their places.
+_PIECE_VALUES = 1 << 18
+
 Numbers = NDArray[np.int64]
 Codes = tuple[NDArray[np.uint8], ...]
 Scales = tuple[NDArray[np.float64], ...]
@@ -61,10 +64,13 @@ def gather_parts(
     """Fill `out`, of shape (m, D), with the values of rows of the parts given, which need not be all."""
     native = kernels.extension()
     if native is None or not all(map(lies_well, codes)):
-        for k, at, local in by_part(firsts, total, rows):
-            values = np.empty((len(local), out.shape[1]), out.dtype)
-            quantization.gather(codes[k], scales[k], local, values)
-            out[at] = values
+        step = max(1, _PIECE_VALUES // max(out.shape[1], 1))
+        for start in range(0, rows.size, step):
+            filled = out[start : start + step]
+            for k, at, local in by_part(firsts, total, rows[start : start + step]):
+                values = np.empty((len(local), out.shape[1]), out.dtype)
+                quantization.gather(codes[k], scales[k], local, values)
+                filled[at] = values
         return
 
     def part(start: int, stop: int) -> None:

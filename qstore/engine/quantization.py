@@ -252,8 +252,12 @@ def gather(
     if bad < 0:
         room = _Room(len(rows), codes.shape[1])
         for piece in _pieces(len(rows), codes.shape[1], values=_READ_VALUES):
-            # "wrap" only saves NumPy a copy of the output: all numbers are in range.
-            np.take(codes, rows[piece], axis=0, out=room.codes[: piece.stop - piece.start], mode="wrap")
+            held = room.codes[: piece.stop - piece.start]
+            if codes.flags.c_contiguous:
+                # "wrap" only saves NumPy a copy of the output: all numbers are in range.
+                np.take(codes, rows[piece], axis=0, out=held, mode="wrap")
+            else:  # of some of the columns it would copy all rows first
+                held[...] = codes[rows[piece]]
             room.dequantize(scales[rows[piece]], out[piece])
     return bad
 

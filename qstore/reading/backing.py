@@ -44,16 +44,19 @@ class Backing(ABC):
     shards: tuple[Shard, ...]
 
     @abstractmethod
-    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """One row, fresh, of shape (columns,); NumPy's IndexError unless -N <= number < N."""
+    def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """One row, fresh, of shape (D,); NumPy's IndexError unless -N <= number < N."""
 
     @abstractmethod
     def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Rows at a constant distance, fresh, of shape (n, columns)."""
 
     @abstractmethod
-    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """What any other key picks from the matrix: NumPy's values, shapes and exceptions."""
+    def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Fill `out`, of shape (n,), with one value for each pair of a row and a column, counted from 0.
+
+        They are in range. A block of values: what this needs besides goes with their number.
+        """
 
     @abstractmethod
     def gather(

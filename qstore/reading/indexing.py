@@ -1,4 +1,4 @@
-"""A NumPy key for an (N, D) matrix → rows and columns, of whole rows where it can be, else value by value."""
+"""A NumPy key of a common form for an (N, D) matrix → rows and columns, with the least Python in the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL", "Selection", "elements", "select"]
+__all__ = ["ALL", "Selection", "judged", "select"]
 
 ALL = slice(None)
 
@@ -30,8 +30,7 @@ class Selection(NamedTuple):
 def select(key: Any, rows: int, dim: int) -> Selection | None:
     """Rows and columns that `key` picks from a matrix of shape (rows, dim).
 
-    None for every key that is not of a common form, faulty ones among them: the caller then lets NumPy
-    itself index the arrays, which gives NumPy's values, shapes and exceptions.
+    None for every key that is not of a common form, faulty ones among them: they are for :mod:`.any_key`.
     """
     columns = ALL
     if type(key) is tuple:
@@ -87,47 +86,16 @@ def _array_of(key: list[Any]) -> NDArray[Any] | None:
         return None
 
 
-def elements(key: Any, rows: int, dim: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of each value that `key`, any at all, picks from a matrix of shape (rows, dim).
-
-    Both have the shape of what the key gives, and are NumPy scalars where that is one. For matrices that
-    are no array: memory grows with the key and with what it picks, not with the matrix.
+def judged(key: Any, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the nothing that a faulty key picks, where NumPy lets it pass; else NumPy's own exception.
 
     Raises
     ------
     IndexError, TypeError, ValueError
         NumPy's own.
     """
-    _ = np.broadcast_to(np.uint8(0), (rows, dim))[key]  # takes no memory, and NumPy judges the key
-    numbers, key = _rows_apart(key, rows)
-    shape = (len(numbers), dim)
-    return np.broadcast_to(numbers[:, None], shape)[key], np.broadcast_to(np.arange(dim), shape)[key]
-
-
-def _rows_apart(key: Any, rows: int) -> tuple[NDArray[np.int64], Any]:
-    """Numbers of the rows a good key is about, and the key that picks the same from only these."""
-    parts = key if type(key) is tuple else (key,)
-    whole = sum(map(_axes, parts)) == 2  # an ellipsis stands for nothing then
-    at = next((at for at, part in enumerate(parts) if _axes(part) or (part is ... and not whole)), None)
-    part = ... if at is None else parts[at]
-    if at is None or part is ... or _axes(part) == 2:
-        return np.arange(rows), key
-    if type(part) is slice:
-        return np.arange(*part.indices(rows)), (*parts[:at], slice(None), *parts[at + 1 :])
-    picks = np.asarray(part)
-    if picks.dtype == np.bool_ and picks.ndim:
-        picks = picks.nonzero()[0]
-    alone = not isinstance(part, np.ndarray) and not picks.ndim
-    numbers = 0 if alone else np.arange(picks.size).reshape(picks.shape)
-    flat = picks.reshape(-1).astype(np.int64)
-    return np.where(flat < 0, flat + rows, flat), (*parts[:at], numbers, *parts[at + 1 :])
-
-
-def _axes(part: Any) -> int:
-    """How many axes of the matrix a part of a good key is about."""
-    if part is None or part is ...:
-        return 0
-    if type(part) is slice:
-        return 1
-    array = np.asarray(part)
-    return array.ndim if array.dtype == np.bool_ else 1
+    picked = np.broadcast_to(np.uint8(0), shape)[key]  # the matrix takes no memory
+    if picked.size:
+        raise IndexError(f"a store cannot be indexed by {key!r:.200}; store[:][key] does it in memory")
+    shape_of_nothing: tuple[int, ...] = picked.shape
+    return shape_of_nothing

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
-from ..engine.quantization import ZERO_POINT
 from ..format.layout import Shard
 from ..system.paging import MANY_ROWS, Pager
 from .backing import Backing
-from .indexing import ALL
+from .indexing import ALL, judged
 from .mapped_file import MappedStore
 from .parts import Part
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..system.progress import Progress
     from .verify import VerifyReport
 
-__all__ = ["LocalStore", "fill_slice", "gather", "read_by_numpy", "read_slice"]
+__all__ = ["LocalStore", "fill_slice", "gather", "read_slice"]
 
 # Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
 _AHEAD_BYTES = 16 << 20
@@ -36,28 +35,27 @@ class LocalStore(MappedStore, Backing):
         """One: the file itself."""
         return (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
 
-    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_row`: one row with the least Python in the way."""
         try:
             table = self.table
         except AttributeError:
             raise self.closed() from None
-        if columns is not ALL:
-            return read_by_numpy(self, (number, columns), dtype)
         out = np.empty(self.facts.dim, dtype)
         try:
             table.row(number, out)
         except OverflowError:  # more than 64 bits: NumPy has its own words for that
-            return read_by_numpy(self, number, dtype)
+            judged(number, self.codes.shape)
         return out
 
     def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_slice`."""
         return read_slice(self, rows, columns, dtype)
 
-    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """See :meth:`.Backing.read_by_numpy`."""
-        return read_by_numpy(self, key, dtype)
+    def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """See :meth:`.Backing.read_values`."""
+        codes, scales = self.row_arrays()
+        kernels.dequantize_into(codes[rows, columns][:, None], scales[rows], out[:, None])
 
     def gather(
         self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
@@ -177,14 +175,3 @@ def gather(
 
     kernels.check_rows(codes, scales, rows)  # all of them before any is written
     pager.scattered(rows, len(scales), work)
-
-
-def read_by_numpy(mapping: MappedStore, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Let NumPy index codes and scales alike: its rules and exceptions, whatever the key."""
-    codes, scales = mapping.view("codes")[key], mapping.view("spread")[key]
-    values = np.empty(np.shape(codes), np.float64)
-    np.subtract(codes, float(ZERO_POINT), out=values)
-    with np.errstate(over="ignore", under="ignore"):
-        values *= scales
-        result = values.astype(dtype)
-    return result if isinstance(codes, np.ndarray) else result[()]

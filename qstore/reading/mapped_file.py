@@ -47,8 +47,6 @@ class MappedStore:
         The same for reads of scattered rows.
     table : Table
         The same for reads of single rows.
-    spread : ndarray of float64, shape (N, D)
-        The scales, as if every value had its own.
     fidelity : ndarray of float64, or None
         What the build measured; None where it did not.
     keys : KeyIndex or None
@@ -104,8 +102,6 @@ class MappedStore:
             self.scales = self.row_scales = np.array(self.scales)
             self.scales.flags.writeable = False
         self.table = kernels.table(self.row_codes, self.row_scales)
-        # Costs nothing (no byte is copied) and lets NumPy index scales as if every value had its own.
-        self.spread = np.broadcast_to(self.scales[:, None], shape)
         measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
@@ -133,7 +129,7 @@ class MappedStore:
         except AttributeError:
             raise self.closed() from None
 
-    def view(self, name: Literal["codes", "scales", "checksums", "spread"]) -> NDArray[Any]:
+    def view(self, name: Literal["codes", "scales", "checksums"]) -> NDArray[Any]:
         """One of the other arrays.
 
         Raises
@@ -197,7 +193,7 @@ class MappedStore:
         """
         if self._map.closed:
             return
-        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales, self.spread
+        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales
         del self.keys, self.fidelity
         try:
             self._map.close()

@@ -20,7 +20,6 @@ from ..format.layout import Facts, Shard
 from ..keys.lookup import KeyIndex
 from ..system.paging import MANY_ROWS, Pager, Steps, Work
 from ..system.progress import Progress, rows_progress
-from . import indexing
 from .backing import Backing
 from .indexing import ALL
 from .local_store import fill_slice
@@ -35,6 +34,9 @@ __all__ = ["ShardedStore"]
 
 # Codes that are copied side by side to be pooled: they stay in the caches of one core.
 _POOLED_BYTES = 1 << 20
+
+# Codes of rows that are read beside the result, where it takes their shards in groups.
+_COPIED_CODES = 1 << 20
 
 
 _Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
@@ -70,14 +72,14 @@ class ShardedStore(Backing):
 
     # One by one -----------------------------------------------------------------------------------
 
-    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_row`."""
         self._check_open()
         if not -self.facts.rows <= number < self.facts.rows:
             raise IndexError(f"index {number} is out of bounds for axis 0 with size {self.facts.rows}")
         row = number % self.facts.rows
         shard = bisect_right(self._firsts, row) - 1
-        return self._files.get(shard).read_row(row - self._firsts[shard], columns, dtype)
+        return self._files.get(shard).read_row(row - self._firsts[shard], dtype)
 
     def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_slice`."""
@@ -96,18 +98,13 @@ class ShardedStore(Backing):
             done += count
         return out
 
-    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """See :meth:`.Backing.read_by_numpy`."""
+    def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """See :meth:`.Backing.read_values`."""
         self._check_open()
-        rows, columns = indexing.elements(key, self.facts.rows, self.facts.dim)
-        values = np.empty(np.shape(rows), dtype)
-        flat, flat_rows, flat_columns = values.reshape(-1), np.reshape(rows, -1), np.reshape(columns, -1)
-        with np.errstate(over="ignore", under="ignore"):
-            for shard, at, local in by_part(self._first_rows, self.facts.rows, flat_rows):
-                codes, scales = self._files.get(shard).row_arrays()
-                centred = codes[local, flat_columns[at]].astype(np.float64) - quantization.ZERO_POINT
-                flat[at] = (centred * scales[local]).astype(dtype)
-        return values if isinstance(rows, np.ndarray) else values[()]
+        for shard, at, local in by_part(self._first_rows, self.facts.rows, rows):
+            values = np.empty(len(at), out.dtype)
+            self._files.get(shard).read_values(local, columns[at], values)
+            out[at] = values
 
     # Scattered rows -------------------------------------------------------------------------------
 
@@ -134,7 +131,8 @@ class ShardedStore(Backing):
     def _groups(self, rows: NDArray[np.int64], columns: slice) -> Iterator[tuple[Any, _Tables]]:
         """Yield (places in `rows`, the parts they lie in), of few enough shards to be mapped at a time.
 
-        All rows are checked before the first group. Mostly there is one, and its places are ``ALL``.
+        All rows are checked before the first group. Mostly there is one, and its places are ``ALL``; of
+        several, a piece at a time.
         """
         self._check_open()
         touched = np.flatnonzero(touch_parts(self._first_rows, self.facts.rows, rows))
@@ -145,10 +143,13 @@ class ShardedStore(Backing):
         parts = np.searchsorted(self._first_rows, positive, side="right") - 1
         order = np.argsort(parts, kind="stable")
         ordered = parts[order]
+        step = max(1, _COPIED_CODES // self.facts.dim)
         for start in range(0, len(touched), MOST_MAPPED):
             group = touched[start : start + MOST_MAPPED]
             first, last = np.searchsorted(ordered, group[[0, -1]] + np.array([0, 1]))
-            yield order[first:last], self._tables(group, columns)
+            tables = self._tables(group, columns)
+            for begin in range(first, last, step):
+                yield order[begin : min(begin + step, last)], tables
 
     def _tables(self, shards: NDArray[np.intp], columns: slice) -> _Tables:
         get = self._files.get

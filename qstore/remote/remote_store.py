@@ -149,12 +149,12 @@ class RemoteStore(Backing):
         for piece, found_codes, found_scales, places in self._pieces(rows):
             codes[piece], scales[piece] = found_codes[places], found_scales[places]
 
-    def read_row(self, number: int, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_row`."""
         if not -self.facts.rows <= number < self.facts.rows:
-            _ = np.broadcast_to(np.uint8(0), self._shape)[number]  # takes no memory, and NumPy has the words
-        out = np.empty(self._width(columns), dtype)
-        self.gather(np.array([number], np.int64), columns, out[None])
+            indexing.judged(number, self._shape)
+        out = np.empty(self.facts.dim, dtype)
+        self.gather(np.array([number], np.int64), indexing.ALL, out[None])
         return out
 
     def read_slice(self, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -170,15 +170,11 @@ class RemoteStore(Backing):
             kernels.dequantize_into(codes[:, columns], scales, out[at : at + len(codes)])
         return out
 
-    def read_by_numpy(self, key: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """See :meth:`.Backing.read_by_numpy`."""
-        rows, columns = indexing.elements(key, *self._shape)
-        out = np.empty(rows.shape, dtype)
-        flat, numbers = out.reshape(-1, 1), columns.reshape(-1)
-        for piece, codes, scales, places in self._pieces(rows.reshape(-1)):
-            picked = codes[places, numbers[piece]]
-            kernels.dequantize_into(picked[:, None], scales[places], flat[piece])
-        return out if isinstance(rows, np.ndarray) else out[()]
+    def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """See :meth:`.Backing.read_values`."""
+        for piece, codes, scales, places in self._pieces(rows):
+            picked = codes[places, columns[piece]]
+            kernels.dequantize_into(picked[:, None], scales[places], out[piece, None])
 
     def _width(self, columns: slice) -> int:
         return len(range(self.facts.dim)[columns])

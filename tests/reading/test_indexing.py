@@ -205,17 +205,6 @@ def test_keys_of_an_empty_store(tmp_path_factory: pytest.TempPathFactory, key: A
         check(empty, key)
 
 
-def test_keys_value_by_value() -> None:
-    """Memory goes with what is picked: a value of a matrix of 10^15 rows takes none to speak of."""
-    rows, columns = indexing.elements((10**15 - 1, -1), 10**15, DIM)
-    assert (int(rows), int(columns)) == (10**15 - 1, DIM - 1)
-    rows, columns = indexing.elements(([[3], [-1]], [0, 2]), 10**15, DIM)
-    np.testing.assert_array_equal(rows, [[3, 3], [10**15 - 1] * 2])
-    np.testing.assert_array_equal(columns, [[0, 2], [0, 2]])
-    rows, _ = indexing.elements((slice(5, 9, 2), None, 1), 10**15, DIM)
-    np.testing.assert_array_equal(rows, [[5], [7]])
-
-
 def test_what_comes_back_is_fresh(store: qstore.Store) -> None:
     for key in (0, slice(0, 2), [0, 0], (0, 0), ..., (slice(None), slice(None, None, 2))):
         first = store[key]

@@ -1,0 +1,163 @@
+"""What a :class:`~qstore.Store` has of an array beside its rows; docs/handoff.md has the decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ..engine.quantization import OUTPUT_TYPES
+from ..reading.backing import Backing
+from ..reading.indexing import ALL
+
+if TYPE_CHECKING:
+    from .products import Transposed
+
+__all__ = ["ArrayMethods"]
+
+_BLOCK_BYTES = 4 << 20
+
+
+class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
+    """Operators, sums over axes, products, and the protocols by which libraries take arrays.
+
+    Elementwise operators and functions give the array that they give of ``store[:]``; sums and products are
+    in float64. All go over the matrix in blocks: the result and a block are in memory.
+    """
+
+    _mapping: Backing
+    _dtype: np.dtype[Any]
+
+    # Conversions ----------------------------------------------------------------------------------
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(
+                "the values of a store are made on reading: an array without a copy is impossible"
+            )
+        wanted = self._dtype if dtype is None else np.dtype(dtype)
+        if wanted.isnative and wanted.name in OUTPUT_TYPES:
+            return self._mapping.read_slice(ALL, ALL, wanted)
+        array = np.empty((self._mapping.facts.rows, self._mapping.facts.dim), wanted)
+        for first, block in self._mapping.blocks(self._step(), self._dtype):
+            array[first : first + len(block)] = block
+        return array
+
+    def _step(self) -> int:
+        return max(1, _BLOCK_BYTES // (self._mapping.facts.dim * self._dtype.itemsize))
+
+    def tolist(self) -> list[list[float]]:
+        """All values as lists of Python's numbers, 32 bytes each."""
+        return [row for _, block in self._mapping.blocks(self._step(), self._dtype) for row in block.tolist()]
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if copy is False:
+            raise BufferError(
+                "the values of a store are made on reading: a tensor without a copy is impossible"
+            )
+        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
+        given = {name: value for name, value in asked.items() if value is not None}
+        _ = np.empty(0, self._dtype).__dlpack__(**given)  # what NumPy refuses, it refuses before the reading
+        return self._mapping.read_slice(ALL, ALL, self._dtype).__dlpack__(**given)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the processor
+
+    # Operators and products -----------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        from .arithmetic import compute  # reading rows does without
+
+        return compute(ArrayMethods, ufunc, method, inputs, options)
+
+    __hash__ = object.__hash__  # == compares values, as with arrays and tensors
+
+    def __matmul__(self, x: Any) -> Any:
+        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
+
+        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
+        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
+        over all processors.
+        """
+        from .products import matmul  # reading rows does without
+
+        return matmul(self, x)
+
+    def __rmatmul__(self, x: Any) -> Any:
+        """``x @ store`` in float64, block by block, for finite x of shape (N,) or (m, N)."""
+        from .products import rmatmul  # reading rows does without
+
+        return rmatmul(self, x)
+
+    def matvec(self, x: ArrayLike) -> Any:
+        """``store @ x``; with :meth:`rmatvec` what ``scipy.sparse.linalg.aslinearoperator`` looks for."""
+        return self @ x
+
+    def rmatvec(self, x: ArrayLike) -> Any:
+        """``store.T @ x``."""
+        return self.T @ x
+
+    @property
+    def T(self) -> Transposed:
+        """The transposed matrix, for products: ``x @ store.T``, ``store.T @ x``. Nothing is read."""
+        from .products import Transposed  # reading rows does without
+
+        return Transposed(self)
+
+    # Over axes ------------------------------------------------------------------------------------
+
+    def sum(self, axis: Any = None, **options: Any) -> Any:
+        """Sums over the rows (axis 0), the columns (1) or all, of the float64 values, block by block.
+
+        :meth:`mean`, :meth:`var` and :meth:`std` are made of such sums, in float64, too; :meth:`min` and
+        :meth:`max` are of :attr:`dtype`.
+
+        Parameters
+        ----------
+        axis : int or tuple of int, optional
+        **options
+            ``dtype``, ``out`` and ``keepdims`` as in NumPy, and ``ddof`` for :meth:`var` and :meth:`std`.
+        """
+        return self._reduced("sum", axis, options)
+
+    def mean(self, axis: Any = None, **options: Any) -> Any:
+        """Means; see :meth:`sum`."""
+        return self._reduced("mean", axis, options)
+
+    def var(self, axis: Any = None, **options: Any) -> Any:
+        """Variances, in two passes; see :meth:`sum`."""
+        return self._reduced("var", axis, options)
+
+    def std(self, axis: Any = None, **options: Any) -> Any:
+        """Standard deviations, in two passes; see :meth:`sum`."""
+        return self._reduced("std", axis, options)
+
+    def min(self, axis: Any = None, **options: Any) -> Any:
+        """Smallest values; see :meth:`sum`."""
+        return self._reduced("min", axis, options)
+
+    def max(self, axis: Any = None, **options: Any) -> Any:
+        """Largest values; see :meth:`sum`."""
+        return self._reduced("max", axis, options)
+
+    def _reduced(self, name: str, axis: Any, options: dict[str, Any]) -> Any:
+        from .reductions import reduce  # reading rows does without
+
+        return reduce(self._mapping, self._dtype, name, axis, **options)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property that raised AttributeError
+                return object.__getattribute__(self, name)
+            known = hasattr(np.ndarray, name)
+            way = f": store[:].{name} is that of the whole matrix in memory" if known else ""
+            raise AttributeError(f"a Store has no {name}{way}", name=name, obj=self)

@@ -1,0 +1,164 @@
+"""``store @ x``, ``x @ store`` and ``store.T``: products of the stored matrix, without making the matrix."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ..engine import kernels
+from ..engine.arguments import as_finite
+from ..engine.exact_scores import slice_columns, slice_sums
+from ..reading.backing import Backing
+from ..reading.parts import coded_rows
+from ..system.threads import in_parts
+from .arithmetic import answers_itself, as_operand
+from .reductions import blocks_of
+
+__all__ = ["Transposed", "matmul", "product", "reverse_product", "rmatmul"]
+
+_SLICES = 4
+_BLOCK_VALUES = 1 << 18
+_COLUMNS_VALUES = 1 << 22
+_READ_CODES = 8 << 20
+
+
+def matmul(store: Any, x: Any) -> Any:
+    """``store @ x``; see :meth:`.Store.__matmul__`."""
+    if not answers_itself(x, type(store)):
+        return product(store._mapping, x)
+    if getattr(x, "__array_ufunc__", True) is None:
+        return NotImplemented
+    if hasattr(x, "tocsr"):  # sparse: SciPy would have the whole matrix in memory
+        return np.concatenate([block @ x for _, block in blocks_of(store._mapping, np.dtype(np.float64))])
+    return operator.matmul(as_operand(store, x), x)
+
+
+def rmatmul(store: Any, x: Any) -> Any:
+    """``x @ store``; see :meth:`.Store.__rmatmul__`."""
+    if answers_itself(x, type(store)):
+        return operator.matmul(x, as_operand(store, x))
+    return reverse_product(store._mapping, x)
+
+
+def product(backing: Backing, x: ArrayLike) -> NDArray[np.float64]:
+    """``scales * ((codes - 128) @ x)`` in float64, of shape (N,) or (N, m), for finite x.
+
+    The inner sum is exact but for what x has below 2^-95 of the largest value of its column: 4 slices of 24
+    bits, whose sums are integers that float64 holds, added from the lowest up. So neither threads nor the
+    order in which BLAS adds can change a bit.
+    """
+    rows, dim = backing.facts.rows, backing.facts.dim
+    given = as_finite("x", x, (1, 2))
+    if given.shape[0] != dim:
+        raise ValueError(f"x has shape {given.shape}, expected ({dim},) or ({dim}, m)")
+    columns = given if given.ndim == 2 else given[:, None]
+    out = np.zeros((rows, columns.shape[1]))
+    together = max(1, _COLUMNS_VALUES // dim)
+    for part in backing.parts(0, rows):
+        held = out[part.first : part.first + len(part.codes)]
+        for first in range(0, columns.shape[1], together):
+            some = slice(first, first + together)
+            _multiply_some(part.codes, part.scales, columns[:, some], held[:, some])
+    return out if given.ndim == 2 else out[:, 0]
+
+
+def _multiply_some(
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    x: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None:
+    slices = slice_columns(x, _SLICES)
+    step = max(1, _BLOCK_VALUES // max(codes.shape[1], 1))
+
+    def part(start: int, stop: int) -> None:
+        centred = np.empty((step, codes.shape[1]))
+        for first in range(start, stop, step):
+            block = slice(first, min(first + step, stop))
+            held = centred[: block.stop - block.start]
+            kernels.dequantize_into(codes[block], np.ones(len(held)), held, 1)
+            total = out[block]
+            for values, exponent in zip(reversed(slices.parts), reversed(slices.exponents), strict=True):
+                total += np.ldexp(slice_sums(held, values).astype(np.float64), exponent)
+            total *= scales[block, None]
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        in_parts(part, len(codes), codes.size, None)
+
+
+def reverse_product(backing: Backing, x: ArrayLike) -> NDArray[np.float64]:
+    """``(x * scales) @ (codes - 128)`` in float64, of shape (D,) or (m, D), for finite x.
+
+    Sums over some 1,000 rows are as exact as those of :func:`product`; they are added up in order.
+    """
+    rows, dim = backing.facts.rows, backing.facts.dim
+    given = as_finite("x", x, (1, 2))
+    if given.shape[-1] != rows:
+        raise ValueError(f"x has shape {given.shape}, expected ({rows},) or (m, {rows})")
+    weights = given.T if given.ndim == 2 else given[:, None]
+    out = np.zeros((dim, weights.shape[1]))
+    step = max(1, _BLOCK_VALUES // dim)
+    together = step * max(1, _READ_CODES // (step * dim))
+    for first in range(0, rows, together):
+        codes, scales = coded_rows(backing.parts(first, min(first + together, rows)))
+        for start in range(0, len(codes), step):
+            block = slice(start, start + step)
+            out += _weighted_sums(codes[block], scales[block], weights[first:][block])
+    return out.T if given.ndim == 2 else out[:, 0]
+
+
+def _weighted_sums(
+    codes: NDArray[np.uint8], scales: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of shape (D, m)."""
+    centred, total = np.empty(codes.shape), np.zeros((codes.shape[1], weights.shape[1]))
+    kernels.dequantize_into(codes, np.ones(len(codes)), centred, 1)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        factors = weights * scales[:, None]
+        if not np.isfinite(factors).all():  # too large for float64: infinities, as sums of them are
+            return centred.T @ factors
+        slices = slice_columns(factors, _SLICES)
+        for values, exponent in zip(reversed(slices.parts), reversed(slices.exponents), strict=True):
+            total += np.ldexp(slice_sums(centred.T, values).astype(np.float64), exponent)
+    return total
+
+
+class Transposed:
+    """``store.T``: multiplies as the transposed matrix, and becomes an array when it is asked to.
+
+    Attributes
+    ----------
+    T : Store
+        The store itself.
+    shape : tuple of int
+        (columns, rows) of the store.
+    dtype : dtype
+        Of an array made from this.
+    """
+
+    ndim = 2
+    __array_ufunc__ = None  # NumPy's arrays leave products to __rmatmul__
+
+    def __init__(self, store: Any) -> None:
+        self.T = store
+        self.shape: tuple[int, int] = store.shape[::-1]
+        self.dtype: np.dtype[Any] = store.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{self.T!r}.T: multiplies; np.asarray(store.T) makes an array>"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        turned: NDArray[Any] = self.T.__array__(dtype, copy).T
+        return turned
+
+    def __matmul__(self, x: Any) -> Any:
+        return (np.asarray(x).T @ self.T).T
+
+    def __rmatmul__(self, x: Any) -> Any:
+        return (self.T @ np.asarray(x).T).T
