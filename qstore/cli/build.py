@@ -156,6 +156,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             arguments.output,
             tensor=arguments.tensor,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
         )
@@ -167,6 +168,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         arguments.output,
         tensor=arguments.tensor,
         keys=keys_of(arguments),
+        key_encoding=arguments.key_encoding,
         rows=arguments.rows,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
@@ -197,6 +199,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             arguments.output,
             pattern,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
         )
@@ -206,6 +209,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             arguments.output,
             pattern,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),

@@ -12,8 +12,7 @@ from ..reading.verify import VerifyReport
 from ..reports.wording import fidelity_facts
 from ..store import Store
 from ..store import open as open_store
-from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
-from .failures import UsageError
+from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, compared_keys_of
 from .printing import print_facts, print_json, show_progress
 
 __all__ = ["COMMAND", "Verified"]
@@ -60,9 +59,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source, keys = against_of(arguments), keys_of(arguments)
-    if source is None and keys is not None:
-        raise UsageError("--keys says what to compare keys with: give --against SRC too")
+    source, keys = against_of(arguments), compared_keys_of(arguments)
     with open_store(arguments.file) as store:
         found = _verify(store, source, keys, arguments)
     if arguments.json:
@@ -82,6 +79,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
             source,
             tensor=arguments.tensor,
             keys=keys,
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             progress=progress,
         )

@@ -9,29 +9,50 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from ..sources import Source
+from ..sources import Source, TextEncoding
 from .files import read_key_file
 from .packed import KeyStream
 
 __all__ = ["check_all_taken", "given_keys", "inline_keys"]
 
 
-def given_keys(keys: Any, matrix: Source, first: int) -> KeyStream | None:
+def given_keys(keys: Any, matrix: Source, first: int, key_encoding: str | None = None) -> KeyStream | None:
     """The keys of the rows from `first` on; None where none are given, or they are not wanted (False).
+
+    `key_encoding` says how the bytes of a key file, or else of the keys that the source carries, are text.
 
     Raises
     ------
     SourceError
-        It is known that there are fewer or more than the source has rows.
+        It is known that there are fewer or more than the source has rows; the encoding is unknown, or there
+        are no bytes that it could be of.
     """
-    if keys is None or keys is False:
+    encoding = None if key_encoding is None else TextEncoding.parse(key_encoding)
+    if isinstance(keys, (str, os.PathLike)):
+        stream = read_key_file(keys, encoding)
+    elif keys is None or keys is False:
+        if encoding is not None:
+            _decode_carried(matrix, encoding, wanted=keys is None)
         return None
-    stream = read_key_file(keys) if isinstance(keys, (str, os.PathLike)) else KeyStream.of(keys)
+    elif encoding is not None:
+        raise SourceError(
+            "the keys are given as they are: leave key_encoding= out, or give a text file of keys"
+        )
+    else:
+        stream = KeyStream.of(keys)
     if stream.count is not None and matrix.rows is not None and stream.count != matrix.rows:
         raise _wrong_count(stream.count, matrix.rows)
     stream.rows = matrix.rows
     stream.skip(first)
     return stream
+
+
+def _decode_carried(matrix: Source, encoding: TextEncoding, wanted: bool) -> None:
+    if not wanted:
+        raise SourceError(
+            "keys are left out (keys=False, --no-keys): leave key_encoding= (--key-encoding) out too"
+        )
+    matrix.decode_keys(encoding)
 
 
 def check_all_taken(stream: KeyStream | None, rows: int, matrix: Source, whole: bool) -> None:

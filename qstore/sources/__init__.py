@@ -5,7 +5,7 @@ of its data is read, or a SourceError. `registry` decides which format a thing i
 must do, `checks` has the checks and words that all share, `containers` what files of several formats are
 made of. Files are not trusted, and nothing in them is ever run.
 
-May use: engine, errors.
+May use: engine, system, errors.
 """
 
 from .base import Fingerprint, RowSource, Source, TensorInfo
@@ -14,9 +14,11 @@ from .quantized import QuantizedSource
 from .raw import RawSource
 from .registry import FORMATS, Format, list_tensors, open_source
 from .tensor_choice import is_matrix, unknown_tensor
+from .text_encoding import UTF8, TextEncoding
 
 __all__ = [
     "FORMATS",
+    "UTF8",
     "Fingerprint",
     "Format",
     "QuantizedSource",
@@ -24,6 +26,7 @@ __all__ = [
     "RowSource",
     "Source",
     "TensorInfo",
+    "TextEncoding",
     "are_paths",
     "is_matrix",
     "list_tensors",

@@ -7,6 +7,7 @@ followed: only hard links are, and h5py sees the file through an object that can
 from __future__ import annotations
 
 import io
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -266,6 +267,8 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
     _check_storage(where, dataset_id)
     offset = dataset_id.get_offset()
     # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
+    if offset is not None:
+        _check_size(where, dataset_id)
     if offset is None or dataset_id.get_type() != h5py.h5t.py_create(dataset_id.dtype):
         return DatasetRows(file, h5, name, dataset_id)
     return ContiguousRows(
@@ -301,6 +304,16 @@ def _check_storage(where: str, dataset_id: Any) -> None:
     if dataset_id.shape[0] and not dataset_id.get_storage_size():
         # HDF5 would read zeros: the usual trace of a program that was killed before it wrote.
         raise SourceError(f"{where} expected data, found none: its values were never written; save it again")
+
+
+def _check_size(where: str, dataset_id: Any) -> None:
+    """Refuse a contiguous dataset whose place is not as large as its shape: what is behind is another's."""
+    expected = math.prod(dataset_id.shape) * dataset_id.get_type().get_size()
+    if dataset_id.get_storage_size() != expected:
+        raise SourceError(
+            f"{where} of shape {dataset_id.shape} expected {expected} bytes, found "
+            f"{dataset_id.get_storage_size()}; the file is damaged: get it again"
+        )
 
 
 def _header_crc32(file: RawFile, dataset_id: Any) -> int:
