@@ -48,6 +48,7 @@ def build_all(
     tensor: str = "*",
     *,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: Rows = None,
     threads: int | None = None,
     progress: Progress = None,
@@ -73,7 +74,7 @@ def build_all(
     tensor : str
         ``*`` stands for anything, ``?`` for one character, ``[…]`` for one of several. What matches but is
         no matrix that can be quantized is left out.
-    keys : sequence of str or int, ndarray of int64, path-like or False, optional
+    keys, key_encoding
         As for :func:`qstore.build`, the same for each tensor.
     rows : slice or (start, stop), optional
         Only these rows, of each tensor.
@@ -108,9 +109,10 @@ def build_all(
     [('tables%2Fitem.h5', 9, 4), ('tables%2Fuser.h5', 5, 3)]
     """
     tables = _tables(source, directory, tensor, rows)
+    what = {"keys": keys, "key_encoding": key_encoding, "rows": rows}
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        kept = {} if overwrite else _compare(source, tables, keys, rows, on_rows)
+        kept = {} if overwrite else _compare(source, tables, what, on_rows)
         _make_directory(Path(directory))
         reports = []
         for table in tables:
@@ -121,8 +123,7 @@ def build_all(
                         source,
                         table.path,
                         tensor=table.tensor.name,
-                        keys=keys,
-                        rows=rows,
+                        **what,
                         threads=threads,
                         progress=share.advance,
                         overwrite=overwrite,
@@ -140,6 +141,7 @@ def plan_all(
     tensor: str = "*",
     *,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: Rows = None,
     overwrite: bool = False,
 ) -> list[BuildPlan]:
@@ -149,7 +151,7 @@ def plan_all(
     plans = []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            plans.append(planned(matrix, table.path, rows, keys))
+            plans.append(planned(matrix, table.path, rows, keys, key_encoding))
     return plans
 
 
@@ -249,22 +251,20 @@ def _in_the_way(table: _Table, reason: str) -> ExistsError:
 
 
 def _compare(
-    source: Any, tables: list[_Table], keys: Any, rows: Rows, on_rows: Callable[[int], object]
+    source: Any, tables: list[_Table], what: dict[str, Any], on_rows: Callable[[int], object]
 ) -> dict[Path, BuildReport]:
     """Reports of the stores that are there and hold what the source holds."""
-    return {table.path: _kept(source, table, keys, rows, on_rows) for table in tables if table.path.is_file()}
+    return {table.path: _kept(source, table, what, on_rows) for table in tables if table.path.is_file()}
 
 
-def _kept(source: Any, table: _Table, keys: Any, rows: Rows, on_rows: Callable[[int], object]) -> BuildReport:
+def _kept(source: Any, table: _Table, what: dict[str, Any], on_rows: Callable[[int], object]) -> BuildReport:
     begun = time.perf_counter()
     with _open_existing(table) as store, _Share(on_rows, table) as share:
         key_kind = store.key_kind
-        found = verify_against(
-            store, source, tensor=table.tensor.name, keys=keys, rows=rows, progress=share.advance
-        )
+        found = verify_against(store, source, tensor=table.tensor.name, progress=share.advance, **what)
         if not found.ok:
             raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
-        if key_kind is not None and not _has_keys(source, table, keys):
+        if key_kind is not None and not _has_keys(source, table, what["keys"]):
             raise _in_the_way(table, "its rows have keys, which none are given for")
     return BuildReport(
         path=str(table.path),

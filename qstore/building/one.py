@@ -103,6 +103,7 @@ def build(
     *,
     tensor: str | None = None,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     threads: int | None = None,
     progress: Progress = None,
@@ -128,6 +129,10 @@ def build(
         A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
         (word2vec, GloVe, fastText; Parquet with a column ``key``; a store); False leaves these out.
+    key_encoding : str, optional
+        How the words of the source, or the lines of a text file of keys, are text: an encoding such as
+        "latin-1", by default UTF-8. "utf-8:replace" and "utf-8:backslashreplace" keep those that are none
+        with a mark in them.
     rows : slice or (start, stop), optional
         Only these rows, and their keys.
     threads : int, optional
@@ -171,7 +176,7 @@ def build(
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first)
+        stream = given_keys(keys, matrix, first, key_encoding)
         identity = matrix.fingerprint()
         stamp = None if identity is None else identity.pop("mtime_ns", None)
         parameters = {"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite}
@@ -225,19 +230,26 @@ def plan(
     *,
     tensor: str | None = None,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows, keys)
+        return planned(matrix, _absolute(path), rows, keys, key_encoding)
 
 
-def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any) -> BuildPlan:
+def planned(
+    matrix: Source,
+    path: Path,
+    rows: slice | tuple[int, int] | None,
+    keys: Any,
+    key_encoding: str | None,
+) -> BuildPlan:
     """Plan of the store of an open source."""
     first, last = row_range(rows, matrix.rows)
-    keyed = given_keys(keys, matrix, first) is not None or (matrix.keyed and keys is None)
+    keyed = given_keys(keys, matrix, first, key_encoding) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
     return BuildPlan(
         path=str(path),

@@ -40,6 +40,7 @@ def build_shards(
     *,
     tensor: str | None = None,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     threads: int | None = None,
     progress: Progress = None,
@@ -65,7 +66,7 @@ def build_shards(
         replace one that is in use, build another directory.
     duplicates : {"error", "first"}
         What to do where two rows of one shard have the same key.
-    source, tensor, keys, rows, threads, progress, resume, nonfinite
+    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
         As for :func:`qstore.build`.
 
     Returns
@@ -92,10 +93,13 @@ def build_shards(
     size = as_count("shard_rows", shard_rows)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first)
+        stream = given_keys(keys, matrix, first, key_encoding)
         if stream is not None and last is None:
             last = _rows_by_keys(stream, first)
-        trusted = _begin(place, _parameters(matrix, first, last, size, nonfinite), overwrite, resume)
+        parameters = _parameters(matrix, first, last, size, nonfinite)
+        if key_encoding is not None:
+            parameters["key_encoding"] = key_encoding
+        trusted = _begin(place, parameters, overwrite, resume)
         options = {"threads": threads, "resume": resume, "nonfinite": nonfinite, "duplicates": duplicates}
         with rows_progress(progress, None if last is None else last - first) as on_rows:
             job = _Job(place, size, keys, stream, trusted, on_rows, options)

@@ -60,6 +60,7 @@ def verify_against(
     *,
     tensor: str | None = None,
     keys: Any = None,
+    key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     progress: Progress = None,
 ) -> AgainstReport:
@@ -68,7 +69,7 @@ def verify_against(
     Parameters
     ----------
     store : Store
-    source, tensor, keys, rows
+    source, tensor, keys, key_encoding, rows
         As for :func:`qstore.build`. Keys of the store are not looked at where the source has none and none
         are given, or with ``keys=False``.
     progress : bool or callable, optional
@@ -79,12 +80,12 @@ def verify_against(
             return _mismatch(0, f"the source has {matrix.dim} columns, the store {store.shape[1]}")
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}")
-        stream = given_keys(keys, matrix, first)
-        keyed = stream is not None or (matrix.keyed and keys is None)
-        if keyed and store.key_kind is None:
+        stream = given_keys(keys, matrix, first, key_encoding)
+        carried = matrix.keyed and keys is None
+        if (carried or stream is not None) and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys")
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
+            report = _compare(store, _compared(store, matrix, first, last, carried), stream, on_rows)
         check_all_taken(stream, first + report.rows, matrix, last is None)
         return report
 
@@ -101,14 +102,19 @@ class _TooLong(Exception):
     """The source has more rows than the store."""
 
 
-def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Compared]:
-    """Compare all rows, in order: whole checksum blocks by several threads where the source allows it."""
+def _compared(
+    store: Store, matrix: Source, first: int, last: int | None, carried: bool
+) -> Iterator[_Compared]:
+    """Compare all rows, in order: whole checksum blocks by several threads where the source allows it.
+
+    `carried`: with the keys that the source carries.
+    """
     done, rows = 0, None if last is None else last - first
     if isinstance(matrix, QuantizedSource):
         for codes, scales in matrix.coded_chunks(first, last):
             yield _compare_codes(store, done, codes, scales, None)
             done += len(codes)
-    elif keyed and matrix.keyed:
+    elif carried:
         for chunk, keys in inline_keys(matrix, first, rows):
             if len(chunk):
                 yield _compare_values(store, done, chunk)._replace(keys=packed(keys))

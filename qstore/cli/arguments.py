@@ -24,6 +24,7 @@ __all__ = [
     "against_of",
     "any_slice",
     "at_least",
+    "compared_keys_of",
     "consecutive",
     "row_key",
     "rows_of_words",
@@ -123,7 +124,7 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
-    """``--keys FILE`` and ``--no-keys``."""
+    """``--keys FILE``, ``--no-keys`` and ``--key-encoding``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--keys",
@@ -136,11 +137,27 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out the keys that SRC itself has (word vectors, Parquet)",
     )
+    parser.add_argument(
+        "--key-encoding",
+        metavar="ENCODING[:ERRORS]",
+        help="how the words of SRC, or the lines of FILE, are text: latin-1, gb18030, …; utf-8:replace keeps "
+        "those that are none with a mark in them (default: utf-8, and such words are an error)",
+    )
 
 
 def keys_of(arguments: argparse.Namespace) -> Any:
     """What :func:`add_keys` read, as the library takes it."""
     return False if arguments.no_keys else arguments.keys
+
+
+def compared_keys_of(arguments: argparse.Namespace) -> Any:
+    """The same where :func:`add_against` says what to compare."""
+    keys = keys_of(arguments)
+    if arguments.against is None and (keys is not None or arguments.key_encoding is not None):
+        raise UsageError(
+            "--keys, --no-keys and --key-encoding say what to compare keys with: give --against SRC too"
+        )
+    return keys
 
 
 def add_against(parser: argparse.ArgumentParser) -> None:

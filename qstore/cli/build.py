@@ -160,6 +160,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             arguments.output,
             tensor=arguments.tensor,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
         )
@@ -172,6 +173,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         arguments.output,
         tensor=arguments.tensor,
         keys=keys_of(arguments),
+        key_encoding=arguments.key_encoding,
         rows=arguments.rows,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
@@ -202,6 +204,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             arguments.output,
             pattern,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
         )
@@ -211,6 +214,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             arguments.output,
             pattern,
             keys=keys_of(arguments),
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),

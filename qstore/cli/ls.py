@@ -90,6 +90,8 @@ def _store(path: str) -> list[Listed] | None:
             size = sum(os.stat(shard.path).st_size for shard in store.shards)
             return [Listed(store.tensor, store.shape, "qstore", size)]
     except FormatError:
+        if os.path.isdir(path):  # it has a manifest
+            raise
         return None
 
 

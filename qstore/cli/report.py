@@ -6,7 +6,7 @@ import argparse
 
 import qstore
 
-from .arguments import Command, add_against, add_quiet, against_of
+from .arguments import Command, add_against, add_keys, add_quiet, against_of, compared_keys_of
 from .printing import print_line, show_progress
 
 __all__ = ["COMMAND"]
@@ -25,18 +25,21 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store")
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the page to make")
     add_against(parser)
+    add_keys(parser)
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
     add_quiet(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source = against_of(arguments)
+    source, keys = against_of(arguments), compared_keys_of(arguments)
     with qstore.open(arguments.file) as store:
         qstore.report(
             store,
             arguments.output,
             source=source,
             tensor=arguments.tensor,
+            keys=keys,
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
             progress=show_progress(arguments.quiet),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import QStoreError
+from ..system.stand_ins import HEAD_BYTES, stand_in
 from .arguments import Command, add_json, add_quiet, any_slice, at_least, rows_of_words
 from .failures import UsageError
 from .printing import print_json, print_table, show_progress
@@ -131,7 +132,9 @@ def _load(path: str) -> NDArray[Any]:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise QStoreError(f"{path} is not a .npy file: {error}") from None
+        with open(path, "rb") as file:
+            other = stand_in(path, file.read(HEAD_BYTES))
+        raise QStoreError(f"{path} is {other or f'not a .npy file: {error}'}") from None
     if not isinstance(loaded, np.ndarray):
         raise UsageError(f"{path} holds several arrays: give a .npy file with the queries")
     return loaded

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..reports.wording import fidelity_facts
-from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, keys_of
-from .failures import UsageError
+from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, compared_keys_of
 from .printing import print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
@@ -63,9 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source, keys = against_of(arguments), keys_of(arguments)
-    if source is None and keys is not None:
-        raise UsageError("--keys says what to compare keys with: give --against SRC too")
+    source, keys = against_of(arguments), compared_keys_of(arguments)
     with qstore.open(arguments.file) as store:
         found = _verify(store, source, keys, arguments)
     if arguments.json:
@@ -85,6 +82,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
             source,
             tensor=arguments.tensor,
             keys=keys,
+            key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             progress=progress,
         )

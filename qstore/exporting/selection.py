@@ -97,7 +97,7 @@ class Selection:
         Raises
         ------
         ExportError
-            A key is empty or holds white space, which separates words where this is used.
+            A key is empty or holds white space, which separates words where this is used, or NUL.
         """
         if self.keys is None:
             return [str(row).encode() for row in range(first, first + count)]
@@ -112,9 +112,9 @@ def _word(key: str, row: int) -> bytes:
         word = key.encode()
     except (AttributeError, UnicodeEncodeError):
         raise ExportError(f"the key of row {row} is {key!r}, expected text") from None
-    if word.split() != [word]:
+    if word.split() != [word] or b"\0" in word:
         raise ExportError(
-            f"the key of row {row} is {key!r}, expected a word without white space, which this format "
-            f"cannot hold; replace it, or export to .parquet"
+            f"the key of row {row} is {key!r}, expected a word without white space and NUL, which this "
+            f"format cannot hold; replace it, or export to .parquet"
         )
     return word

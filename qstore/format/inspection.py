@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import FormatError, VersionError
+from ..system import stand_ins
 from . import hdf5_headers
 from .hdf5_headers import OtherLayout, ReadAt, Root
 from .layout import (
@@ -85,7 +86,7 @@ def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Facts:
         Where the file has a newer major version.
     """
     try:
-        _check_signature(read, size)
+        _check_signature(read, size, path)
         return _describe(read, size, keys)
     except OtherLayout as error:
         raise FormatError(
@@ -97,7 +98,7 @@ def inspect(read: ReadAt, size: int, path: str, *, keys: bool = True) -> Facts:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _check_signature(read: ReadAt, size: int) -> None:
+def _check_signature(read: ReadAt, size: int, path: str) -> None:
     found = read(len(SIGNATURE), 0)
     if found == SIGNATURE:
         return
@@ -108,6 +109,9 @@ def _check_signature(read: ReadAt, size: int) -> None:
             raise OtherLayout(f"the HDF5 file begins at byte {place} only, behind a user block")
     if not any(found):
         raise FormatError("the build of this store has not been finished; run it again to go on")
+    other = stand_ins.stand_in(path, read(stand_ins.HEAD_BYTES, 0))
+    if other is not None:
+        raise FormatError(f"this is {other}")
     raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..errors import FormatError, VersionError
 from ..format.layout import Shard
 from ..system import durable_files
+from ..system.stand_ins import pointer
 from . import layout
 from .layout import Facts
 
@@ -179,7 +180,11 @@ def _parsed(text: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"expected JSON, found something else: {error!s:.200}") from None
+        other = pointer(text)
+        reason = (
+            f"expected JSON, found something else: {error!s:.200}" if other is None else f"this is {other}"
+        )
+        raise FormatError(reason) from None
     if not isinstance(found, dict):
         raise FormatError(f"expected a JSON object, found {type(found).__name__}")
     return found

@@ -8,12 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
 from ..errors import SourceError
+from ..sources import UTF8, TextEncoding
+from ..sources.containers.json_object import once_each
 from ..sources.files import check_no_url
 from ..sources.gguf.parts import read_vocabulary
+from ..system.stand_ins import HEAD_BYTES, stand_in
 from ..system.urls import without_file_scheme
-from .packed import KeyBlock, KeyStream, packed_utf8
+from .packed import KeyBlock, KeyStream, packed, packed_utf8
 
 __all__ = ["read_key_file"]
 
@@ -21,7 +25,7 @@ _PIECE_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
+def read_key_file(path: str | os.PathLike[str], encoding: TextEncoding | None = None) -> KeyStream:
     """The keys in a file, in the order of the rows. What the file is, its name and content tell.
 
     ``.json``
@@ -32,25 +36,36 @@ def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
     ``.gguf``
         The vocabulary in it, its tokens as they stand there: often the very file that the rows are in.
     any other name
-        Text in UTF-8, a key a line, such as a ``vocab.txt``. The end of a line, LF or CR LF, is not part of
-        the key, everything else is. An empty line is an empty key.
+        Text in UTF-8 or the encoding that is given, a key a line, such as a ``vocab.txt``. The end of a line,
+        LF or CR LF, is not part of the key, everything else is. An empty line is an empty key.
 
     Raises
     ------
     SourceError
-        The file is none of these; the rows of a vocabulary are not 0 to N - 1, each once.
+        The file is none of these; the rows of a vocabulary are not 0 to N - 1, each once. It is packed, or a
+        pointer in the place of the file (Git LFS).
     OSError
         It is not there or cannot be read.
     """
     name = os.fsdecode(without_file_scheme(path))
     check_no_url(name)
+    _refuse_stand_ins(name)
+    if encoding is not None and name.lower().endswith((".npy", ".json", ".gguf")):
+        raise SourceError(f"{name} is no text file: leave key_encoding= (--key-encoding) out")
     if name.lower().endswith(".npy"):
         return KeyStream.of(_array(name))
     if name.lower().endswith(".json"):
         return KeyStream.of(_from_json(name))
     if name.lower().endswith(".gguf"):
         return KeyStream.of(read_vocabulary(name))
-    return KeyStream(_text_blocks(name), _count_lines(name))
+    return KeyStream(_text_blocks(name, encoding or UTF8), _count_lines(name))
+
+
+def _refuse_stand_ins(path: str) -> None:
+    with open(path, "rb") as file:
+        other = stand_in(path, file.read(HEAD_BYTES))
+    if other is not None:
+        raise SourceError(f"{path} is {other}")
 
 
 # Text ---------------------------------------------------------------------------------------------------
@@ -65,37 +80,33 @@ def _count_lines(path: str) -> int:
     return lines + (not last.endswith(b"\n"))
 
 
-def _text_blocks(path: str) -> Iterator[KeyBlock]:
+def _text_blocks(path: str, encoding: TextEncoding) -> Iterator[KeyBlock]:
     row = 0
     with open(path, "rb") as file:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
         while lines := file.readlines(_PIECE_BYTES):
-            block = packed_utf8(_checked(path, lines, row), row)
+            block = _block(path, lines, row, encoding)
             yield block
             row += block.rows
 
 
-def _checked(path: str, lines: list[bytes], row: int) -> list[bytes]:
-    """The lines without their ends; they must be UTF-8, which all together are if each one is."""
-    whole = b"".join(lines)
+def _block(path: str, lines: list[bytes], row: int, encoding: TextEncoding) -> KeyBlock:
+    """The lines without their ends. In UTF-8 all together are text if each one is."""
     try:
+        if encoding != UTF8:
+            bare = [line.removesuffix(b"\n").removesuffix(b"\r") for line in lines]
+            return packed([encoding.decode(line) for line in bare], row)
+        whole = b"".join(lines)
         whole.decode()
-    except UnicodeDecodeError as error:
-        number = next(number for number, line in enumerate(lines) if not _is_utf8(line))
+    except UnicodeError as error:
+        number = row + encoding.first_bad(lines) + 1
         raise SourceError(
-            f"{path}: line {row + number + 1} is not UTF-8 ({error.reason}): expected a key a line"
+            f"{path}: line {number} is not {encoding} ({getattr(error, 'reason', error)}): expected a key a "
+            f"line; {encoding.hint()}"
         ) from None
     parts = whole.removesuffix(b"\n").split(b"\n")
-    return [part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return packed_utf8([part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts, row)
 
 
 # Numbers ------------------------------------------------------------------------------------------------
@@ -110,6 +121,13 @@ def _array(path: str) -> Any:
         raise SourceError(
             f"{path} holds {array.dtype} of shape {array.shape}, expected whole numbers of shape (N,)"
         )
+    with open(path, "rb") as file:
+        file.seek(array.offset + array.nbytes)
+        if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+            raise SourceError(
+                f"{path} holds several arrays one after the other: expected one, found another one behind "
+                f"{len(array)} keys; save all keys as one array"
+            )
     return array
 
 
@@ -119,7 +137,7 @@ def _array(path: str) -> Any:
 def _from_json(path: str) -> list[Any]:
     try:
         with open(path, "rb") as file:
-            content = json.load(file)
+            content = json.load(file, object_pairs_hook=once_each)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is no JSON: {error}") from None
     if isinstance(content, list):

@@ -12,6 +12,7 @@ from ..errors import ClosedError, FormatError, ShardError, VersionError
 from ..format.inspection import inspect_file
 from ..format.layout import Facts, Shard
 from ..format.manifest import Manifest
+from ..system.stand_ins import HEAD_BYTES, pointer
 from .local_store import LocalStore
 
 __all__ = ["MOST_MAPPED", "ShardFiles", "check_files"]
@@ -160,8 +161,7 @@ def check_files(directory: str, manifest: Manifest) -> None:
             if stat.S_ISREG(status.st_mode) and status.st_size == size:
                 del expected[entry.name]
             else:
-                what = f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
-                wrong.append(f"{entry.name} (expected {size} bytes, found {what})")
+                wrong.append(f"{entry.name} (expected {size} bytes, found {_what_is(entry.path, status)})")
     missing = [name for name in expected if not any(text.startswith(f"{name} (") for text in wrong)]
     wrong.extend(f"{name} (missing)" for name in missing)
     if wrong:
@@ -171,3 +171,11 @@ def check_files(directory: str, manifest: Manifest) -> None:
             f"restore them (of one that another program has rewritten, qstore build makes what it was), or "
             f"publish the shards anew"
         )
+
+
+def _what_is(path: str, status: os.stat_result) -> str:
+    """What lies in the place of a shard."""
+    if not stat.S_ISREG(status.st_mode):
+        return "no regular file"
+    with open(path, "rb") as file:
+        return pointer(file.read(HEAD_BYTES)) or f"{status.st_size} bytes"

@@ -59,6 +59,8 @@ def report(
     *,
     source: Any = None,
     tensor: str | None = None,
+    keys: Any = None,
+    key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
     threads: int | None = None,
@@ -75,7 +77,7 @@ def report(
     store : Store
     path : path-like
         Appears when it is complete.
-    source, tensor, rows
+    source, tensor, keys, key_encoding, rows
         What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
         error measured.
     overwrite : bool
@@ -96,7 +98,15 @@ def report(
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
     against = None
     if source is not None:
-        against = verify_against(store, source, tensor=tensor, rows=rows, progress=progress)
+        against = verify_against(
+            store,
+            source,
+            tensor=tensor,
+            keys=keys,
+            key_encoding=key_encoding,
+            rows=rows,
+            progress=progress,
+        )
     measurable = against is not None and against.fidelity is not None
     facts = pictures.gather_facts(
         store,

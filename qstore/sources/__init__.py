@@ -14,9 +14,11 @@ from .quantized import QuantizedSource
 from .raw import RawSource
 from .registry import FORMATS, Format, list_tensors, open_source
 from .tensor_choice import is_matrix, unknown_tensor
+from .text_encoding import UTF8, TextEncoding
 
 __all__ = [
     "FORMATS",
+    "UTF8",
     "Fingerprint",
     "Format",
     "QuantizedSource",
@@ -24,6 +26,7 @@ __all__ = [
     "RowSource",
     "Source",
     "TensorInfo",
+    "TextEncoding",
     "are_paths",
     "is_matrix",
     "list_tensors",

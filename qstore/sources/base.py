@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .text_encoding import TextEncoding
 
 __all__ = ["Fingerprint", "KeyedSource", "Keys", "RowSource", "Source", "TensorInfo"]
 
@@ -89,6 +90,19 @@ class Source(ABC):
         """The keys of all rows in order, some at a time, where they lie apart from the rows; else None."""
         return None
 
+    def decode_keys(self, encoding: TextEncoding) -> None:
+        """Take the keys that the source carries for text in this encoding.
+
+        Raises
+        ------
+        SourceError
+            It carries none, or none whose encoding could be another one.
+        """
+        raise SourceError(
+            f"{self.name or type(self).__name__} carries no keys in an encoding to be told (as word vectors "
+            f"do): leave key_encoding= (--key-encoding) out"
+        )
+
     def fingerprint(self) -> Fingerprint | None:
         """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""
         return None
@@ -118,7 +132,7 @@ class KeyedSource(Source):
         """Yield the rows from `start` on, as arrays of shape (n, dim), with n keys each."""
 
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
-        """Yield the rows from `start` on; the keys are read and checked all the same."""
+        """Yield the rows from `start` on."""
         return (chunk for chunk, _ in self.keyed_chunks(start))
 
 

@@ -17,6 +17,7 @@ from ..errors import SourceError
 from .base import Fingerprint, Keys, RowSource, Source
 from .checks import check_range
 from .quantized import QuantizedSource
+from .text_encoding import TextEncoding
 
 __all__ = ["ConcatenatedChunks", "ConcatenatedSource", "are_paths", "concatenated"]
 
@@ -130,6 +131,11 @@ class _Parts(Source):
         # One number that is another whenever any of the times is.
         digest = hashlib.blake2b(repr(times).encode(), digest_size=8).digest()
         return {**identity, "mtime_ns": int.from_bytes(digest, "little")}
+
+    def decode_keys(self, encoding: TextEncoding) -> None:
+        """Take the keys of all parts for text in this encoding."""
+        for part in self._parts:
+            part.decode_keys(encoding)
 
     def check_unchanged(self) -> None:
         """Raise `SourceError` where one of the parts has been changed since it was opened."""

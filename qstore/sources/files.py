@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..system.stand_ins import HEAD_BYTES, LONGEST_POINTER, pointer
 from ..system.urls import is_url, printable_url
 
 __all__ = ["RawFile", "check_no_url"]
@@ -60,7 +61,7 @@ class RawFile:
     Raises
     ------
     SourceError
-        The file is missing, unreadable, or not a regular file.
+        The file is missing, unreadable, not a regular file, or a pointer in the place of one (Git LFS).
     """
 
     def __init__(self, path: str) -> None:
@@ -83,6 +84,17 @@ class RawFile:
             )
         self.size = status.st_size
         self.mtime_ns = status.st_mtime_ns
+        self._refuse_pointers()
+
+    def _refuse_pointers(self) -> None:
+        try:
+            short = self.size <= LONGEST_POINTER
+            found = pointer(self.read_bytes(0, min(self.size, HEAD_BYTES))) if short else None
+            if found is not None:
+                raise SourceError(f"{self.path} is {found}")
+        except SourceError:
+            self.close()
+            raise
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` (bytes) from position `offset` on.

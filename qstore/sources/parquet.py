@@ -172,7 +172,14 @@ def _open(file: RawFile, stack: ExitStack) -> Any:
             f'{file.path}: reading Parquet needs pip install "qstore[parquet]"'
         ) from error
     # Through an object that can reach no other file.
-    return stack.enter_context(parquet.ParquetFile(FileBytes(file), **_OPTIONS))
+    opened = stack.enter_context(parquet.ParquetFile(FileBytes(file), **_OPTIONS))
+    counted = sum(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
+    if counted != opened.metadata.num_rows:
+        raise SourceError(
+            f"{file.path} expected {opened.metadata.num_rows} rows, found {counted} in its row groups: "
+            f"the file is damaged"
+        )
+    return opened
 
 
 def _columns(parquet: Any) -> list[TensorInfo]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..engine.arrays import is_tensor
 from ..errors import SourceError
+from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
 from .concatenated import are_paths, concatenated
+from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
 from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
@@ -48,7 +50,7 @@ class Format(Protocol):
     suffixes: tuple[str, ...]
 
     def matches(self, path: str, head: bytes) -> bool:
-        """Whether the first bytes (up to 4096) are those of this format."""
+        """Whether the first bytes (up to 4096) are those of this format; `path` is for its name alone."""
 
     def tensors(self, path: str) -> list[TensorInfo]:
         """All tensors of a file."""
@@ -57,20 +59,25 @@ class Format(Protocol):
         """Source of the named tensor, or of the only matrix."""
 
 
-FORMATS: tuple[Format, ...] = (
+_STREAMED: tuple[Format, ...] = (BinaryWordVectorsFormat(), TextWordVectorsFormat())
+"""Those that are read from front to back, and so from packed files too."""
+_ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat())
+"""Those that are zip archives themselves."""
+
+_PLACED: tuple[Format, ...] = (
     NpyFormat(),
     HDF5Format(),
     SafetensorsIndexFormat(),
     SafetensorsFormat(),
     TorchIndexFormat(),
-    TorchZipFormat(),
-    NpzFormat(),
+    *_ZIPPED,
     VecsFormat(),
     ParquetFormat(),
     GGUFFormat(),
-    BinaryWordVectorsFormat(),
-    TextWordVectorsFormat(),
 )
+"""Those that are read at any place."""
+
+FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 """In the order they are tried: text, which tells least of itself, last."""
 
 
@@ -166,10 +173,8 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
         if file.size == 0:
             raise SourceError(f"{path} is empty: expected one of {_known()}")
         head = file.read_bytes(0, min(file.size, _HEAD_BYTES))
-    lower = path.lower()
-    by_content = (known for known in FORMATS if known.matches(path, head))
-    by_name = (known for known in FORMATS if lower.endswith(known.suffixes))
-    file_format = next(by_content, None) or next(by_name, None)
+        file_format = _by_content(_PLACED, path, head) or _of_packed(file, head)
+        file_format = file_format or _by_content(_STREAMED, path, head) or _by_name(FORMATS, path)
     if file_format is None:
         raise SourceError(
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"
@@ -177,5 +182,46 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
     return path, file_format
 
 
+def _by_content(formats: Iterable[Format], name: str, head: bytes) -> Format | None:
+    return next((known for known in formats if known.matches(name, head)), None)
+
+
+def _by_name(formats: Iterable[Format], name: str) -> Format | None:
+    return next((known for known in formats if name.lower().endswith(known.suffixes)), None)
+
+
+def _of_packed(file: RawFile, head: bytes) -> Format | None:
+    """Format of what a packed file holds, or of a zip archive by its own name; None: it is not packed."""
+    kind = archive_of(head)
+    if kind is None:
+        return None
+    packing = packing_of(file)
+    if packing is None:
+        raise SourceError(f"{file.path} is {stand_in(file.path, head)}")
+    zipped = _by_name(_ZIPPED, file.path) if head.startswith(b"PK") else None
+    try:
+        name = name_inside(file, packing)
+    except SourceError:
+        if zipped is None:
+            raise
+        return zipped
+    inside = unpacked_head(file, _HEAD_BYTES)
+    by_name = _by_name(_STREAMED, name) if archive_of(inside) is None else None
+    return _by_content(_STREAMED, name, inside) or by_name or zipped or _refuse_packed(file, packing, inside)
+
+
+def _refuse_packed(file: RawFile, packing: Archive, inside: bytes) -> NoReturn:
+    inner = archive_of(inside)
+    if inner is not None and inner.command == "tar -xf":
+        raise SourceError(f"{file.path} is {inner.name} in {packing.name}: {unpacking(file.path, inner)}")
+    open_stream(file).read(1)  # where it is damaged, that is the reason
+    raise SourceError(
+        f"{file.path} is {packing.name}, and holds no word vectors, expected some: other formats are not "
+        f"read packed; {unpacking(file.path, packing)}"
+    )
+
+
 def _known() -> str:
-    return ", ".join(f"{known.name} ({', '.join(known.suffixes)})" for known in FORMATS)
+    return ", ".join(f"{known.name} ({', '.join(known.suffixes)})" for known in FORMATS) + (
+        ", word vectors also packed (.gz, .xz, .bz2, .zip)"
+    )

@@ -1,24 +1,27 @@
-"""Files read from front to back, unpacked on the way where they are gzip."""
+"""Files read from front to back, unpacked on the way where they are gzip, xz, bzip2 or a zip of one file."""
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import io
 import os
-import zlib
-from typing import Any, BinaryIO, cast
+from collections.abc import Iterable
+from typing import Any
 
 from ...errors import SourceError
+from ...system.stand_ins import HEAD_BYTES, Archive, archive_of, unpacking
 from ..checks import shortened
 from ..files import RawFile
+from . import zip_members
+from .inflate import MemberBytes
+from .unpacked import MOST_INFLATION, UnpackedBytes
+from .zip_members import Member
 
-__all__ = ["MOST_INFLATION", "FileBytes", "is_gzip", "open_stream", "read_up_to", "unpacked_head"]
+__all__ = ["FileBytes", "most_content", "name_inside", "open_stream", "packing_of", "unpacked_head"]
 
-MOST_INFLATION = 1032
-"""DEFLATE makes at most so many bytes of one: https://zlib.net/zlib_tech.html."""
-
-_GZIP_MAGIC = b"\x1f\x8b"
 _BUFFER_BYTES = 1 << 20
+_ZIP = ".zip"
+_SHOWN = 10
 
 
 class FileBytes(io.RawIOBase):
@@ -65,53 +68,75 @@ class FileBytes(io.RawIOBase):
         return len(view)
 
 
-def is_gzip(head: bytes) -> bool:
-    """Whether a file that starts so is gzip."""
-    return head.startswith(_GZIP_MAGIC)
+def packing_of(file: RawFile) -> Archive | None:
+    """How a file is packed, where it is so in a way that is unpacked here."""
+    kind = archive_of(file.read_bytes(0, min(file.size, HEAD_BYTES)))
+    return kind if kind is not None and kind.suffix in (*MOST_INFLATION, _ZIP) else None
 
 
-def unpacked_head(head: bytes, limit: int = 4096) -> bytes:
-    """The first bytes of a file as they are once unpacked, at most `limit` of them."""
-    if not is_gzip(head):
-        return head[:limit]
-    data = b""
-    while head and len(data) < limit:
-        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        try:
-            data += unpacker.decompress(head, limit - len(data))
-        except zlib.error:
-            break
-        head = unpacker.unused_data
-    return data
+def open_stream(file: RawFile) -> io.BufferedReader:
+    """The bytes of a file from its start, unpacked if they are packed.
 
-
-def open_stream(file: RawFile) -> BinaryIO:
-    """The bytes of a file from its start, unpacked if they are gzip (of one member or many).
-
-    Memory is that of a buffer however much the file unpacks to. Read it with :func:`read_up_to`.
-    """
-    stream = io.BufferedReader(FileBytes(file), _BUFFER_BYTES)
-    if is_gzip(file.read_bytes(0, min(file.size, len(_GZIP_MAGIC)))):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
-    return stream
-
-
-def read_up_to(file: RawFile, stream: BinaryIO, count: int, *, line: bool = False) -> bytes:
-    """Up to `count` bytes of a stream, or of one line of it; fewer only at its end.
+    Memory is that of a buffer however much the file unpacks to. Reading to the end checks what the packing
+    says of it: checksums, sizes, and that nothing stands behind it.
 
     Raises
     ------
     SourceError
-        The file cannot be read, or is gzip that is damaged or ends early.
+        A zip archive does not hold one file; from reads, too: the file cannot be read, is damaged or ends
+        early.
     """
-    try:
-        return stream.readline(count) if line else stream.read(count)
-    except EOFError as error:
-        raise SourceError(
-            f"{file.path} ends early: expected the end mark of gzip, found none in {file.size} bytes; "
-            f"it was cut short while being saved or copied: get it again"
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(
-            f"{file.path} is damaged: expected gzip, found {shortened(str(error))}; get the file again"
-        ) from error
+    return io.BufferedReader(_raw_stream(file), _BUFFER_BYTES)
+
+
+def _raw_stream(file: RawFile) -> io.RawIOBase:
+    kind = packing_of(file)
+    if kind is None:
+        return FileBytes(file)
+    if kind.suffix == _ZIP:
+        archive = zip_members.Archive(file)
+        return MemberBytes(file, archive, _only_member(file, kind, archive.members.values()))
+    return UnpackedBytes(file, kind)
+
+
+def unpacked_head(file: RawFile, limit: int = 4096) -> bytes:
+    """The first bytes of what :func:`open_stream` gives, at most `limit`, as far as they can be read."""
+    data = b""
+    with contextlib.suppress(SourceError):  # who reads it all says what is wrong
+        stream = _raw_stream(file)
+        while len(data) < limit and (piece := stream.read(limit - len(data))):
+            data += piece
+    return data
+
+
+def name_inside(file: RawFile, kind: Archive) -> str:
+    """Name of what a packed file holds: without the suffix, or that of the only member.
+
+    Raises
+    ------
+    SourceError
+        A zip archive does not hold one file.
+    """
+    if kind.suffix == _ZIP:
+        return _only_member(file, kind, zip_members.Archive(file).members.values()).name
+    return file.path[: -len(kind.suffix)] if file.path.lower().endswith(kind.suffix) else file.path
+
+
+def most_content(file: RawFile) -> int:
+    """Most bytes that :func:`open_stream` can give."""
+    kind = packing_of(file)
+    if kind is None:
+        return file.size
+    if kind.suffix == _ZIP:
+        return _only_member(file, kind, zip_members.Archive(file).members.values()).size
+    return file.size * MOST_INFLATION[kind.suffix]
+
+
+def _only_member(file: RawFile, kind: Archive, members: Iterable[Member]) -> Member:
+    """The only file in a zip archive, beside directories and what macOS adds."""
+    files = [one for one in members if not one.name.endswith("/") and not one.name.startswith("__MACOSX/")]
+    if len(files) != 1:
+        names = shortened(", ".join(repr(one.name) for one in files[:_SHOWN]), 1000)
+        advice = f"{unpacking(file.path, kind)}, and give one of {names}" if files else "get it again"
+        raise SourceError(f"{file.path} is a zip archive of {len(files)} files: expected one; {advice}")
+    return files[0]

@@ -1,14 +1,18 @@
-"""A compressed zip member as a stream of bytes, in bounded memory."""
+"""Zip members as streams of bytes, in bounded memory."""
 
 from __future__ import annotations
 
+import io
+import shlex
 import zlib
+from typing import Any
 
 from ...errors import SourceError
+from ..checks import shortened
 from ..files import RawFile
-from .zip_members import Member
+from .zip_members import DEFLATED, STORED, Archive, Member
 
-__all__ = ["Inflated"]
+__all__ = ["Inflated", "MemberBytes"]
 
 _PIECE_BYTES = 1 << 18
 # Deflate codes at most 258 bytes in 2 bits.
@@ -77,6 +81,14 @@ class Inflated:
         ------
         SourceError
         """
+        while not self._inflate.eof and (self._waiting or self._position < self._end):
+            self._waiting = self._waiting or self._compressed()
+            if self._inflate.decompress(self._waiting, 1):
+                raise SourceError(
+                    f"{self._where} goes on after its {self._member.size} bytes: expected its end; "
+                    f"get the file again"
+                )
+            self._waiting = self._inflate.unconsumed_tail
         if self._crc32 != self._member.crc32:
             raise SourceError(f"{self._where} is damaged: its CRC-32 differs; get the file again")
 
@@ -104,3 +116,60 @@ class Inflated:
         found = self._file.read_bytes(self._position, count)
         self._position += count
         return found
+
+
+class MemberBytes(io.RawIOBase):
+    """The content of a stored or deflated member from front to back. For one thread.
+
+    A read past the end checks what stands there: the CRC, and that nothing follows.
+
+    Parameters
+    ----------
+    file : RawFile
+    archive : Archive
+    member : Member
+
+    Raises
+    ------
+    SourceError
+        It is compressed with another method, or is not where and what the directory says; while reading, it
+        is damaged or ends early.
+    """
+
+    def __init__(self, file: RawFile, archive: Archive, member: Member) -> None:
+        self._file, self._member = file, member
+        self._where = f"{file.path}: member {shortened(repr(member.name))}"
+        self._begin = archive.offset_of(member)
+        self._left, self._crc32 = member.size, 0
+        self._inflated = None
+        if member.method == DEFLATED:
+            self._inflated = Inflated(file, self._where, self._begin, member)
+        elif member.method != STORED:
+            raise SourceError(
+                f"{self._where} is compressed with method {member.method}: expected deflate; "
+                f"unpack it first: unzip {shlex.quote(file.path)}"
+            )
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill some of the buffer; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        if len(view) and not self._left:
+            self._finish()
+        view = view[: min(self._left, _PIECE_BYTES)]
+        if self._inflated is not None:
+            self._inflated.read_into(view)
+        else:
+            self._file.read_into(view, self._begin + self._member.size - self._left)
+            self._crc32 = zlib.crc32(view, self._crc32)
+        self._left -= len(view)
+        return len(view)
+
+    def _finish(self) -> None:
+        if self._inflated is not None:
+            self._inflated.finish()
+        elif self._crc32 != self._member.crc32:
+            raise SourceError(f"{self._where} is damaged: its CRC-32 differs; get the file again")

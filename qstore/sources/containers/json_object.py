@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import SourceError
 from ..checks import shortened
 
-__all__ = ["LONGEST_JSON", "parse_json"]
+__all__ = ["LONGEST_JSON", "once_each", "parse_json"]
 
 LONGEST_JSON = 100_000_000
 """Most bytes of JSON that are parsed; the limit of the safetensors library for its headers."""
@@ -31,11 +31,17 @@ def parse_json(path: str, text: bytes) -> dict[str, Any]:
     return members
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Members of an object, for `json.load`; ValueError where a name stands twice."""
     members = dict(pairs)
     if len(members) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the name {shortened(repr(twice))} stands twice")
+    return members
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = once_each(pairs)
     for name in members:
         name.encode()  # a lone surrogate is no name: UnicodeEncodeError is a ValueError
     return members

@@ -178,7 +178,7 @@ def read_header(file: RawFile) -> Header:
     numbers, tokens = _read_metadata(file.path, cursor, values)
     alignment = _alignment(file.path, numbers)
     infos = [_read_info(file.path, cursor) for _ in range(tensors)]
-    data = -(-cursor.position // alignment) * alignment
+    data = _aligned(cursor.position, alignment)
     entries = [_entry(file.path, info, type_number, data + offset) for info, type_number, offset in infos]
     _check_places(file, entries, alignment, data)
     return Header(
@@ -309,10 +309,13 @@ def _entry(path: str, info: TensorInfo, type_number: int, begin: int) -> Entry:
 
 
 def _check_places(file: RawFile, entries: list[Entry], alignment: int, data: int) -> None:
-    """Every name stands once; tensors lie in the file, aligned, and none in another."""
+    """Every name stands once; tensors lie one after the other, aligned, and fill the file: no hole, no rest.
+
+    llama.cpp takes no holes either. What stands behind the last one tells that the header counts too few.
+    """
     if len({entry.info.name for entry in entries}) < len(entries):
         raise SourceError(f"{file.path}: two tensors have one name")
-    end = data
+    end, known = data, True
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         where = f"{file.path}: tensor {shortened(repr(entry.info.name))}"
         if entry.begin % alignment or entry.begin < end:
@@ -320,10 +323,26 @@ def _check_places(file: RawFile, entries: list[Entry], alignment: int, data: int
                 f"{where} expected data at a multiple of {alignment} from byte {end} on, found it at "
                 f"{entry.begin}: tensors overlap, or the header is wrong"
             )
-        end = entry.end
-        if end > file.size:
+        if entry.end > file.size:
             raise SourceError(
                 f"{where} ends early: {shortened(str(entry.info.shape))} {entry.info.dtype} expected "
-                f"{shortened(str(end))} bytes, found {file.size}; the file was cut short while being "
+                f"{shortened(str(entry.end))} bytes, found {file.size}; the file was cut short while being "
                 f"saved or copied: get it again"
             )
+        if known and entry.begin > _aligned(end, alignment):
+            raise SourceError(
+                f"{where} expected data at byte {_aligned(end, alignment)}, found it at {entry.begin}: "
+                f"there is a hole before it, and the header is wrong"
+            )
+        end, known = entry.end, entry.type in PLAIN_TYPES or entry.type in QUANTIZED_TYPES
+    if known and file.size > _aligned(end, alignment):
+        raise SourceError(
+            f"{file.path} goes on behind its {len(entries)} tensors: expected at most "
+            f"{_aligned(end, alignment)} bytes, found {file.size}; its header is wrong, or parts of a model "
+            f"were joined byte by byte: get it again"
+        )
+
+
+def _aligned(position: int, alignment: int) -> int:
+    """The first multiple of the alignment from a position on."""
+    return -(-position // alignment) * alignment

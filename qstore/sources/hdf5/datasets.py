@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -175,6 +176,8 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
     _check_packing(where, name, dataset_id)
     check_storage(where, dataset_id)
     offset = dataset_id.get_offset()
+    if offset is not None:
+        _check_size(where, dataset_id)
     # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
     if offset is None or dataset_id.get_type() != h5py.h5t.py_create(dataset_id.dtype):
         return DatasetRows(file, h5, name, dataset_id)
@@ -187,6 +190,16 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
         dtype=dataset_id.dtype,
         header_crc32=header_crc32(file, dataset_id),
     )
+
+
+def _check_size(where: str, dataset_id: Any) -> None:
+    """Refuse a contiguous dataset whose place is not as large as its shape: what is behind is another's."""
+    expected = math.prod(dataset_id.shape) * dataset_id.get_type().get_size()
+    if dataset_id.get_storage_size() != expected:
+        raise SourceError(
+            f"{where} of shape {dataset_id.shape} expected {expected} bytes, found "
+            f"{dataset_id.get_storage_size()}; the file is damaged: get it again"
+        )
 
 
 def _check_packing(where: str, name: str, dataset_id: Any) -> None:

@@ -20,7 +20,7 @@ from ...format import layout
 from ...format.checksums import crc32
 from ..base import Fingerprint, Keys
 from ..checks import check_range, shortened
-from ..containers.byte_stream import MOST_INFLATION
+from ..containers.unpacked import MOST_INFLATION
 from ..files import RawFile
 from ..quantized import QuantizedSource, check_scales
 from .safe_file import LONGEST_ROW, check_storage, child_of, element_type_of, named_errors
@@ -149,7 +149,7 @@ class StoreAgain(QuantizedSource):
     def _in_memory(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """A dataset read at once, which must be no more than its bytes in the file can hold."""
         dataset = self._dataset(name, dtype, shape)
-        if dataset.nbytes > MOST_INFLATION * dataset.id.get_storage_size():
+        if dataset.nbytes > MOST_INFLATION[".gz"] * dataset.id.get_storage_size():
             raise self._wrong(f"not all of /{name} has been written")
         values: NDArray[Any] = dataset[()].astype(np.dtype(dtype), copy=False)
         return values

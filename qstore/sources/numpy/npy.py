@@ -6,6 +6,7 @@ Layout: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, 
 from __future__ import annotations
 
 import io
+import math
 import re
 import zlib
 from contextlib import ExitStack
@@ -68,8 +69,8 @@ class NpyFormat:
         Raises
         ------
         SourceError
-            `tensor` is not None, the file is malformed or cut short, or the array is not a matrix of a
-            supported type.
+            `tensor` is not None, the file is malformed, cut short or holds several arrays, or the array is
+            not a matrix of a supported type.
         """
         if tensor is not None:
             raise SourceError(f"{path}: a .npy file holds one array without a name; leave tensor= out")
@@ -87,6 +88,7 @@ class NpyFormat:
                 dtype=header.dtype,
                 header_crc32=header.crc32,
             )
+            _check_end(file, header)
             on_error.pop_all()
         return source
 
@@ -154,6 +156,18 @@ def check_array(where: str, header: NpyHeader, values: str, *, raw: bool = False
     if raw and were and len(header.shape) == 2 and not header.fortran_order:
         remedy += f" (--raw {were}:{header.shape[1]}:{header.end})"
     check_matrix(where, header.shape, word, remedy)
+
+
+def _check_end(file: RawFile, header: NpyHeader) -> None:
+    """Refuse a file that goes on with a further array; other bytes are left alone, as by NumPy."""
+    mark = npy_format.MAGIC_PREFIX
+    end = header.end + math.prod(header.shape) * header.dtype.itemsize
+    if file.size >= end + len(mark) and file.read_bytes(end, len(mark)) == mark:
+        raise SourceError(
+            f"{file.path} holds several arrays one after the other: expected one, found another one behind "
+            f"that of shape {header.shape}; load each with np.load(open_file) and give them as chunks, or "
+            f"give np.load(path) where the first one is meant"
+        )
 
 
 def _read_header(file: RawFile) -> NpyHeader:

@@ -158,6 +158,8 @@ class DeflatedRows(Source):
         The values lie column after column: no row is complete before all is decompressed.
     """
 
+    rows: int
+
     def __init__(self, file: RawFile, archive: Archive, name: str, member: Member, header: NpyHeader) -> None:
         if header.fortran_order and min(header.shape) > 1:
             raise SourceError(
@@ -174,18 +176,20 @@ class DeflatedRows(Source):
         Raises
         ------
         SourceError
-            While iterating: the compressed data is damaged or ends early. Its CRC is compared at the end.
+            While iterating: the compressed data is damaged or ends early. Its CRC is compared before the last
+            rows are given.
         """
         row_bytes = self.dim * self._header.dtype.itemsize
         step = max(1, _CHUNK_BYTES // row_bytes)
         stream = _inflated(self._file, self._archive, self.name, self._member)
         stream.skip(self._header.end + start * row_bytes)
-        for first in range(start, self.rows or 0, step):
-            count = min(step, (self.rows or 0) - first)
+        for first in range(start, self.rows, step):
+            count = min(step, self.rows - first)
             raw = np.empty(count * row_bytes, np.uint8)
             stream.read_into(raw.data)
+            if first + count == self.rows:  # who has all rows may stop: the end is looked at now
+                stream.finish()
             yield raw.view(self._header.dtype).reshape(count, self.dim)
-        stream.finish()
 
     def fingerprint(self) -> Fingerprint:
         """Size, time and header of the file as they were when it was opened."""

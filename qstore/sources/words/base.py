@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ..base import Fingerprint, KeyedSource
 from ..checks import check_matrix, shortened
-from ..containers.byte_stream import MOST_INFLATION, is_gzip
+from ..containers.byte_stream import most_content
 from ..files import RawFile
+from ..text_encoding import UTF8, TextEncoding
 
-__all__ = ["HEADER", "LONGEST_LINE", "UnicodeErrors", "WordVectors", "refuse_name"]
+__all__ = ["HEADER", "LONGEST_LINE", "WordRows", "WordVectors", "refuse_name"]
 
 HEADER = re.compile(rb"(\d{1,20})[ \t]+(\d{1,20})[ \t\r]*\n")
 """First line of word2vec and fastText files: the numbers of rows and of columns."""
@@ -26,14 +30,30 @@ HEADER = re.compile(rb"(\d{1,20})[ \t]+(\d{1,20})[ \t\r]*\n")
 LONGEST_LINE = 1 << 24
 """Most bytes of one row: what does not fit is no row but a file without line ends."""
 
-UnicodeErrors = Literal["strict", "replace", "backslashreplace"]
-"""What to do about words that are no UTF-8, in the words of `bytes.decode`."""
-
 _HEAD_BYTES = 4096
 
 
+class WordRows(NamedTuple):
+    """Some rows as they stand in the file.
+
+    Attributes
+    ----------
+    row : int
+        Number of the first one.
+    words : list of bytes
+    values : ndarray of float32
+    line : int or None
+        Number of the first one's line, in text.
+    """
+
+    row: int
+    words: list[bytes]
+    values: NDArray[np.float32]
+    line: int | None = None
+
+
 class WordVectors(KeyedSource):
-    """Word vectors of a file, plain or gzip, read from front to back in flat memory.
+    """Word vectors of a file, plain or packed, read from front to back in flat memory.
 
     Each call of :meth:`chunks` or :meth:`keyed_chunks` reads the file again from its start. For one thread
     at a time.
@@ -41,8 +61,8 @@ class WordVectors(KeyedSource):
     Parameters
     ----------
     path : str
-    unicode_errors : {"strict", "replace", "backslashreplace"}
-        What to do about words that are no UTF-8: stop, or keep them changed.
+    key_encoding : str
+        How the words are text, as :meth:`.TextEncoding.parse` takes it: "latin-1", "utf-8:replace".
 
     Raises
     ------
@@ -53,12 +73,14 @@ class WordVectors(KeyedSource):
     dtype = "float32"
     _kind: str
 
-    def __init__(self, path: str, *, unicode_errors: UnicodeErrors = "strict") -> None:
-        self._unicode_errors: UnicodeErrors = unicode_errors
+    def __init__(self, path: str, *, key_encoding: str | None = None) -> None:
+        self._encoding = UTF8 if key_encoding is None else TextEncoding.parse(key_encoding)
         self._file = RawFile(path)
         try:
             self._head = self._file.read_bytes(0, min(self._file.size, _HEAD_BYTES))
             self.rows, self.dim = self._read_shape()
+            if self.rows == 0:  # nobody asks for the rows of none
+                self._check_no_rows()
         except BaseException:
             self._file.close()
             raise
@@ -67,11 +89,37 @@ class WordVectors(KeyedSource):
     def _read_shape(self) -> tuple[int | None, int]:
         """Number of rows, as far as it is known without reading them, and of columns."""
 
+    @abstractmethod
+    def _word_rows(self, start: int) -> Iterator[WordRows]:
+        """The rows from `start` on. What a header promises of the end is checked before the last ones."""
+
+    def chunks(self, start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows from `start` on; words are not decoded, and may be anything."""
+        return (found.values for found in self._word_rows(start))
+
+    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
+        """Yield the rows from `start` on with their words.
+
+        Raises
+        ------
+        SourceError
+            While iterating: the file is damaged, its header is wrong, or a word cannot be decoded.
+        """
+        return ((found.values, self._decoded(found)) for found in self._word_rows(start))
+
+    def decode_keys(self, encoding: TextEncoding) -> None:
+        """Take the words for text in this encoding."""
+        self._encoding = encoding
+
+    def _check_no_rows(self) -> None:
+        for _ in self._word_rows(0):
+            pass
+
     def _check_shape(self, rows: int, dim: int, row_bytes: int) -> None:
         """Refuse a header that promises more than a file of this size can hold, before memory is taken."""
         path, size = self._file.path, self._file.size
         check_matrix(path, (rows, dim), self.dtype)
-        most = size * MOST_INFLATION if is_gzip(self._head) else size
+        most = most_content(self._file)
         if rows * row_bytes > most:
             raise SourceError(
                 f"{path} ends early: its header says {rows} rows of {dim} values, expected at least "
@@ -83,18 +131,16 @@ class WordVectors(KeyedSource):
                 f"{path} has {dim} columns of at least {row_bytes} bytes: expected at most {LONGEST_LINE}"
             )
 
-    def _decoded(self, words: Sequence[bytes], row: int, first_line: int | None = None) -> list[str]:
-        """Words as text; `row` is the number of the first one, `first_line` that of its line."""
+    def _decoded(self, found: WordRows) -> list[str]:
         try:
-            return [word.decode("utf-8", self._unicode_errors) for word in words]
-        except UnicodeDecodeError as error:
-            bad = next(number for number, word in enumerate(words) if not _is_utf8(word))
-            place = f"row {row + bad}" + ("" if first_line is None else f" (line {first_line + bad})")
+            return [self._encoding.decode(word) for word in found.words]
+        except UnicodeError as error:
+            bad = self._encoding.first_bad(found.words)
+            place = f"row {found.row + bad}" + ("" if found.line is None else f" (line {found.line + bad})")
             raise SourceError(
-                f"{self._file.path}: the word of {place} is no UTF-8: {shortened(repr(words[bad]))}; the "
-                f"file is damaged, its header is wrong, or words were cut inside a character: to keep those "
-                f"with a mark in them, give as the source {type(self).__module__}.{type(self).__name__}"
-                f'(path, unicode_errors="replace")'
+                f"{self._file.path}: the word of {place} is no {self._encoding}: "
+                f"{shortened(repr(found.words[bad]))}; the file is damaged, its header is wrong, words were "
+                f"cut inside a character, or are of another encoding: {self._encoding.hint()}"
             ) from error
 
     def fingerprint(self) -> Fingerprint:
@@ -122,11 +168,3 @@ def refuse_name(path: str, tensor: str | None) -> None:
     """Raise `SourceError` where a tensor is named: these files hold one matrix, without a name."""
     if tensor is not None:
         raise SourceError(f"{path}: word vectors are one matrix without a name; leave tensor= out")
-
-
-def _is_utf8(word: bytes) -> bool:
-    try:
-        word.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from ...errors import SourceError
 from ..base import Source, TensorInfo
 from ..checks import shortened
-from ..containers.byte_stream import open_stream, read_up_to, unpacked_head
-from .base import HEADER, WordVectors, refuse_name
+from ..containers.byte_stream import open_stream, unpacked_head
+from .base import HEADER, WordRows, WordVectors, refuse_name
 from .text import starts_with_numbers
 
 __all__ = ["BinaryWordVectors", "BinaryWordVectorsFormat"]
 
 _BLOCK_BYTES = 4 << 20
 _LONGEST_WORD = 1 << 16
+_NO_WORD = re.compile(rb"[\x00\n]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FASTTEXT_MAGIC = (793_712_314).to_bytes(4, "little")
 
 
 class BinaryWordVectorsFormat:
-    """One unnamed matrix a file, plain or gzip."""
+    """One unnamed matrix a file, plain or packed."""
 
     name = "word2vec binary"
-    suffixes: tuple[str, ...] = (".bin", ".bin.gz")
+    suffixes: tuple[str, ...] = (".bin",)
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether a line of two integers comes first, and after it something else than a row of text."""
-        head = unpacked_head(head)
         header = HEADER.match(head)
         if header is None:
             return head.startswith(_FASTTEXT_MAGIC)
@@ -74,7 +74,7 @@ class BinaryWordVectors(WordVectors):
         return self
 
     def _read_shape(self) -> tuple[int, int]:
-        head = unpacked_head(self._head)
+        head = unpacked_head(self._file)
         header = HEADER.match(head)
         if header is None:
             hint = "; this is a fastText model: give its .vec file" if head[:4] == _FASTTEXT_MAGIC else ""
@@ -87,29 +87,24 @@ class BinaryWordVectors(WordVectors):
         self._check_shape(rows, dim, 1 + 4 * dim)
         return rows, dim
 
-    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
-        """Yield the rows from `start` on, in pieces of about 4 MiB, with their words.
-
-        Raises
-        ------
-        SourceError
-            While iterating: the file ends early, goes on after its last row, or a word is too long or no
-            UTF-8.
-        """
+    def _word_rows(self, start: int) -> Iterator[WordRows]:
+        """Pieces of about 4 MiB."""
         stream = open_stream(self._file)
-        read_up_to(self._file, stream, self._header_bytes)
+        stream.read(self._header_bytes)
         rest, row = b"", 0
         while row < self.rows:
-            read = read_up_to(self._file, stream, _BLOCK_BYTES)
+            read = stream.read(_BLOCK_BYTES)
             block = rest + read
             words, places, end = self._split(block, row)
             if not read:
                 raise self._ends_early(row)
-            skipped = min(len(words), max(0, start - row))
-            values = _gather(block, places[skipped:], self.dim)
-            yield values, self._decoded(words[skipped:], row + skipped)
-            rest, row = block[end:], row + len(words)
-        self._check_end(rest, stream)
+            rest, skipped = block[end:], min(len(words), max(0, start - row))
+            first, row = row + skipped, row + len(words)
+            if row == self.rows:
+                self._check_end(rest, stream)
+            yield WordRows(first, words[skipped:], _gather(block, places[skipped:], self.dim))
+        if not self.rows:
+            self._check_end(rest, stream)
 
     def _split(self, block: bytes, row: int) -> tuple[list[bytes], list[int], int]:
         """Words of the whole rows in a block, the places of their vectors, and where the last one ends."""
@@ -130,7 +125,19 @@ class BinaryWordVectors(WordVectors):
             words.append(block[end:space].lstrip(b"\n"))
             places.append(space + 1)
             end = space + 1 + vector_bytes
+        self._check_words(words, row)
         return words, places, end
+
+    def _check_words(self, words: list[bytes], row: int) -> None:
+        """Refuse what no word holds in any encoding: it is a part of a vector."""
+        if not _NO_WORD.search(b" ".join(words)):
+            return
+        bad = next(number for number, word in enumerate(words) if _NO_WORD.search(word))
+        raise SourceError(
+            f"{self._file.path}: the word of row {row + bad} holds a NUL or a line feed: "
+            f"{shortened(repr(words[bad]))}; the header's number of columns is wrong, a word before it holds "
+            f"a space, or the file is damaged"
+        )
 
     def _ends_early(self, row: int) -> SourceError:
         return SourceError(
@@ -139,7 +146,9 @@ class BinaryWordVectors(WordVectors):
         )
 
     def _check_end(self, rest: bytes, stream: BinaryIO) -> None:
-        left = (rest + read_up_to(self._file, stream, 64)).lstrip(b"\n")
+        left = rest.lstrip(b"\n")
+        while not left and (more := stream.read(_BLOCK_BYTES)):
+            left = more.lstrip(b"\n")
         if left:
             raise SourceError(
                 f"{self._file.path} goes on after its last row: its header says {self.rows} rows, found "

@@ -1,4 +1,4 @@
-"""Word vectors as text: word2vec and fastText `.vec` with a header line, GloVe without one.
+"""Word vectors as text: word2vec and fastText `.vec` with a header line, GloVe without one; spaces or tabs.
 
 Each number is parsed to the nearest float64 and rounded to float32, as gensim does it: word vectors are
 float32 printed in decimal, so that nine digits or more give the codes of the binary file they came from.
@@ -6,6 +6,7 @@ float32 printed in decimal, so that nine digits or more give the codes of the bi
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import NoReturn
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 from ...errors import SourceError
 from ..base import Source, TensorInfo
 from ..checks import shortened
-from ..containers.byte_stream import open_stream, read_up_to, unpacked_head
-from .base import HEADER, LONGEST_LINE, WordVectors, refuse_name
+from ..containers.byte_stream import open_stream
+from .base import HEADER, LONGEST_LINE, WordRows, WordVectors, refuse_name
 
 __all__ = ["TextWordVectors", "TextWordVectorsFormat", "starts_with_numbers"]
 
 _BLOCK_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r"
+_EITHER = re.compile(rb"[ \t]")
 _INTEGER = re.compile(rb"[+-]?\d+")
 _NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.IGNORECASE)
 # Enough to tell text from binary; a line of the largest files holds millions.
@@ -33,19 +35,19 @@ _MOST_TRIED = 8
 def starts_with_numbers(text: bytes) -> bool:
     """Whether the first line of `text`, which may be cut off, ends in numbers after a word."""
     line, newline, _ = text.partition(b"\n")
-    fields = line.rstrip(_BLANKS).split(b" ")[1:] if newline else line.split(b" ")[1:-1]
+    fields = _EITHER.split(line.rstrip(_BLANKS))[1:] if newline else _EITHER.split(line)[1:-1]
     return bool(fields) and all(map(_NUMBER.fullmatch, fields[-_MOST_TRIED:]))
 
 
 class TextWordVectorsFormat:
-    """One unnamed matrix a file, plain or gzip."""
+    """One unnamed matrix a file, plain or packed."""
 
     name = "word vectors as text"
-    suffixes: tuple[str, ...] = (".vec", ".txt", ".vec.gz", ".txt.gz")
+    suffixes: tuple[str, ...] = (".vec", ".txt", ".tsv")
 
     def matches(self, path: str, head: bytes) -> bool:
         """Whether two integers, or a word and numbers, come first. Binary files are to be tried before."""
-        text = unpacked_head(head).removeprefix(_BYTE_ORDER_MARK)
+        text = head.removeprefix(_BYTE_ORDER_MARK)
         return HEADER.match(text) is not None or starts_with_numbers(text)
 
     def tensors(self, path: str) -> list[TensorInfo]:
@@ -75,7 +77,8 @@ class TextWordVectors(WordVectors):
     """Rows and words of a text file; see :class:`WordVectors`. `rows` is None where there is no header.
 
     Two integers on the first line are a header. A word may hold spaces: the last `dim` fields of a line are
-    its numbers.
+    its numbers. Where a tab and then numbers follow the first word, all words end at a tab, and tabs or
+    spaces stand between the numbers.
     """
 
     _kind = "word-vectors-text"
@@ -84,37 +87,56 @@ class TextWordVectors(WordVectors):
         return self
 
     def _read_shape(self) -> tuple[int | None, int]:
-        line = read_up_to(self._file, open_stream(self._file), LONGEST_LINE + 1, line=True)
-        line = line.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\n")
-        self._check_line(1, line)
+        stream = open_stream(self._file)
+        line = self._first_line(stream, 1).removeprefix(_BYTE_ORDER_MARK)
         header = HEADER.fullmatch(line + b"\n")
         self._has_header = header is not None
         if header is None:
             return None, self._width_of(line)
         rows, dim = int(header[1]), int(header[2])
         self._check_shape(rows, dim, 1 + 2 * dim)
+        self._tabs = len(_numbers_behind_a_tab(self._first_line(stream, 2))) == dim
         return rows, dim
 
+    def _first_line(self, stream: io.BufferedReader, number: int) -> bytes:
+        line = stream.readline(LONGEST_LINE + 1).rstrip(b"\n")
+        self._check_line(number, line)
+        return line
+
     def _width_of(self, line: bytes) -> int:
-        word, *numbers = line.rstrip(_BLANKS).split(b" ")
+        numbers = _numbers_behind_a_tab(line)
+        self._tabs = bool(numbers)
+        if numbers:
+            word = line.partition(b"\t")[0]
+        else:
+            word, *numbers = line.rstrip(_BLANKS).split(b" ")
         if not numbers:
             raise SourceError(
-                f"{self._file.path}: line 1 expected a word and numbers with single spaces between them, "
-                f"found {shortened(repr(line))}"
+                f"{self._file.path}: line 1 expected a word and numbers with single spaces or tabs between "
+                f"them, found {shortened(repr(line))}"
             )
         for number in numbers:
             if not _NUMBER.fullmatch(number):
                 self._refuse_number(1, number)
+        self._check_word(word, numbers)
+        self._check_shape(0, len(numbers), 1 + 2 * len(numbers))
+        return len(numbers)
+
+    def _check_word(self, word: bytes, numbers: list[bytes]) -> None:
+        """Refuse a first line of which nothing tells where its word ends."""
+        advice = "put a line with the numbers of rows and columns before it"
+        if _NUMBER.fullmatch(word.rpartition(b" ")[2]) and b" " in word:
+            raise SourceError(
+                f"{self._file.path}: line 1 has a number before its first tab, and without a header nothing "
+                f"tells whether it is part of the word {shortened(repr(word))}; {advice}"
+            )
         whole = _INTEGER.fullmatch(word) is not None
         like_a_number = _NUMBER.fullmatch(word) is not None and not word.isalpha()  # "nan" is a word too
         if like_a_number and (not whole or all(map(_INTEGER.fullmatch, numbers))):
             raise SourceError(
                 f"{self._file.path}: line 1 is all numbers, and without a header nothing tells whether the "
-                f"first one is a word; put a line with the numbers of rows and columns before it, or, for a "
-                f"plain matrix, give np.loadtxt(path)"
+                f"first one is a word; {advice}, or, for a plain matrix, give np.loadtxt(path)"
             )
-        self._check_shape(0, len(numbers), 1 + 2 * len(numbers))
-        return len(numbers)
 
     def count_rows(self) -> int:
         """Number of rows, by reading the whole file; about 1 GB/s.
@@ -126,25 +148,18 @@ class TextWordVectors(WordVectors):
         """
         return sum(len(lines) for _, lines in self._lines())
 
-    def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
-        """Yield the rows from `start` on, in pieces of about 1 MiB of text, with their words.
-
-        Rows before `start` are counted, not parsed.
-
-        Raises
-        ------
-        SourceError
-            While iterating: a line has too many or too few numbers, something else, or is too long (the
-            line is named); a word is no UTF-8; there are more or fewer rows than the header says.
-        """
-        row = 0
-        for first, lines in self._lines():
+    def _word_rows(self, start: int) -> Iterator[WordRows]:
+        """Pieces of about 1 MiB of text. Rows before `start` are counted, not parsed."""
+        row, blocks = 0, self._lines()
+        for first, lines in blocks:
             skipped = min(len(lines), max(0, start - row))
-            self._check_count(row + len(lines), ended=False)
+            begin, row = row, row + len(lines)
+            if row == self.rows:  # who has all rows may stop: what follows is looked at now
+                row += len(next(blocks, (0, []))[1])
+            self._check_count(row, ended=False)
             if skipped < len(lines):
                 words, values = self._parsed(lines[skipped:], first + skipped)
-                yield values, self._decoded(words, row + skipped, first + skipped)
-            row += len(lines)
+                yield WordRows(begin + skipped, words, values, first + skipped)
         self._check_count(row, ended=True)
 
     def _check_count(self, found: int, ended: bool) -> None:
@@ -176,9 +191,9 @@ class TextWordVectors(WordVectors):
         """Whole lines after the header, some at a time, and the number of the first one, counted from 1."""
         stream, number, rest = open_stream(self._file), 1, b""
         if self._has_header:
-            read_up_to(self._file, stream, LONGEST_LINE, line=True)
+            stream.readline(LONGEST_LINE)
             number = 2
-        while block := read_up_to(self._file, stream, _BLOCK_BYTES):
+        while block := stream.read(_BLOCK_BYTES):
             if b"\0" in block:
                 self._check_line(number + block.count(b"\n", 0, block.index(b"\0")), b"\0")
             lines, newline, rest = (rest + block).rpartition(b"\n")
@@ -200,7 +215,9 @@ class TextWordVectors(WordVectors):
         words: list[bytes] = []
         numbers: list[str] = []
         for number, line in enumerate(lines, first):
-            if line.count(b" ") == self.dim:
+            if self._tabs:
+                word, vector = self._split_at_tab(line, number)
+            elif line.count(b" ") == self.dim:
                 word, _, vector = line.partition(b" ")
             else:
                 word, vector = self._split_odd(line, number)
@@ -212,6 +229,13 @@ class TextWordVectors(WordVectors):
             self._refuse_numbers(numbers, first)
         return words, values
 
+    def _split_at_tab(self, line: bytes, number: int) -> tuple[bytes, bytes]:
+        word, tab, vector = line.partition(b"\t")
+        vector = vector.replace(b"\t", b" ")
+        if not tab or vector.count(b" ") != self.dim - 1:
+            raise self._wrong_fields(line, number, vector.count(b" ") + 1 if tab else 0)
+        return word, vector
+
     def _split_odd(self, line: bytes, number: int) -> tuple[bytes, bytes]:
         """Word and numbers of a line with more or fewer spaces than there are columns."""
         word, *vector = line.rsplit(b" ", self.dim)
@@ -220,8 +244,12 @@ class TextWordVectors(WordVectors):
             return word, b" ".join(vector)
         if found == self.dim:
             found += word.count(b" ") if word[-1:] != b" " else 0
-        raise SourceError(
-            f"{self._file.path}: line {number} expected a word and {self.dim} numbers with single spaces "
+        raise self._wrong_fields(line, number, found)
+
+    def _wrong_fields(self, line: bytes, number: int, found: int) -> SourceError:
+        between = "a tab behind the word and single tabs or spaces" if self._tabs else "single spaces"
+        return SourceError(
+            f"{self._file.path}: line {number} expected a word and {self.dim} numbers with {between} "
             f"between them, found {found} numbers: {shortened(repr(line))}"
         )
 
@@ -243,6 +271,13 @@ class TextWordVectors(WordVectors):
             f"{self._file.path}: line {line} expected a number, found "
             f"{shortened(repr(found.decode('utf-8', 'backslashreplace')))}"
         )
+
+
+def _numbers_behind_a_tab(line: bytes) -> list[bytes]:
+    """The fields behind the first tab of a line, if all of them are numbers."""
+    _, tab, rest = line.rstrip(_BLANKS).partition(b"\t")
+    fields = _EITHER.split(rest) if tab else []
+    return fields if all(map(_NUMBER.fullmatch, fields)) else []
 
 
 def _parse(numbers: list[str]) -> NDArray[np.float32]:
