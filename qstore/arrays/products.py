@@ -21,6 +21,7 @@ __all__ = ["Transposed", "matmul", "product", "reverse_product", "rmatmul"]
 
 _SLICES = 4
 _BLOCK_VALUES = 1 << 18
+_SUMMED_VALUES = 1 << 20
 _COLUMNS_VALUES = 1 << 22
 _READ_CODES = 8 << 20
 
@@ -92,7 +93,7 @@ def _multiply_some(
 def reverse_product(backing: Backing, x: ArrayLike) -> NDArray[np.float64]:
     """``(x * scales) @ (codes - 128)`` in float64, of shape (D,) or (m, D), for finite x.
 
-    Sums over some 1,000 rows are as exact as those of :func:`product`; they are added up in order.
+    Sums over a block of rows are as exact as those of :func:`product`; they are added up in order.
     """
     rows, dim = backing.facts.rows, backing.facts.dim
     given = as_finite("x", x, (1, 2))
@@ -100,7 +101,7 @@ def reverse_product(backing: Backing, x: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"x has shape {given.shape}, expected ({rows},) or (m, {rows})")
     weights = given.T if given.ndim == 2 else given[:, None]
     out = np.zeros((dim, weights.shape[1]))
-    step = max(1, _BLOCK_VALUES // dim)
+    step = max(1, _SUMMED_VALUES // dim)
     together = step * max(1, _READ_CODES // (step * dim))
     for first in range(0, rows, together):
         codes, scales = coded_rows(backing.parts(first, min(first + together, rows)))
@@ -114,15 +115,19 @@ def _weighted_sums(
     codes: NDArray[np.uint8], scales: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Of shape (D, m)."""
-    centred, total = np.empty(codes.shape), np.zeros((codes.shape[1], weights.shape[1]))
+    centred = np.empty(codes.shape)
     kernels.dequantize_into(codes, np.ones(len(codes)), centred, 1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         factors = weights * scales[:, None]
         if not np.isfinite(factors).all():  # too large for float64: infinities, as sums of them are
             return centred.T @ factors
         slices = slice_columns(factors, _SLICES)
-        for values, exponent in zip(reversed(slices.parts), reversed(slices.exponents), strict=True):
-            total += np.ldexp(slice_sums(centred.T, values).astype(np.float64), exponent)
+        # Of all slices in one product: threads of BLAS wait for each other once.
+        sums = slice_sums(centred.T, np.hstack(slices.parts)).astype(np.float64)
+        parts = np.split(sums, len(slices.parts), axis=1)
+        total = np.zeros((codes.shape[1], weights.shape[1]))
+        for part, exponent in zip(reversed(parts), reversed(slices.exponents), strict=True):
+            total += np.ldexp(part, exponent)
     return total
 
 

@@ -37,7 +37,7 @@ def left(m: int | None = None) -> NDArray[np.float64]:
 def test_from_the_left(
     stores: dict[str, qstore.Store], m: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_BLOCK_VALUES", 16 * DIM)
+    monkeypatch.setattr(products, "_SUMMED_VALUES", 16 * DIM)
     monkeypatch.setattr(products, "_READ_CODES", 40 * DIM)
     x = left(m)
     exact = x @ stores["file"].astype("float64")[:]
@@ -144,6 +144,7 @@ def test_memory_is_the_result_and_a_block(
 ) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     monkeypatch.setattr(products, "_BLOCK_VALUES", 1 << 12)
+    monkeypatch.setattr(products, "_SUMMED_VALUES", 1 << 12)
     monkeypatch.setattr(products, "_READ_CODES", 1 << 12)
     monkeypatch.setattr(reductions, "_BLOCK_BYTES", 1 << 15)
     values: NDArray[Any] = np.random.default_rng(3).standard_normal((2000, 256))
