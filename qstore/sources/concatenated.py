@@ -142,7 +142,7 @@ class ConcatenatedSource(_Parts, RowSource):
     Examples
     --------
     >>> import numpy as np
-    >>> from qstore.sources.array import ArraySource
+    >>> from qstore.sources.memory.array import ArraySource
     >>> source = ConcatenatedSource([ArraySource(np.zeros((2, 1))), ArraySource(np.ones((3, 1)))])
     >>> source.rows, source.read(1, 4).T
     (5, array([[0., 1., 1.]]))
