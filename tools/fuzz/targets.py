@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
 import itertools
 import json
+import lzma
 import os
 import random
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,12 +257,19 @@ def _words_binary() -> list[bytes]:
     rows = b"".join(
         word + b" " + np.ones(3, "<f4").tobytes() + b"\n" for word in (b"the", b"of", "\xfc".encode())
     )
-    return [b"3 3\n" + rows, gzip.compress(b"3 3\n" + rows, mtime=0)]
+    return [b"3 3\n" + rows, *_packed(b"3 3\n" + rows)]
 
 
 def _words_text() -> list[bytes]:
     rows = b"the 0.5 -1e-3 2\nof 1 2 3\n. . . 4 5 6\n"
-    return [rows, b"3 3\n" + rows, gzip.compress(rows, mtime=0)]
+    return [rows, b"3 3\n" + rows, rows.replace(b" ", b"\t"), *_packed(rows)]
+
+
+def _packed(content: bytes) -> list[bytes]:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("source"), content, zipfile.ZIP_DEFLATED)
+    return [gzip.compress(content, mtime=0), bz2.compress(content), lzma.compress(content), file.getvalue()]
 
 
 def _gguf() -> list[bytes]:

@@ -81,27 +81,21 @@ class Inflated:
         ------
         SourceError
         """
-        while not self._inflate.eof and (self._waiting or self._position < self._end):
-            self._waiting = self._waiting or self._compressed()
-            if self._inflate.decompress(self._waiting, 1):
+        more = not self._inflate.eof
+        while more:
+            if self._inflated(1):
                 raise SourceError(
                     f"{self._where} goes on after its {self._member.size} bytes: expected its end; "
                     f"get the file again"
                 )
-            self._waiting = self._inflate.unconsumed_tail
+            more = not self._inflate.eof and (bool(self._waiting) or self._position < self._end)
         if self._crc32 != self._member.crc32:
             raise SourceError(f"{self._where} is damaged: its CRC-32 differs; get the file again")
 
     def _next(self, most: int) -> bytes:
         """At least one and at most `most` bytes."""
         while True:
-            if not self._waiting and not self._inflate.eof:
-                self._waiting = self._compressed()
-            try:
-                found = self._inflate.decompress(self._waiting, most)
-            except zlib.error as error:
-                raise SourceError(f"{self._where} is damaged: {error}; get the file again") from error
-            self._waiting = self._inflate.unconsumed_tail
+            found = self._inflated(most)
             if found:
                 self._crc32 = zlib.crc32(found, self._crc32)
                 return found
@@ -110,6 +104,17 @@ class Inflated:
                     f"{self._where} ends early: expected {self._member.size} bytes, found fewer; "
                     f"get the file again"
                 )
+
+    def _inflated(self, most: int) -> bytes:
+        """At most so many bytes; none where more input is needed, or there is none."""
+        if not self._waiting and not self._inflate.eof:
+            self._waiting = self._compressed()
+        try:
+            found = self._inflate.decompress(self._waiting, most)
+        except zlib.error as error:
+            raise SourceError(f"{self._where} is damaged: {error}; get the file again") from error
+        self._waiting = self._inflate.unconsumed_tail
+        return found
 
     def _compressed(self) -> bytes:
         count = min(self._end - self._position, _PIECE_BYTES)
