@@ -28,7 +28,7 @@ _READ_CODES = 8 << 20
 
 def matmul(store: Any, x: Any) -> Any:
     """``store @ x``; see :meth:`.Store.__matmul__`."""
-    if not answers_itself(x, type(store)):
+    if isinstance(x, np.ma.MaskedArray) or not answers_itself(x, type(store)):  # whose own @ loses masks
         return product(store._mapping, x)
     if getattr(x, "__array_ufunc__", True) is None:
         return NotImplemented
@@ -39,7 +39,7 @@ def matmul(store: Any, x: Any) -> Any:
 
 def rmatmul(store: Any, x: Any) -> Any:
     """``x @ store``; see :meth:`.Store.__rmatmul__`."""
-    if answers_itself(x, type(store)):
+    if answers_itself(x, type(store)) and not isinstance(x, np.ma.MaskedArray):
         return operator.matmul(x, as_operand(store, x))
     return reverse_product(store._mapping, x)
 

@@ -62,8 +62,11 @@ def read_key_file(path: str | os.PathLike[str], encoding: TextEncoding | None = 
 
 
 def _refuse_stand_ins(path: str) -> None:
-    with open(path, "rb") as file:
-        other = stand_in(path, file.read(HEAD_BYTES))
+    try:
+        with open(path, "rb") as file:
+            other = stand_in(path, file.read(HEAD_BYTES))
+    except FileNotFoundError:
+        raise SourceError(f"{path} does not exist: expected a file of keys") from None
     if other is not None:
         raise SourceError(f"{path} is {other}")
 

@@ -28,8 +28,8 @@ from qstore.errors import NonFiniteError, SourceError
         ([[True]], "found bool"),
         ([[None]], "found object"),
         ([["a"]], "found <U1"),
-        (np.zeros((1, 1), np.longdouble), "convert with"),
-        ([[1.0], [1.0, 2.0]], "cannot read as an array"),
+        (np.zeros((1, 1), np.longdouble), "convert it first"),
+        ([[1.0], [1.0, 2.0]], "is no array of numbers"),
     ],
 )
 def test_quantize_refuses(x: Any, match: str) -> None:

@@ -470,7 +470,7 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (bytes(5000), "has not been finished"),
-        (b"PK\x03\x04 something else", "not an HDF5 file"),
+        (b"PK\x03\x04 something else", "this is a zip archive: unpack it first"),
         (b"\x89HDF\r\n\x1a\n" + bytes(4096), "the superblock has version 0, expected 2"),
     ],
 )

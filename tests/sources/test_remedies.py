@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -468,11 +469,10 @@ def test_packed_values_of_netcdf(tmp_path: Path, attributes: tuple[str, ...]) ->
     assert same(content(values), packed * known["scale_factor"] + known["add_offset"])
 
 
-def test_a_store_is_no_source(tmp_path: Path) -> None:
+def test_a_store_is_copied_as_it_is(tmp_path: Path) -> None:
     qstore.build(VALUES, tmp_path / "s.h5")
-    error = error_of(tmp_path / "s.h5")
-    with done(error, r"qstore\.open", qstore=qstore)(tmp_path / "s.h5") as store:
-        assert same(content(store), store[:])
+    qstore.build(tmp_path / "s.h5", tmp_path / "t.h5")
+    assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "t.h5").read_bytes()
 
 
 @pytest.mark.parametrize("what", ["compressed", "big-endian"])
@@ -503,7 +503,8 @@ def test_strides(tmp_path: Path) -> None:
 
 def test_quantized_around_another_point(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="writes with torch")
-    with pytest.warns(UserWarning, match="deprecated"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says once in a process that these are deprecated
         tensor = torch.quantize_per_channel(
             torch.from_numpy(VALUES), torch.full((4,), 0.5), torch.full((4,), 7), 0, torch.quint8
         )
