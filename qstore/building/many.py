@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from ..engine import kernels
 from ..errors import ExistsError, FormatError, OutputError, QStoreError, SourceError
+from ..keys.supply import MissingKeys
+from ..reading.local_store import LocalStore
 from ..sources import TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
 from ..sources.row_ranges import row_range
 from ..store import Store
@@ -55,6 +57,7 @@ def build_all(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
 ) -> list[BuildReport]:
     """Build one store of each tensor whose name matches a pattern, named after it.
 
@@ -79,7 +82,7 @@ def build_all(
         Only these rows, of each tensor.
     progress : bool or callable, optional
         True shows one bar on stderr for all; a callable gets (rows done, rows in all) of all.
-    threads, overwrite, resume, nonfinite, duplicates
+    threads, overwrite, resume, nonfinite, duplicates, missing_keys
         As for :func:`qstore.build`.
 
     Returns
@@ -110,7 +113,7 @@ def build_all(
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        kept = {} if overwrite else _compare(source, tables, keys, rows, on_rows)
+        kept = {} if overwrite else _compare(source, tables, keys, rows, missing_keys, on_rows)
         _make_directory(Path(directory))
         reports = []
         for table in tables:
@@ -129,6 +132,7 @@ def build_all(
                         resume=resume,
                         nonfinite=nonfinite,
                         duplicates=duplicates,
+                        missing_keys=missing_keys,
                     )
             reports.append(report)
     return reports
@@ -142,6 +146,7 @@ def plan_all(
     keys: Any = None,
     rows: Rows = None,
     overwrite: bool = False,
+    missing_keys: MissingKeys = "error",
 ) -> list[BuildPlan]:
     """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
     tables = _tables(source, directory, tensor, rows)
@@ -149,7 +154,7 @@ def plan_all(
     plans = []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            plans.append(planned(matrix, table.path, rows, keys))
+            plans.append(planned(matrix, table.path, rows, keys, missing_keys))
     return plans
 
 
@@ -247,18 +252,40 @@ def _in_the_way(table: _Table, reason: str) -> ExistsError:
 
 
 def _compare(
-    source: Any, tables: list[_Table], keys: Any, rows: Rows, on_rows: Callable[[int], object]
+    source: Any,
+    tables: list[_Table],
+    keys: Any,
+    rows: Rows,
+    missing_keys: MissingKeys,
+    on_rows: Callable[[int], object],
 ) -> dict[Path, BuildReport]:
     """Reports of the stores that are there and hold what the source holds."""
-    return {table.path: _kept(source, table, keys, rows, on_rows) for table in tables if table.path.is_file()}
+    return {
+        table.path: _kept(source, table, keys, rows, missing_keys, on_rows)
+        for table in tables
+        if table.path.is_file()
+    }
 
 
-def _kept(source: Any, table: _Table, keys: Any, rows: Rows, on_rows: Callable[[int], object]) -> BuildReport:
+def _kept(
+    source: Any,
+    table: _Table,
+    keys: Any,
+    rows: Rows,
+    missing_keys: MissingKeys,
+    on_rows: Callable[[int], object],
+) -> BuildReport:
     begun = time.perf_counter()
     with _open_existing(table) as store, _Share(on_rows, table) as share:
         key_kind = store.key_kind
         found = verify_against(
-            store, source, tensor=table.tensor.name, keys=keys, rows=rows, progress=share.advance
+            store,
+            source,
+            tensor=table.tensor.name,
+            keys=keys,
+            rows=rows,
+            missing_keys=missing_keys,
+            progress=share.advance,
         )
         if not found.ok:
             raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
@@ -276,6 +303,7 @@ def _kept(source: Any, table: _Table, keys: Any, rows: Rows, on_rows: Callable[[
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
         key_kind=key_kind,
+        unkeyed_rows=LocalStore(str(table.path)).key_index().unkeyed_rows() if key_kind else 0,
     )
 
 

@@ -14,8 +14,9 @@ from ..engine.quantization import item_size
 from ..errors import SourceError
 from ..format import layout
 from ..format.composition import compose
-from ..keys.packed import KeyKind, KeyStream
-from ..keys.supply import check_all_taken, given_keys, inline_keys
+from ..keys.packed import KeyKind
+from ..keys.stream import KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
 from ..system.progress import Progress, rows_progress
@@ -81,6 +82,8 @@ class BuildReport:
         Name of the kernel engine that was used.
     key_kind : {"text", "integer"} or None
         What the keys of the rows are, if they have any.
+    unkeyed_rows : int
+        Rows that have no key, where the others have one.
     """
 
     path: str
@@ -94,6 +97,7 @@ class BuildReport:
     seconds: float
     engine: str
     key_kind: KeyKind | None = None
+    unkeyed_rows: int = 0
 
 
 def build(
@@ -109,6 +113,7 @@ def build(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
 ) -> BuildReport:
     """Build a store from any source, in flat memory.
 
@@ -127,7 +132,7 @@ def build(
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
         (word2vec, GloVe, fastText; Parquet with a column ``key``); False leaves these out.
     rows : slice or (start, stop), optional
-        Only these rows, and their keys.
+        Only these rows, and their keys. Keys for the rows before `stop` are enough then.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
@@ -142,6 +147,10 @@ def build(
         What to do about NaN and infinities: stop, or store 0.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    missing_keys : {"error", "none"}
+        What to do where rows have no key, as where a table has more rows than there are tokens: publish
+        nothing, or let them have none (:meth:`.Store.key_of` gives None). Only among texts. With
+        fewer keys than rows, the last rows are those without; in a list, None stands for no key.
 
     Returns
     -------
@@ -169,7 +178,7 @@ def build(
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first)
+        stream = given_keys(keys, matrix, first, last, missing_keys)
         identity = matrix.fingerprint()
         stamp = None if identity is None else identity.pop("mtime_ns", None)
         parameters = {"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite}
@@ -187,6 +196,7 @@ def build(
             parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
             duplicates=duplicates,
+            missing_keys=missing_keys,
         ) as writer:
             resumed = writer.rows
             if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
@@ -198,7 +208,7 @@ def build(
                     _fill_keyed(writer, matrix, first, last, on_rows)
                 else:
                     _fill(writer, matrix, first, last, on_rows, stream)
-            check_all_taken(stream, first + writer.rows, matrix, last is None)
+            check_all_taken(stream, first + writer.rows, last, matrix)
             matrix.check_unchanged()
         return BuildReport(
             path=str(writer.path),
@@ -212,6 +222,7 @@ def build(
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=writer.key_kind,
+            unkeyed_rows=writer.unkeyed_rows,
         )
 
 
@@ -223,17 +234,24 @@ def plan(
     keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
+    missing_keys: MissingKeys = "error",
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows, keys)
+        return planned(matrix, _absolute(path), rows, keys, missing_keys)
 
 
-def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any) -> BuildPlan:
+def planned(
+    matrix: Source,
+    path: Path,
+    rows: slice | tuple[int, int] | None,
+    keys: Any,
+    missing_keys: MissingKeys,
+) -> BuildPlan:
     """Plan of the store of an open source."""
     first, last = row_range(rows, matrix.rows)
-    keyed = given_keys(keys, matrix, first) is not None or (matrix.keyed and keys is None)
+    keyed = given_keys(keys, matrix, first, last, missing_keys) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
     return BuildPlan(
         path=str(path),

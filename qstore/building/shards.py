@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ..engine import kernels
 from ..engine.arguments import as_count
-from ..errors import ExistsError, FormatError, ResumeError, SourceError
+from ..errors import ExistsError, FormatError, ResumeError
 from ..format.manifest import MANIFEST
-from ..keys.packed import KeyBlock, KeyStream
-from ..keys.supply import check_all_taken, given_keys
+from ..keys.equal_keys import check_duplicates
+from ..keys.packed import stored
+from ..keys.stream import KeyPiece, KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys
 from ..opening import describe_file
+from ..reading.local_store import LocalStore
 from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
@@ -31,6 +32,9 @@ from .publishing import publish_shards
 __all__ = ["build_shards", "shard_name"]
 
 _RECORD = f"{MANIFEST}.building"
+
+# Rows whose keys are compared at a time.
+_KEY_ROWS = 1 << 16
 
 
 def build_shards(
@@ -47,6 +51,7 @@ def build_shards(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
 ) -> BuildReport:
     """Build a store of several files, ``part-00000.h5`` and so on, of so many rows each.
 
@@ -64,8 +69,10 @@ def build_shards(
         Replace the sharded store that is there: its manifest and shards (all ``part-*.h5``) go first. To
         replace one that is in use, build another directory.
     duplicates : {"error", "first"}
-        What to do where two rows of one shard have the same key.
-    source, tensor, keys, rows, threads, progress, resume, nonfinite
+        What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
+        stand for the first of them. They are looked for when all shards are there, and these stay: the same
+        call with "first" goes on from there.
+    source, tensor, keys, rows, threads, progress, resume, nonfinite, missing_keys
         As for :func:`qstore.build`.
 
     Returns
@@ -90,20 +97,21 @@ def build_shards(
     begun = time.perf_counter()
     place = Path(os.path.abspath(directory))
     size = as_count("shard_rows", shard_rows)
+    check_duplicates(duplicates)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first)
-        if stream is not None and last is None:
-            last = _rows_by_keys(stream, first)
+        stream = given_keys(keys, matrix, first, last, missing_keys)
         trusted = _begin(place, _parameters(matrix, first, last, size, nonfinite), overwrite, resume)
-        options = {"threads": threads, "resume": resume, "nonfinite": nonfinite, "duplicates": duplicates}
+        # The same key in two rows of a shard is found with all others, by the rows' numbers in the whole.
+        options = {"threads": threads, "resume": resume, "nonfinite": nonfinite, "duplicates": "first"}
+        options["missing_keys"] = missing_keys
         with rows_progress(progress, None if last is None else last - first) as on_rows:
             job = _Job(place, size, keys, stream, trusted, on_rows, options)
             for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
                 job.add(piece)
-        check_all_taken(stream, first + job.rows, matrix, last is None)
+        check_all_taken(stream, first + job.rows, last, matrix)
         matrix.check_unchanged()
-    shards = publish_shards(place, job.names, overwrite=True)
+    shards = publish_shards(place, job.names, overwrite=True, duplicates=duplicates)
     durable_files.free_path(place / _RECORD)
     return BuildReport(
         path=str(place),
@@ -117,6 +125,7 @@ def build_shards(
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
         key_kind=describe_file(shards[0].path).key_kind,
+        unkeyed_rows=job.unkeyed_rows,
     )
 
 
@@ -139,7 +148,7 @@ class _Job:
         options: dict[str, Any],
     ) -> None:
         self.names: list[str] = []
-        self.rows = self.resumed = 0
+        self.rows = self.resumed = self.unkeyed_rows = 0
         self._place, self._size, self._keys, self._stream = place, size, keys, stream
         self._trusted, self._on_rows, self._options = trusted, on_rows, options
 
@@ -147,8 +156,8 @@ class _Job:
         """Build the shard of the next rows, unless it is there."""
         path = self._place / shard_name(len(self.names))
         self.names.append(path.name)
-        keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
         if self._trusted and _is_finished(path, piece):
+            self._check_keys(path, _height(piece))
             durable_files.free_path(
                 journal_path(path)
             )  # of a build that was killed when it had just published
@@ -163,20 +172,29 @@ class _Job:
             self._on_rows(done - before)
             before = done
 
+        keys = self._keys if self._stream is None else KeyPiece(self._stream)
         report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
         self.resumed += report.rows_resumed
         self.rows += report.rows
+        self.unkeyed_rows += report.unkeyed_rows
 
-
-def _rows_by_keys(stream: KeyStream, first: int) -> int:
-    if stream.count is None:
-        raise SourceError("neither the rows nor the keys can be counted: give the keys in a list or a file")
-    return max(first, stream.count)
+    def _check_keys(self, path: Path, rows: int) -> None:
+        """Take the keys of a finished shard; ResumeError where it has others."""
+        arrays = LocalStore(str(path)).scanned_keys()
+        for start in range(0, rows, _KEY_ROWS):
+            stop = min(start + _KEY_ROWS, rows)
+            given = None if self._stream is None else self._stream.take(stop - start)
+            found = stored(arrays, start, stop) if arrays else None
+            if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
+                raise ResumeError(
+                    f"the keys have changed since {path} was built: those of its rows {start} to {stop - 1} "
+                    f"differ; start again (--restart, resume=False)"
+                )
+            self.unkeyed_rows += 0 if given is None else int(given.unkeyed().sum())
 
 
 def _height(piece: Source) -> int:
-    rows: int | None = piece.most if isinstance(piece, Rest) else piece.rows
-    return rows or 0
+    return piece.rows or 0
 
 
 def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool) -> Iterator[Source]:
@@ -190,12 +208,6 @@ def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool
     yield rest
     while rest.go_on():
         yield rest
-
-
-def _values(keys: KeyBlock) -> Any:
-    if keys.kind == "integer":
-        return np.frombuffer(keys.data, "<i8")
-    return [key.decode() for key in keys.each()]
 
 
 # Beginning and going on -------------------------------------------------------------------------------

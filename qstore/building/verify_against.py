@@ -13,8 +13,9 @@ from ..engine import kernels
 from ..engine.row_errors import ROW_FIGURES, row_errors
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
-from ..keys.packed import KeyBlock, KeyStream, packed
-from ..keys.supply import check_all_taken, given_keys, inline_keys
+from ..keys.packed import KeyBlock, packed
+from ..keys.stream import KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
@@ -61,6 +62,7 @@ def verify_against(
     tensor: str | None = None,
     keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
     progress: Progress = None,
 ) -> AgainstReport:
     """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
@@ -68,7 +70,7 @@ def verify_against(
     Parameters
     ----------
     store : Store
-    source, tensor, keys, rows
+    source, tensor, keys, rows, missing_keys
         As for :func:`qstore.build`. Keys of the store are not looked at where the source has none and none
         are given, or with ``keys=False``.
     progress : bool or callable, optional
@@ -79,13 +81,13 @@ def verify_against(
             return _mismatch(0, f"the source has {matrix.dim} columns, the store {store.shape[1]}")
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}")
-        stream = given_keys(keys, matrix, first)
-        keyed = stream is not None or (matrix.keyed and keys is None)
-        if keyed and store.key_kind is None:
+        stream = given_keys(keys, matrix, first, last, missing_keys)
+        inline = matrix.keyed and keys is None
+        if (inline or stream is not None) and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys")
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
-        check_all_taken(stream, first + report.rows, matrix, last is None)
+            report = _compare(store, _compared(store, matrix, first, last, inline), stream, on_rows)
+        check_all_taken(stream, first + report.rows, last, matrix)
         return report
 
 
@@ -101,14 +103,16 @@ class _TooLong(Exception):
     """The source has more rows than the store."""
 
 
-def _compared(store: Store, matrix: Source, first: int, last: int | None, keyed: bool) -> Iterator[_Compared]:
+def _compared(
+    store: Store, matrix: Source, first: int, last: int | None, inline: bool
+) -> Iterator[_Compared]:
     """Compare all rows, in order: whole checksum blocks by several threads where the source allows it."""
     done, rows = 0, None if last is None else last - first
     if isinstance(matrix, QuantizedSource):
         for codes, scales in matrix.coded_chunks(first, last):
             yield _compare_codes(store, done, codes, scales, None)
             done += len(codes)
-    elif keyed and matrix.keyed:
+    elif inline:
         for chunk, keys in inline_keys(matrix, first, rows):
             yield _compare_values(store, done, chunk)._replace(keys=packed(keys))
             done += len(chunk)

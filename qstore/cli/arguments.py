@@ -133,18 +133,26 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
-    """``--keys FILE`` and ``--no-keys``."""
+    """``--keys FILE``, ``--no-keys`` and ``--missing-keys``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--keys",
         metavar="FILE",
-        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json or "
-        "tokenizer.json; or whole numbers in a .npy file",
+        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json, "
+        "tokenizer.json or JSON lines; a vocabulary of SentencePiece, fairseq or tiktoken; or whole numbers "
+        "in a .npy file",
     )
     group.add_argument(
         "--no-keys",
         action="store_true",
         help="leave out the keys that SRC itself has (word vectors, Parquet)",
+    )
+    parser.add_argument(
+        "--missing-keys",
+        choices=("error", "none"),
+        default="error",
+        help="stop where rows have no key, as those behind the last of fewer keys (default), or let them "
+        "have none",
     )
 
 
@@ -185,12 +193,18 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of SRC")
 
 
+def _number(store: Store, word: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", word):
+        raise UsageError(f"{store.path}: the keys of this store are whole numbers, and {word!r:.80} is none")
+    return int(word)
+
+
 def rows_of_words(store: Store, words: list[str]) -> list[int]:
     """Rows by keys; all must be known before the first one is written."""
     if not words:
         return []
     try:
-        keys = [int(word) for word in words] if store.key_kind == "integer" else words
+        keys = [_number(store, word) for word in words] if store.key_kind == "integer" else words
         rows: list[int] = store.rows_of(keys).tolist()
     except IndexError as error:
         raise QStoreError(str(error)) from None

@@ -26,7 +26,7 @@ from .arguments import (
     source_of,
 )
 from .failures import UsageError
-from .printing import KEY_WORDS, byte_size, print_facts, print_json, print_table, show_progress
+from .printing import byte_size, counted_keys, print_facts, print_json, print_table, show_progress
 
 __all__ = ["COMMAND"]
 
@@ -157,6 +157,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             tensor=arguments.tensor,
             keys=keys_of(arguments),
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
         )
         _print(planned, _plan_facts(planned), arguments)
@@ -168,6 +169,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         tensor=arguments.tensor,
         keys=keys_of(arguments),
         rows=arguments.rows,
+        missing_keys=arguments.missing_keys,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
         overwrite=arguments.force,
@@ -198,6 +200,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             pattern,
             keys=keys_of(arguments),
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
         )
     else:
@@ -207,6 +210,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             pattern,
             keys=keys_of(arguments),
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
             overwrite=arguments.force,
@@ -245,7 +249,7 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
         ("engine", report.engine),
     ]
     if report.key_kind is not None:
-        facts.insert(3, ("keys", f"{report.rows:,}, {KEY_WORDS[report.key_kind]}"))
+        facts.insert(3, ("keys", counted_keys(report.rows, report.unkeyed_rows, report.key_kind)))
     if report.rows_resumed:
         facts.append(("resumed", f"{report.rows_resumed:,} rows had been done before"))
     return facts

@@ -61,8 +61,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     source, keys = against_of(arguments), keys_of(arguments)
-    if source is None and keys is not None:
-        raise UsageError("--keys says what to compare keys with: give --against SRC too")
+    if source is None and (keys is not None or arguments.missing_keys != "error"):
+        raise UsageError("--keys and --missing-keys say what to compare keys with: give --against SRC too")
     with open_store(arguments.file) as store:
         found = _verify(store, source, keys, arguments)
     if arguments.json:
@@ -83,6 +83,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
             tensor=arguments.tensor,
             keys=keys,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             progress=progress,
         )
     ok = held.ok and (against is None or against.ok)
@@ -98,12 +99,25 @@ def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, ob
 def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
         rows, blocks = found.store.rows, found.store.blocks
-        keys = "" if found.store.keys_ok is None else ", and each row is found by its key"
+        keys = "" if found.store.keys_ok is None else f", and {_found_by_key(found.store)}"
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
         yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
     if found.against is not None and found.against.fidelity is not None:
         yield from fidelity_facts(found.against.fidelity)
+
+
+def _found_by_key(store: VerifyReport) -> str:
+    """Which rows are found by their keys, where all is well with these."""
+    if not store.unkeyed_rows and not store.repeated_rows:
+        return "each row is found by its key"
+    reasons = [f"{store.unkeyed_rows:,} have none"] if store.unkeyed_rows else []
+    if store.repeated_example is not None:
+        key, row, first = store.repeated_example
+        example = f"such as row {row}, {key!r:.80} like row {first}"
+        reasons.append(f"{store.repeated_rows:,} have that of an earlier row, {example}")
+    found = store.rows - store.unkeyed_rows - store.repeated_rows
+    return f"{found:,} of them are found by their keys: {'; '.join(reasons)}"
 
 
 COMMAND = Command(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..errors import SourceError
-from .packed import KeyBlock, KeyStream, packed_utf8
+from ..sources.checks import is_utf8
+from .json_files import read_json, read_json_lines
+from .line_forms import LineForm, form_of
+from .packed import KeyBlock, packed_utf8
+from .stream import KeyStream
+from .vocabulary import read_tiktoken
 
 __all__ = ["read_key_file"]
 
@@ -18,17 +22,26 @@ _PIECE_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
+def read_key_file(path: str | os.PathLike[str], padded: bool = False) -> KeyStream:
     """The keys in a file, in the order of the rows. What the file is, its name and content tell.
 
     ``.json``
         A list of texts or of whole numbers; an object ``{key: row}``, such as a ``vocab.json``; or a
         ``tokenizer.json`` of Hugging Face: its model's vocabulary and added tokens.
+    ``.jsonl``, ``.ndjson``
+        A text or a whole number a line, in JSON.
     ``.npy``
         Whole numbers, shape (N,).
     any other name
         Text in UTF-8, a key a line, such as a ``vocab.txt``. The end of a line, LF or CR LF, is not part of
-        the key, everything else is. An empty line is an empty key.
+        the key, everything else is. An empty line is an empty key. Lines of several columns are keys only
+        where it is known which of them: see :func:`.line_forms.form_of`.
+
+    Parameters
+    ----------
+    path : path-like
+    padded : bool
+        Whether rows may have no key, where the file gives the numbers of rows.
 
     Raises
     ------
@@ -41,8 +54,25 @@ def read_key_file(path: str | os.PathLike[str]) -> KeyStream:
     if name.lower().endswith(".npy"):
         return KeyStream.of(_array(name))
     if name.lower().endswith(".json"):
-        return KeyStream.of(_from_json(name))
-    return KeyStream(_text_blocks(name), _count_lines(name))
+        return read_json(name, padded)
+    if name.lower().endswith((".jsonl", ".ndjson")):
+        stream = KeyStream.of(read_json_lines(name, _lines(name)))
+        stream.count = _count_lines(name)
+        return stream
+    _, lines = next(_lines(name), (0, []))
+    form = form_of(name, lines)
+    if form is LineForm.TIKTOKEN:
+        return read_tiktoken(name, _lines(name), padded)
+    stream = KeyStream(_text_blocks(name, form), _count_lines(name) + len(form.before))
+    if form.before:
+        stream.note = (
+            f"; {name} was read as the dict.txt of fairseq, whose rows begin with {_words(form.before)}"
+        )
+    return stream
+
+
+def _words(keys: tuple[bytes, ...]) -> str:
+    return ", ".join(key.decode() for key in keys)
 
 
 # Text ---------------------------------------------------------------------------------------------------
@@ -57,15 +87,22 @@ def _count_lines(path: str) -> int:
     return lines + (not last.endswith(b"\n"))
 
 
-def _text_blocks(path: str) -> Iterator[KeyBlock]:
+def _text_blocks(path: str, form: LineForm) -> Iterator[KeyBlock]:
+    if form.before:
+        yield packed_utf8(list(form.before))
+    for row, lines in _lines(path):
+        yield packed_utf8(form.keys(path, lines, row), row)
+
+
+def _lines(path: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield (number of the first, counted from 0; lines), some MiB at a time."""
     row = 0
     with open(path, "rb") as file:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
         while lines := file.readlines(_PIECE_BYTES):
-            block = packed_utf8(_checked(path, lines, row), row)
-            yield block
-            row += block.rows
+            yield row, _checked(path, lines, row)
+            row += len(lines)
 
 
 def _checked(path: str, lines: list[bytes], row: int) -> list[bytes]:
@@ -74,20 +111,12 @@ def _checked(path: str, lines: list[bytes], row: int) -> list[bytes]:
     try:
         whole.decode()
     except UnicodeDecodeError as error:
-        number = next(number for number, line in enumerate(lines) if not _is_utf8(line))
+        number = next(number for number, line in enumerate(lines) if not is_utf8(line))
         raise SourceError(
             f"{path}: line {row + number + 1} is not UTF-8 ({error.reason}): expected a key a line"
         ) from None
     parts = whole.removesuffix(b"\n").split(b"\n")
     return [part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 # Numbers ------------------------------------------------------------------------------------------------
@@ -103,57 +132,3 @@ def _array(path: str) -> Any:
             f"{path} holds {array.dtype} of shape {array.shape}, expected whole numbers of shape (N,)"
         )
     return array
-
-
-# JSON ---------------------------------------------------------------------------------------------------
-
-
-def _from_json(path: str) -> list[Any]:
-    try:
-        with open(path, "rb") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is no JSON: {error}") from None
-    if isinstance(content, list):
-        return content
-    if not isinstance(content, dict):
-        raise SourceError(
-            f"{path} holds a {type(content).__name__}, expected a list or an object {{key: row}}"
-        )
-    if isinstance(content.get("model"), dict):
-        return _in_order(path, _tokens(path, content))
-    return _in_order(path, list(content.items()))
-
-
-def _tokens(path: str, tokenizer: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """(token, row) of a tokenizer.json: Unigram has a list of [token, score], all other models an object."""
-    vocabulary = tokenizer["model"].get("vocab")
-    if isinstance(vocabulary, dict):
-        pairs = list(vocabulary.items())
-    elif isinstance(vocabulary, list) and all(isinstance(entry, list) and entry for entry in vocabulary):
-        pairs = [(entry[0], row) for row, entry in enumerate(vocabulary)]
-    else:
-        raise SourceError(
-            f"{path} has no vocabulary (model.vocab): expected a tokenizer.json of Hugging Face"
-        )
-    added = tokenizer.get("added_tokens") or []
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise SourceError(f"{path}: added_tokens is no list of objects")
-    return pairs + [(token.get("content"), token.get("id")) for token in added]
-
-
-def _in_order(path: str, pairs: list[tuple[Any, Any]]) -> list[Any]:
-    """Tokens by row; the same pair may come twice."""
-    tokens: dict[int, Any] = {}
-    for token, row in pairs:
-        if type(row) is not int or row < 0:
-            raise SourceError(f"{path}: the row of {token!r:.80} is {row!r:.80}, expected a number from 0 on")
-        if tokens.setdefault(row, token) != token:
-            raise SourceError(f"{path}: row {row} has two keys, {tokens[row]!r:.80} and {token!r:.80}")
-    if tokens and max(tokens) >= len(tokens):
-        missing = next(row for row in range(len(tokens)) if row not in tokens)
-        raise SourceError(
-            f"{path}: {len(tokens)} keys have rows up to {max(tokens)}: "
-            f"{max(tokens) + 1 - len(tokens)} rows have no key, the first is row {missing}"
-        )
-    return [tokens[row] for row in range(len(tokens))]

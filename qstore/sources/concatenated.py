@@ -93,6 +93,17 @@ class _Parts(Source):
         """Yield the rows from `start` on with their keys, where all parts have keys."""
         return self._keyed_chunks(start) if self.keyed else super().keyed_chunks(start)
 
+    def check_keys(self) -> None:
+        """Raise `SourceError` where some parts have keys and others have none."""
+        bare = [number for number, part in enumerate(self._parts) if not part.keyed]
+        if 0 < len(bare) < len(self._parts):
+            raise SourceError(
+                f"input number {bare[0] + 1} of {len(self._parts)} has no keys for its rows, and others "
+                f"have: leave all out with keys=False (--no-keys), or give all rows some with keys= (--keys)"
+            )
+        for part in self._parts:
+            part.check_keys()
+
     def _keyed_chunks(self, start: int) -> Iterator[tuple[NDArray[Any], Keys]]:
         before = start
         for part in self._parts:
@@ -136,7 +147,7 @@ class ConcatenatedSource(_Parts, RowSource):
     Examples
     --------
     >>> import numpy as np
-    >>> from qstore.sources.array import ArraySource
+    >>> from qstore.sources.memory.array import ArraySource
     >>> source = ConcatenatedSource([ArraySource(np.zeros((2, 1))), ArraySource(np.ones((3, 1)))])
     >>> source.rows, source.read(1, 4).T
     (5, array([[0., 1., 1.]]))

@@ -69,6 +69,8 @@ class UnfinishedStore:
         Codes, scales, keys and errors of those behind the last whole block. They are not recorded any more.
     key_kind : {"text", "integer"} or None
         What keys the rows have, if any; to be set before the first block is recorded.
+    unkeyed_rows : int
+        Rows of recorded blocks that have no key, where others have one.
     key_checksums : array of uint32
         CRC-32 of the packed keys of each recorded block.
     checksums : array of uint32
@@ -103,6 +105,7 @@ class UnfinishedStore:
         self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.stale = False
         self.key_kind: KeyKind | None = None
+        self.unkeyed_rows = 0
         self.key_checksums = array("I")
         self._measured = True
         self._text_bytes = 0
@@ -234,6 +237,7 @@ class UnfinishedStore:
         self._measured &= record.errors is not None
         if record.keys is not None:
             self.key_checksums.append(record.keys.crc32())
+            self.unkeyed_rows += int(np.count_nonzero(record.keys.unkeyed()))
             self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
 
     def _blocks(self) -> int:

@@ -234,7 +234,7 @@ def test_keys(tmp_path: Path, kind: str) -> None:
     for number, (start, stop) in enumerate(((0, 5), (5, 5), (5, 14), (14, 20))):
         given = None if start == stop else keys[start:stop]
         qstore.build(values[start:stop], tmp_path / f"part-{number}.h5", keys=given)
-    qstore.publish_shards(tmp_path)
+    qstore.publish_shards(tmp_path, duplicates="first")
     with qstore.open(tmp_path) as store:
         assert store.key_kind == kind
         asked = [keys[19], keys[3], keys[0], keys[6]]
@@ -945,7 +945,7 @@ def test_build_in_shards_with_keys_and_rows(tmp_path: Path, matrix: NDArray[Any]
         np.testing.assert_array_equal(store.key_of(slice(None)), keys[50:])
     with pytest.raises(qstore.SourceError, match="there are 1000 keys, expected one for each"):
         qstore.build_shards(matrix[:999], tmp_path / "y", 300, keys=keys)
-    with pytest.raises(qstore.SourceError, match="give the keys in a list"):
+    with pytest.raises(qstore.SourceError, match="there are 5 keys, expected one for each"):
         qstore.build_shards(iter([matrix]), tmp_path / "z", 300, keys=iter(range(5)))
 
 

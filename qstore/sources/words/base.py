@@ -14,7 +14,7 @@ from typing import Literal
 
 from ...errors import SourceError
 from ..base import Fingerprint, KeyedSource
-from ..checks import check_matrix, shortened
+from ..checks import check_matrix, is_utf8, shortened
 from ..containers.byte_stream import MOST_INFLATION, is_gzip
 from ..files import RawFile
 
@@ -88,7 +88,7 @@ class WordVectors(KeyedSource):
         try:
             return [word.decode("utf-8", self._unicode_errors) for word in words]
         except UnicodeDecodeError as error:
-            bad = next(number for number, word in enumerate(words) if not _is_utf8(word))
+            bad = next(number for number, word in enumerate(words) if not is_utf8(word))
             place = f"row {row + bad}" + ("" if first_line is None else f" (line {first_line + bad})")
             raise SourceError(
                 f"{self._file.path}: the word of {place} is no UTF-8: {shortened(repr(words[bad]))}; the "
@@ -122,11 +122,3 @@ def refuse_name(path: str, tensor: str | None) -> None:
     """Raise `SourceError` where a tensor is named: these files hold one matrix, without a name."""
     if tensor is not None:
         raise SourceError(f"{path}: word vectors are one matrix without a name; leave tensor= out")
-
-
-def _is_utf8(word: bytes) -> bool:
-    try:
-        word.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
