@@ -160,6 +160,38 @@ class Store:
     # Reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Rows, columns and values by NumPy's rules; only the rows that are asked for are read.
+
+        Parameters
+        ----------
+        key : int, slice, array_like of int or bool, None, Ellipsis, str, list of str, or a tuple of them
+            Where rows have text keys, texts stand for rows.
+
+        Returns
+        -------
+        ndarray
+            Fresh, of :attr:`dtype` and of the shape that NumPy gives an array of shape (N, D) indexed so:
+            (D,) for one row, (n, D) for a slice or n rows in any order. A single value is a NumPy scalar.
+
+        Raises
+        ------
+        IndexError
+            A row or column is out of range; keys of a type that is no index; texts where rows have no text
+            keys.
+        MissingKeyError
+            A `KeyError`: no row has this text key.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build(np.full((100, 8), 2.0), path)
+        >>> store = qstore.open(path)
+        >>> store[7].shape, store[[5, 3, 3, -1]].shape, store[10:20, :2].shape, store[7, 0]
+        ((8,), (4, 8), (10, 2), np.float32(2.0))
+        """
         if type(key) is int:
             return self._mapping.read_row(key, indexing.ALL, self._dtype)
         selection = indexing.select(key, *self._shape)
@@ -196,6 +228,11 @@ class Store:
         threads : int, optional
             For large requests; the number of processors by default.
 
+        Returns
+        -------
+        ndarray or tensor, shape ``rows.shape + (D,)``
+            `out` itself, or an array of :attr:`dtype`.
+
         Raises
         ------
         IndexError
@@ -221,6 +258,11 @@ class Store:
         out : tuple of ndarray, optional
             Codes (uint8, shape ``rows.shape + (D,)``) and scales (float64, shape ``rows.shape``),
             C-contiguous: filled and returned.
+
+        Returns
+        -------
+        codes : ndarray of uint8, shape ``rows.shape + (D,)``
+        scales : ndarray of float64, shape ``rows.shape``
 
         Raises
         ------
@@ -293,12 +335,19 @@ class Store:
         return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Walk the whole matrix in order: yields (first row, fresh array of shape (n, D)).
+        """Walk the whole matrix in order.
 
         Parameters
         ----------
         rows : int, optional
             Rows of one block; by default about 4 MiB of them.
+
+        Yields
+        ------
+        first : int
+            Number of the first row of the block.
+        block : ndarray, shape (n, D)
+            Fresh, of :attr:`dtype`.
         """
         step = max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize)) if rows is None else rows
         if step < 1:
@@ -338,7 +387,32 @@ class Store:
         return self.astype(wanted)[:] if wanted.name in OUTPUT_TYPES else self[:].astype(wanted)
 
     def astype(self, dtype: DTypeLike) -> Store:
-        """The same store, read as float32, float64 or float16. Shares the map: closing one closes both."""
+        """The same store, read as another type.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64", "float16"}
+            Or what NumPy takes for one of them. float64 has every value as it is stored; the others are that,
+            rounded once.
+
+        Returns
+        -------
+        Store
+            Of the same shape. It shares the map: closing one closes both.
+
+        Raises
+        ------
+        ValueError
+            Any other type.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build([[1.0, 0.1]], path)
+        >>> qstore.open(path).astype("float64")[0]
+        array([1.       , 0.1023622])
+        """
         wanted = np.dtype(dtype).newbyteorder("=")
         if wanted.name not in OUTPUT_TYPES:
             raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
@@ -351,6 +425,11 @@ class Store:
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Returns
+        -------
+        VerifyReport
+            Blocks that are broken are named there: they are no errors.
         """
         return self._mapping.verify(progress)
 
@@ -365,6 +444,10 @@ class Store:
             The number of processors by default.
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Returns
+        -------
+        StoreStats
 
         Examples
         --------

@@ -143,7 +143,23 @@ def plan_all(
     rows: Rows = None,
     overwrite: bool = False,
 ) -> list[BuildPlan]:
-    """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
+    """Say what :func:`build_all` would do, from headers alone; stores that are there are not compared.
+
+    Parameters
+    ----------
+    source, directory, tensor, keys, rows, overwrite
+        As for :func:`build_all`.
+
+    Returns
+    -------
+    list of BuildPlan
+        One of each matrix whose name matches, in the order of the tensors.
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError
+        What :func:`build_all` would raise before it reads data.
+    """
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)
     plans = []
