@@ -22,7 +22,7 @@ from ..store import Store
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 
-__all__ = ["AgainstReport", "verify_against"]
+__all__ = ["AgainstReport", "compare_with_source", "verify_against"]
 
 _SHOWN = 10
 
@@ -94,6 +94,50 @@ def verify_against(
     >>> found.ok, found.differing_rows, found.first_differing_row
     (False, 1, 1)
     """
+    nothing = np.empty(0, np.int64)
+    return compare_with_source(
+        store, source, nothing, tensor=tensor, keys=keys, rows=rows, progress=progress
+    )[0]
+
+
+def compare_with_source(
+    store: Store,
+    source: Any,
+    noted: NDArray[np.int64],
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    rows: slice | tuple[int, int] | None = None,
+    progress: Progress = None,
+) -> tuple[AgainstReport, NDArray[np.float64]]:
+    """As :func:`verify_against`, and the errors of some rows from the same pass.
+
+    Parameters
+    ----------
+    noted : ndarray of int64, shape (m,)
+        Numbers of these rows of the store, in ascending order.
+
+    Returns
+    -------
+    report : AgainstReport
+    figures : ndarray of float64, shape (m, 5)
+        What :func:`qstore.engine.row_errors.row_errors` finds of the noted rows; fewer where not all were
+        compared, or where there are no errors to measure.
+    """
+    noting = _Noting(noted)
+    report = _verified(store, source, tensor, keys, rows, progress, noting)
+    return report, noting.figures()
+
+
+def _verified(
+    store: Store,
+    source: Any,
+    tensor: str | None,
+    keys: Any,
+    rows: slice | tuple[int, int] | None,
+    progress: Progress,
+    noting: _Noting,
+) -> AgainstReport:
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:
@@ -105,7 +149,8 @@ def verify_against(
         if keyed and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys")
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, _compared(store, matrix, first, last, keyed), stream, on_rows)
+            compared = _compared(store, matrix, first, last, keyed)
+            report = _compare(store, noting.of(compared), stream, on_rows)
         check_all_taken(stream, first + report.rows, matrix, last is None)
         return report
 
@@ -116,6 +161,28 @@ class _Compared(NamedTuple):
     differs: NDArray[np.bool_]
     figures: NDArray[np.float64] | None
     keys: KeyBlock | None = None
+
+
+class _Noting:
+    """Keeps the errors of some rows of a matrix that passes by."""
+
+    def __init__(self, noted: NDArray[np.int64]) -> None:
+        self._noted = noted
+        self._kept: list[NDArray[np.float64]] = []
+
+    def of(self, parts: Iterator[_Compared]) -> Iterator[_Compared]:
+        """The same parts of the matrix."""
+        done = 0
+        for part in parts:
+            if part.figures is not None:
+                start, stop = np.searchsorted(self._noted, [done, done + len(part.figures)])
+                self._kept.append(part.figures[self._noted[start:stop] - done])
+            done += len(part.differs)
+            yield part
+
+    def figures(self) -> NDArray[np.float64]:
+        """What was kept, a line a row."""
+        return np.concatenate([np.empty((0, ROW_FIGURES)), *self._kept])
 
 
 class _TooLong(Exception):
