@@ -18,6 +18,7 @@ __all__ = [
     "RemoteError",
     "RemoteNotFoundError",
     "ResumeError",
+    "SettingError",
     "ShardError",
     "SourceError",
     "TensorError",
@@ -110,6 +111,10 @@ class ExportError(QStoreError, ValueError):
 
 class ClosedError(QStoreError, ValueError):
     """The store or the writer has been closed."""
+
+
+class SettingError(QStoreError, ValueError):
+    """An environment variable of qstore says nothing that can be meant."""
 
 
 class MissingKeyError(QStoreError, KeyError):

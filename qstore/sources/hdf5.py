@@ -120,6 +120,10 @@ class DatasetRows(RowSource):
             "header_crc32": self._header_crc32,
         }
 
+    def check_unchanged(self) -> None:
+        """Compare the file's size and time of change with those it was opened with."""
+        self._file.check_unchanged()
+
     def close(self) -> None:
         """Give the file back. May be called twice, but not beside a running read."""
         self._h5.close()

@@ -97,6 +97,10 @@ class WordVectors(KeyedSource):
                 f'(path, unicode_errors="replace")'
             ) from error
 
+    def bytes_read(self) -> tuple[int, int]:
+        """How far the file has been read, as it lies on the disk, and its size."""
+        return self._file.position, self._file.size
+
     def fingerprint(self) -> Fingerprint:
         """Size, time and first bytes of the file as they were when it was opened."""
         return {
@@ -107,6 +111,7 @@ class WordVectors(KeyedSource):
             "shape": [self.rows, self.dim],
             "tensor": self.name,
             "header_crc32": zlib.crc32(self._head),
+            "unicode_errors": self._unicode_errors,
         }
 
     def check_unchanged(self) -> None:

@@ -57,8 +57,7 @@ class TextWordVectorsFormat:
         SourceError
         """
         with TextWordVectors(path) as source:
-            rows = source.count_rows() if source.rows is None else source.rows
-            return [TensorInfo("", (rows, source.dim), source.dtype)]
+            return [TensorInfo("", (source.count_rows(), source.dim), source.dtype)]
 
     def open(self, path: str, tensor: str | None) -> Source:
         """Source of the rows and their words.
@@ -118,14 +117,14 @@ class TextWordVectors(WordVectors):
         return len(numbers)
 
     def count_rows(self) -> int:
-        """Number of rows, by reading the whole file; about 1 GB/s.
+        """Number of rows; without a header, by reading the whole file, about 1 GB/s.
 
         Raises
         ------
         SourceError
             The file is damaged, or a blank line stands between rows.
         """
-        return sum(len(lines) for _, lines in self._lines())
+        return sum(len(lines) for _, lines in self._lines()) if self.rows is None else self.rows
 
     def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
         """Yield the rows from `start` on, in pieces of about 1 MiB of text, with their words.
