@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .engine import kernels
-from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.arguments import as_dtype, as_pair, as_row_numbers, as_weights, whole_out
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
 from .format.layout import Shard
@@ -19,6 +19,7 @@ from .opening import CACHE_BYTES, open_backing
 from .reading import indexing, rows_by_key
 from .reading.backing import Backing
 from .reading.parts import Part
+from .system.options import one_of, shown, whole_number
 from .system.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .format.fidelity import Fidelity
     from .reading.verify import VerifyReport
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "as_store", "open"]
 
 _BLOCK_BYTES = 4 << 20
 
@@ -229,7 +230,9 @@ class Store:
         """
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
-        codes, scales = out or (np.empty(shape, np.uint8), np.empty(numbers.shape))
+        codes, scales = (
+            (np.empty(shape, np.uint8), np.empty(numbers.shape)) if out is None else as_pair("out", out)
+        )
         flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, self._shape[1])
         flat_scales = whole_out(scales, numbers.shape, ("float64",)).reshape(-1)
         self._mapping.gather_codes(numbers.reshape(-1), flat, flat_scales)
@@ -284,8 +287,7 @@ class Store:
             sums = kernels.fresh(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
-        if mode not in ("sum", "mean"):
-            raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
+        one_of("mode", mode, ("sum", "mean"))
         if starts.size:
             self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
@@ -300,9 +302,11 @@ class Store:
         rows : int, optional
             Rows of one block; by default about 4 MiB of them.
         """
-        step = max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize)) if rows is None else rows
-        if step < 1:
-            raise ValueError(f"rows is {rows}, expected at least 1")
+        step = (
+            max(1, _BLOCK_BYTES // (self._shape[1] * self._dtype.itemsize))
+            if rows is None
+            else whole_number("rows", rows)
+        )
         yield from self._mapping.blocks(step, self._dtype)
 
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
@@ -339,10 +343,7 @@ class Store:
 
     def astype(self, dtype: DTypeLike) -> Store:
         """The same store, read as float32, float64 or float16. Shares the map: closing one closes both."""
-        wanted = np.dtype(dtype).newbyteorder("=")
-        if wanted.name not in OUTPUT_TYPES:
-            raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
-        return type(self)(self._mapping, wanted)
+        return type(self)(self._mapping, as_dtype(dtype, OUTPUT_TYPES))
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
@@ -607,6 +608,13 @@ def open(
     """
     backing = open_backing(path, resident_scales, storage_options, cache_bytes)
     return Store(backing, np.dtype(np.float32))
+
+
+def as_store(given: Any) -> Store:
+    """`given`; TypeError unless it is an open store."""
+    if isinstance(given, Store):
+        return given
+    raise TypeError(f"found {shown(given)}, expected a store, as qstore.open(path) gives it")
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

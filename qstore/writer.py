@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from array import array
@@ -14,14 +15,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.arguments import as_count, as_matrix, as_quantized, as_text, check_nonfinite
 from .engine.quantization import element_type
 from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
 from .format.checksums import crc32
 from .keys.packed import KeyBlock, KeyKind, KeyStream, joined, packed
-from .system.threads import processors
+from .system.options import one_of, shown
+from .system.threads import thread_count
 from .writing.encoder import Encoder, ReadRows, record_of
 from .writing.origin import Origin
 from .writing.output_paths import partial_path
@@ -119,18 +121,19 @@ class Writer:
         self.dim = as_count("dim", dim)
         if self.dim > layout.MOST_COLUMNS:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
-        if duplicates not in ("error", "first"):
-            raise ValueError(f'duplicates is {duplicates!r}, expected "error" or "first"')
+        one_of("duplicates", duplicates, ("error", "first"))
+        check_nonfinite(nonfinite)
+        _check_parameters(parameters, stamp)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
         self._keep = resume if keep is None else keep
         origin = Origin(
             as_text("tensor", tensor, layout.NAME_LIMIT),
-            source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
+            None if source_dtype is None else as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
             {"dim": self.dim, "tensor": tensor, **(parameters or {})},
             stamp,
         )
         self._block_rows = layout.block_rows(self.dim)
-        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors())
+        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, thread_count(threads))
         self._unfinished = UnfinishedStore(
             self.path,
             self.dim,
@@ -423,3 +426,15 @@ class Writer:
         return (
             f"<qstore.Writer {self.path}: {self.rows} rows of {self.dim}{'' if self._open else ', closed'}>"
         )
+
+
+def _check_parameters(parameters: Any, stamp: Any) -> None:
+    """TypeError unless a journal can hold them."""
+    if stamp is not None and not isinstance(stamp, int):
+        raise TypeError(f"stamp is {shown(stamp)}, expected a whole number")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise TypeError(f"parameters is {shown(parameters)}, expected a dict")
+    try:
+        json.dumps(parameters)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"parameters cannot be kept, expected values that JSON has: {error}") from None

@@ -17,6 +17,7 @@ from ..sources import TensorInfo, is_matrix, list_tensors, open_source, unknown_
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
+from ..system.options import check_path, shown
 from ..system.progress import Progress, rows_progress
 from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
 from .verify_against import verify_against
@@ -172,6 +173,8 @@ def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: 
         raise SourceError(
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
+    if not isinstance(pattern, str):
+        raise TypeError(f"tensor is {shown(pattern)}, expected a pattern of names, such as 'tables.*'")
     found = list_tensors(source)
     matching = [info for info in found if info.name == pattern or fnmatchcase(info.name, pattern)]
     matrices = [info for info in matching if is_matrix(info)]
@@ -198,6 +201,7 @@ def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table
 def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
     """Everything that can be told from names and headers alone, before anything is written."""
     directory = tables[0].path.parent
+    check_path(directory)
     if not os.path.lexists(directory):
         if not directory.parent.is_dir():
             raise OutputError(

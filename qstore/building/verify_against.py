@@ -18,7 +18,7 @@ from ..keys.supply import check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
-from ..store import Store
+from ..store import Store, as_store
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 
@@ -73,6 +73,7 @@ def verify_against(
         are given, or with ``keys=False``.
     progress : bool or callable, optional
     """
+    as_store(store)
     with open_source(source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

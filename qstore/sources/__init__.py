@@ -5,7 +5,7 @@ of its data is read, or a SourceError. `registry` decides which format a thing i
 must do, `checks` has the checks and words that all share, `containers` what files of several formats are
 made of. Files are not trusted, and nothing in them is ever run.
 
-May use: engine, errors.
+May use: engine, system, errors.
 """
 
 from .base import Fingerprint, RowSource, Source, TensorInfo
