@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .engine import kernels
 from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.narrowing import infinite_reads
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
 from .format.layout import Shard
@@ -207,6 +210,8 @@ class Store:
             out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
+        if flat.itemsize == 2:
+            _tell_infinite(flat)
         return out
 
     def take_codes(
@@ -338,11 +343,15 @@ class Store:
         return self.astype(wanted)[:] if wanted.name in OUTPUT_TYPES else self[:].astype(wanted)
 
     def astype(self, dtype: DTypeLike) -> Store:
-        """The same store, read as float32, float64 or float16. Shares the map: closing one closes both."""
+        """The same store, read as float32, float64 or float16. Shares the map: closing one closes both.
+
+        float16 holds up to 65,504: larger values are infinite in it, as the standard has it, and whatever
+        reads some gives a RuntimeWarning, as NumPy does.
+        """
         wanted = np.dtype(dtype).newbyteorder("=")
         if wanted.name not in OUTPUT_TYPES:
             raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
-        return type(self)(self._mapping, wanted)
+        return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
@@ -379,7 +388,12 @@ class Store:
 
         rows, dim = self._shape
         walk = self._mapping.scan(part_rows(dim))
-        return survey_parts(walk, rows, dim, self._quantized_row, threads=threads, progress=progress)
+        fidelity = None
+        with contextlib.suppress(FormatError):  # damaged: the rows may be whole
+            fidelity = self.fidelity
+        return survey_parts(
+            walk, rows, dim, self._quantized_row, fidelity=fidelity, threads=threads, progress=progress
+        )
 
     def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
         codes, scales = self.take_codes([row])
@@ -558,6 +572,28 @@ class Store:
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return "qstore.Store", self.content_id, self._dtype.name
+
+
+class _HalfStore(Store):
+    """A store that is read as float16: whatever reads infinities says so. The others need not look."""
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return _tell_infinite(super().__getitem__(key))
+
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        for first, block in super().blocks(rows):
+            yield first, _tell_infinite(block)
+
+
+def _tell_infinite(values: NDArray[Any]) -> NDArray[Any]:
+    if count := infinite_reads(values):
+        warnings.warn(
+            f"{count:,} of {values.size:,} values are too large for float16 and read as infinity; float32 "
+            f"and float64 have a wider range",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return values
 
 
 def open(

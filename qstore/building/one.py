@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..engine import kernels
+from ..engine.coding import Coding
+from ..engine.nonfinite import NonFiniteValues
 from ..engine.quantization import item_size
 from ..errors import SourceError
 from ..format import layout
@@ -26,6 +28,7 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "build",
+    "check_coding",
     "check_places",
     "plan",
     "planned",
@@ -81,6 +84,11 @@ class BuildReport:
         Name of the kernel engine that was used.
     key_kind : {"text", "integer"} or None
         What the keys of the rows are, if they have any.
+    nonfinite : NonFiniteValues
+        Values that were NaN or infinite and are stored as 0 (``nonfinite="zero"``): how many, and where the
+        first ones are. Of all rows, also of those that an interrupted build had done before.
+    warnings : tuple of str
+        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
     """
 
     path: str
@@ -94,6 +102,8 @@ class BuildReport:
     seconds: float
     engine: str
     key_kind: KeyKind | None = None
+    nonfinite: NonFiniteValues = field(default_factory=NonFiniteValues)
+    warnings: tuple[str, ...] = ()
 
 
 def build(
@@ -109,6 +119,8 @@ def build(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildReport:
     """Build a store from any source, in flat memory.
 
@@ -142,6 +154,11 @@ def build(
         What to do about NaN and infinities: stop, or store 0.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    step : float, optional
+        The source holds whole numbers that fit 8 bits: store them as they are, to be read as
+        ``(value - zero_point) * step``, without any rounding. What does not fit is a SourceError.
+    zero_point : int
+        With `step`: values may be ``zero_point - 128`` to ``zero_point + 127``.
 
     Returns
     -------
@@ -168,6 +185,7 @@ def build(
     begun = time.perf_counter()
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
+        check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first)
         identity = matrix.fingerprint()
@@ -187,6 +205,8 @@ def build(
             parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
             duplicates=duplicates,
+            step=step,
+            zero_point=zero_point,
         ) as writer:
             resumed = writer.rows
             if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
@@ -212,6 +232,8 @@ def build(
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=writer.key_kind,
+            nonfinite=writer.nonfinite,
+            warnings=writer.warnings,
         )
 
 
@@ -223,15 +245,20 @@ def plan(
     keys: Any = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows, keys)
+        return planned(matrix, _absolute(path), rows, keys, Coding(step, zero_point))
 
 
-def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any) -> BuildPlan:
+def planned(
+    matrix: Source, path: Path, rows: slice | tuple[int, int] | None, keys: Any, coding: Coding
+) -> BuildPlan:
     """Plan of the store of an open source."""
+    check_coding(matrix, coding)
     first, last = row_range(rows, matrix.rows)
     keyed = given_keys(keys, matrix, first) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
@@ -248,7 +275,7 @@ def planned(matrix: Source, path: Path, rows: slice | tuple[int, int] | None, ke
             count,
             matrix.dim,
             {"content_id": "0" * 32},
-            layout.Parts(fidelity=count > 0 and not isinstance(matrix, QuantizedSource)),
+            layout.Parts(fidelity=count > 0 and coding.rounds and not isinstance(matrix, QuantizedSource)),
         ).size,
     )
 
@@ -260,6 +287,15 @@ def check_places(source: Any, path: Path, overwrite: bool) -> None:
         if is_file and os.path.samefile(one, path):
             raise SourceError(f"{path} is both the source and the output; choose another output")
     check_output(path, overwrite)
+
+
+def check_coding(matrix: Source, coding: Coding) -> None:
+    """Raise where codes and scales are given and a step, too."""
+    if not coding.rounds and isinstance(matrix, QuantizedSource):
+        raise SourceError(
+            "the source holds codes and scales, which are stored as they are: leave the step out (step=None, "
+            "no --step)"
+        )
 
 
 def _fill(

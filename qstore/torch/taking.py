@@ -59,7 +59,9 @@ def take(
     Notes
     -----
     Buffers for a CUDA device are pinned and copied without waiting. A device without float64 (Apple's mps)
-    gets values made on the processor. Any number of threads may call this for one store.
+    gets values made on the processor. Any number of threads may call this for one store. What is too large
+    for float16 is infinite in it: reading such values gives a RuntimeWarning on the processor, and none on
+    another device.
     """
     wanted = check_dtype(torch.float32 if dtype is None else dtype)
     given = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows

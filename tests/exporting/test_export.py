@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qstore.Store]:
     folder = tmp_path_factory.mktemp("export")
     values = np.random.default_rng(7).standard_normal((3001, 48)).astype(np.float32)
     values[5] = 0
-    values[17] *= 1e30
+    values[17] *= 1e4
     values[18] *= 1e-30
     with h5py.File(folder / "in.hdf5", "w") as file:
         file[NAME] = values
