@@ -29,5 +29,5 @@ def test_files_before_the_rows_that_are_wanted(tmp_path: Path) -> None:
         path = tmp_path / f"{keys}.h5"
         qstore.build(paths, path, rows=(2, 3), keys=keys)
         with qstore.open(path) as store:
-            assert store[:].round(3).tolist() == [[5.008, 6.0]]
+            assert np.allclose(store[:], [[5, 6]], atol=0.03)
             assert qstore.verify_against(store, paths, rows=(2, 3), keys=keys).ok
