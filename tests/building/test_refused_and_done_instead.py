@@ -16,7 +16,7 @@ from qstore.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
 ELSEWHERE = {
-    "in a torch checkpoint: a sparse or nested tensor, one quantized otherwise than row by row, or of a class of its own": "test_remedies.py",
+    "in a torch checkpoint: a sparse or nested tensor, one quantized otherwise than row by row, or of a class of its own": "test_remedies.py",  # noqa: E501
     "a tensor on the meta device": "test_remedies.py",
     "a checkpoint that is one object, such as a whole model": "test_remedies.py",
     "complex numbers": "test_remedies.py",
@@ -27,8 +27,8 @@ ELSEWHERE = {
     "SciPy's sparse matrices, sparse tensors": "test_remedies.py",
     "a dataset of netCDF with `scale_factor` or `add_offset`": "test_remedies.py",
     "rows of a torch checkpoint that do not lie one after the other": "test_remedies.py",
-    "a Git LFS pointer in the place of a source, an index, a key file, a store or a shard": "test_git_lfs_pointers.py",
-    "`.zst`, `.lz4`, `.tar`; `.gz`, `.xz`, `.bz2` of other things than word vectors; packed key files and stores": "test_packed_word_vectors.py",
+    "a Git LFS pointer in the place of a source, an index, a key file, a store or a shard": "test_git_lfs_pointers.py",  # noqa: E501
+    "`.zst`, `.lz4`, `.tar`; `.gz`, `.xz`, `.bz2` of other things than word vectors; packed key files and stores": "test_packed_word_vectors.py",  # noqa: E501
     "a `.zip` of several files": "test_packed_word_vectors.py",
     "a word, or a line of a key file, that is no UTF-8": "test_key_encodings.py",
     "several arrays in one `.npy`, by `np.save` into an open file": "test_promised_counts.py",
