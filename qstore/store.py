@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .arrays.methods import ArrayMethods
 from .engine import kernels
 from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
 from .format.layout import Shard
@@ -246,6 +248,8 @@ class Store(ArrayMethods):
             out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
+        if flat.itemsize == 2:
+            tell_infinite(flat)
         return out
 
     def take_codes(
@@ -370,6 +374,9 @@ class Store(ArrayMethods):
         """The same store, read as float32, float64 or float16, always from the codes, and never copied.
 
         Shares the map: closing one closes both. `copy` is what libraries give, and changes nothing.
+
+        float16 holds up to 65,504: larger values are infinite in it, as the standard has it, and whatever
+        reads some gives a RuntimeWarning, as NumPy does.
         """
         wanted = np.dtype(dtype).newbyteorder("=")
         if wanted.name not in OUTPUT_TYPES:
@@ -377,7 +384,7 @@ class Store(ArrayMethods):
                 f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}: "
                 f'np.asarray(store, "{wanted}") makes an array of other types'
             )
-        return type(self)(self._mapping, wanted)
+        return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
@@ -414,7 +421,12 @@ class Store(ArrayMethods):
 
         rows, dim = self._shape
         walk = self._mapping.scan(part_rows(dim))
-        return survey_parts(walk, rows, dim, self._quantized_row, threads=threads, progress=progress)
+        fidelity = None
+        with contextlib.suppress(FormatError):  # damaged: the rows may be whole
+            fidelity = self.fidelity
+        return survey_parts(
+            walk, rows, dim, self._quantized_row, fidelity=fidelity, threads=threads, progress=progress
+        )
 
     def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
         codes, scales = self.take_codes([row])
@@ -587,6 +599,17 @@ class Store(ArrayMethods):
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return "qstore.Store", self.content_id, self._dtype.name
+
+
+class _HalfStore(Store):
+    """A store that is read as float16: whatever reads infinities says so. The others need not look."""
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return tell_infinite(super().__getitem__(key))
+
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        for first, block in super().blocks(rows):
+            yield first, tell_infinite(block)
 
 
 def open(

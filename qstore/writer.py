@@ -14,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .analysis.advice import build_warnings
 from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.coding import Coding
+from .engine.nonfinite import NonFiniteValues
 from .engine.quantization import element_type
 from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
@@ -71,6 +74,18 @@ class Writer:
         Bytes written between two syncs to disk: at most so much is done again after a power cut.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    step : float, optional
+        Rows hold whole numbers that fit 8 bits: store them as they are, to be read as
+        ``(value - zero_point) * step``, without any rounding. What does not fit is a SourceError.
+    zero_point : int
+        With `step`: values may be ``zero_point - 128`` to ``zero_point + 127``.
+
+    Attributes
+    ----------
+    rows : int
+        Rows that are in.
+    warnings : tuple of str
+        What deserves a look, in words: known once the writer is closed.
 
     Raises
     ------
@@ -113,8 +128,11 @@ class Writer:
         stamp: int | None = None,
         sync_bytes: int = 256 << 20,
         duplicates: Literal["error", "first"] = "error",
+        step: float | None = None,
+        zero_point: int = 0,
     ) -> None:
         self._open = False
+        coding = Coding(step, zero_point)
         self.path = Path(os.path.abspath(path))
         self.dim = as_count("dim", dim)
         if self.dim > layout.MOST_COLUMNS:
@@ -126,11 +144,13 @@ class Writer:
         origin = Origin(
             as_text("tensor", tensor, layout.NAME_LIMIT),
             source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
-            {"dim": self.dim, "tensor": tensor, **(parameters or {})},
+            {"dim": self.dim, "tensor": tensor, **coding.parameters(), **(parameters or {})},
             stamp,
         )
         self._block_rows = layout.block_rows(self.dim)
-        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors())
+        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors(), coding)
+        self._measuring = coding.rounds
+        self.warnings: tuple[str, ...] = ()
         self._unfinished = UnfinishedStore(
             self.path,
             self.dim,
@@ -153,12 +173,13 @@ class Writer:
         self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
         self._pending_scales = np.empty(self._block_rows, np.float64)
         self._pending_errors = np.empty((layout.sampled_rows(self.dim), ROW_FIGURES))
-        self._pending_measured = True
+        self._pending_measured = self._measuring
+        self._pending_nonfinite = NonFiniteValues()
 
     def _restore_pending(self) -> None:
         rest, self._unfinished.rest = self._unfinished.rest, None
         if rest is not None:
-            codes, scales, keys, errors = rest
+            codes, scales, keys, errors, self._pending_nonfinite = rest
             self._pending_keys = [] if keys is None else [keys]
             self._pending = len(codes)
             self._pending_measured = errors is not None
@@ -314,6 +335,14 @@ class Writer:
         return KeyStream([block])
 
     @property
+    def nonfinite(self) -> NonFiniteValues:
+        """Values of the rows that are in that were NaN or infinite, and are stored as 0.
+
+        Those are counted, too, that an interrupted writer took in which this one goes on from.
+        """
+        return self._unfinished.findings.nonfinite + self._pending_nonfinite
+
+    @property
     def key_kind(self) -> KeyKind | None:
         """What the keys of the rows are; None where they have none."""
         return self._unfinished.key_kind
@@ -337,7 +366,9 @@ class Writer:
         if count:
             held = slice(self._pending, self._pending + count)
             codes, scales = self._pending_codes[held], self._pending_scales[held]
-            self._encoder.quantize(read, first, codes, scales, self.rows, self._pending_errors)
+            self._pending_nonfinite += self._encoder.quantize(
+                read, first, codes, scales, self.rows, self._pending_errors
+            )
             self._took(count, keys)
         return count
 
@@ -353,8 +384,11 @@ class Writer:
         codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]
         keys = joined(self._pending_keys) if self._pending_keys else None
         errors = self._pending_errors[: self._pending] if self._pending_measured else None
+        record = record_of(codes, scales)._replace(
+            keys=keys, errors=errors, nonfinite=self._pending_nonfinite
+        )
         self._begin_block()  # the arrays of the last one are written when it suits the page cache
-        self._unfinished.add(codes, record_of(codes, scales)._replace(keys=keys, errors=errors))
+        self._unfinished.add(codes, record)
 
     # Finishing ------------------------------------------------------------------------------------
 
@@ -381,6 +415,7 @@ class Writer:
         except BaseException:
             self.abort()
             raise
+        self.warnings = build_warnings(self._unfinished.findings)
         self._release(remove=False)
 
     def abort(self) -> None:

@@ -3,5 +3,5 @@
 Comes in: parts of codes and scales, queries. Goes out: the nearest rows with their exact scores, figures.
 Nothing is decided here about files; memory is bounded by blocks.
 
-May use: reading, format, engine, system, errors.
+May use: writing, reading, format, engine, system, errors.
 """

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from ..engine import kernels
 from ..engine.distribution import Distribution, Spread
+from ..engine.outliers import OutlierColumns, SampledRows, find_outliers
 from ..format import layout
+from ..format.fidelity import Fidelity
 from ..reading.parts import Part
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
+from .advice import store_warnings
 from .duplicates import DuplicateRows, RowHashes
-from .outliers import OutlierColumns, SampledRows, find_outliers
 
 __all__ = ["ReadRow", "StoreStats", "Totals", "part_rows", "survey_parts", "totals_of"]
 
@@ -54,7 +56,7 @@ class StoreStats:
     duplicates : DuplicateRows
         Rows that repeat an earlier one.
     outliers : OutlierColumns
-        Columns that make all the others coarser.
+        Columns that make the steps of all the others wider.
     warnings : tuple of str
         What deserves a look, in words.
     """
@@ -86,6 +88,7 @@ def survey_parts(
     dim: int,
     read_row: ReadRow,
     *,
+    fidelity: Fidelity | None = None,
     threads: int | None = None,
     progress: Progress = None,
 ) -> StoreStats:
@@ -101,11 +104,13 @@ def survey_parts(
         Shape of the matrix.
     read_row : callable
         Gives codes and scale of a row, to compare a few that seem to be equal.
+    fidelity : Fidelity, optional
+        What the build measured: only that tells what is 0 from what reads as 0.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
     """
-    return totals_of(parts, rows, dim, threads=threads, progress=progress).report(read_row)
+    return totals_of(parts, rows, dim, threads=threads, progress=progress).report(read_row, fidelity)
 
 
 def totals_of(
@@ -154,7 +159,7 @@ class Totals:
         self._peaks = np.zeros(dim, np.int64)
         self._histogram = np.zeros(256, np.int64)
         self._hashes = RowHashes()
-        self._sample = SampledRows(rows, dim)
+        self._sample = SampledRows(dim)
 
     def add(self, part: _SurveyedPart) -> None:
         """Add the next part."""
@@ -183,19 +188,20 @@ class Totals:
         self._hashes.merge(other._hashes)
         self._sample.merge(other._sample)
 
-    def report(self, read_row: ReadRow) -> StoreStats:
+    def report(self, read_row: ReadRow, fidelity: Fidelity | None = None) -> StoreStats:
         """Everything, once all parts are in."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             means, squares = self._columns / self._rows if self._rows else np.full((2, self._dim), np.nan)
             variances = np.maximum(squares - means**2, 0.0)
         duplicates = self._duplicates(read_row)
+        scales = self._scales.report()
         outliers = find_outliers(self._peaks, self._columns[1], self._rows - self._zero_rows, self._sample)
         return StoreStats(
             rows=self._rows,
             dim=self._dim,
             zero_rows=self._zero_rows,
             norms=self._norms.report(),
-            scales=self._scales.report(),
+            scales=scales,
             relative_steps=self._steps.report(),
             code_counts=self._histogram,
             column_means=means,
@@ -203,7 +209,7 @@ class Totals:
             column_energies=self._columns[1],
             duplicates=duplicates,
             outliers=outliers,
-            warnings=tuple(_warnings(outliers)),
+            warnings=store_warnings(outliers, scales.maximum, fidelity),
         )
 
     def _duplicates(self, read_row: ReadRow) -> DuplicateRows:
@@ -214,13 +220,3 @@ class Totals:
 def _equal(read_row: ReadRow, first: int, second: int) -> bool:
     (codes, scale), (other_codes, other_scale) = read_row(first), read_row(second)
     return scale == other_scale and bool(np.array_equal(codes, other_codes))
-
-
-def _warnings(outliers: OutlierColumns) -> Iterable[str]:
-    if outliers.worth_a_warning:
-        shown = ", ".join(map(str, outliers.columns[:8])) + (", …" if len(outliers.columns) > 8 else "")
-        yield (
-            f"columns {shown} set the scale of many rows: without them the error of all other columns would "
-            f"be {outliers.error_factor:.1f} times smaller (keep them apart in full precision, or divide "
-            f"them by a constant before building)"
-        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ..engine.narrowing import tell_infinite
 from ..engine.quantization import OUTPUT_TYPES
 from ..reading.backing import Backing
 from ..reading.indexing import ALL
@@ -38,10 +39,10 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
             )
         wanted = self._dtype if dtype is None else np.dtype(dtype)
         if wanted.isnative and wanted.name in OUTPUT_TYPES:
-            return self._mapping.read_slice(ALL, ALL, wanted)
+            return _told(self._mapping.read_slice(ALL, ALL, wanted))
         array = np.empty((self._mapping.facts.rows, self._mapping.facts.dim), wanted)
         for first, block in self._mapping.blocks(self._step(), self._dtype):
-            array[first : first + len(block)] = block
+            array[first : first + len(block)] = _told(block)
         return array
 
     def _step(self) -> int:
@@ -49,7 +50,8 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
 
     def tolist(self) -> list[list[float]]:
         """All values as lists of Python's numbers, 32 bytes each."""
-        return [row for _, block in self._mapping.blocks(self._step(), self._dtype) for row in block.tolist()]
+        blocks = self._mapping.blocks(self._step(), self._dtype)
+        return [row for _, block in blocks for row in _told(block).tolist()]
 
     def __dlpack__(
         self,
@@ -66,7 +68,7 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
         asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
         given = {name: value for name, value in asked.items() if value is not None}
         _ = np.empty(0, self._dtype).__dlpack__(**given)  # what NumPy refuses, it refuses before the reading
-        return self._mapping.read_slice(ALL, ALL, self._dtype).__dlpack__(**given)
+        return _told(self._mapping.read_slice(ALL, ALL, self._dtype)).__dlpack__(**given)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # the processor
@@ -161,3 +163,8 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
             known = hasattr(np.ndarray, name)
             way = f": store[:].{name} is that of the whole matrix in memory" if known else ""
             raise AttributeError(f"a Store has no {name}{way}", name=name, obj=self)
+
+
+def _told(values: NDArray[Any]) -> NDArray[Any]:
+    """`values`; infinities of float16 are told, as all reads of them do."""
+    return tell_infinite(values, stacklevel=4) if values.itemsize == 2 else values

@@ -11,15 +11,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from ..analysis.advice import build_warnings
 from ..engine import kernels
-from ..errors import ExistsError, FormatError, OutputError, QStoreError, SourceError
+from ..engine.coding import Coding
+from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
 from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
 from ..system.progress import Progress, rows_progress
 from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
-from .verify_against import verify_against
+from .verify_against import compared_with
 
 __all__ = ["build_all", "plan_all", "store_name"]
 
@@ -56,6 +58,8 @@ def build_all(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> list[BuildReport]:
     """Build one store of each tensor whose name matches a pattern, named after it.
 
@@ -72,15 +76,16 @@ def build_all(
         anything but ASCII letters, digits and ``_.-~`` is percent-encoded:
         ``urllib.parse.unquote(name.removesuffix(".h5"))`` gives the tensor's name back.
     tensor : str
-        ``*`` stands for anything, ``?`` for one character, ``[…]`` for one of several. What matches but is
-        no matrix that can be quantized is left out.
+        The name of a tensor; or, where none has it, a pattern: ``*`` stands for anything, ``?`` for one
+        character, ``[…]`` for one of several. What matches but is no matrix that can be quantized is left
+        out.
     keys, key_encoding
         As for :func:`qstore.build`, the same for each tensor.
     rows : slice or (start, stop), optional
         Only these rows, of each tensor.
     progress : bool or callable, optional
         True shows one bar on stderr for all; a callable gets (rows done, rows in all) of all.
-    threads, overwrite, resume, nonfinite, duplicates
+    threads, overwrite, resume, nonfinite, duplicates, step, zero_point
         As for :func:`qstore.build`.
 
     Returns
@@ -112,7 +117,8 @@ def build_all(
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows}
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        kept = {} if overwrite else _compare(source, tables, what, on_rows)
+        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
+        kept = {} if overwrite else comparison.of_all(tables)
         _make_directory(Path(directory))
         reports = []
         for table in tables:
@@ -130,6 +136,8 @@ def build_all(
                         resume=resume,
                         nonfinite=nonfinite,
                         duplicates=duplicates,
+                        step=step,
+                        zero_point=zero_point,
                     )
             reports.append(report)
     return reports
@@ -144,6 +152,8 @@ def plan_all(
     key_encoding: str | None = None,
     rows: Rows = None,
     overwrite: bool = False,
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> list[BuildPlan]:
     """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
     tables = _tables(source, directory, tensor, rows)
@@ -151,7 +161,7 @@ def plan_all(
     plans = []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            plans.append(planned(matrix, table.path, rows, keys, key_encoding))
+            plans.append(planned(matrix, table.path, rows, keys, key_encoding, Coding(step, zero_point)))
     return plans
 
 
@@ -175,7 +185,10 @@ def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: 
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
     found = list_tensors(source)
-    matching = [info for info in found if info.name == pattern or fnmatchcase(info.name, pattern)]
+    # A name may have brackets in it: what is called so is meant, and nothing else.
+    matching = [info for info in found if info.name == pattern] or [
+        info for info in found if fnmatchcase(info.name, pattern)
+    ]
     matrices = [info for info in matching if is_matrix(info)]
     if not matrices:
         raise unknown_tensor(f"{source} (matrices only)", pattern, [i.name for i in found if is_matrix(i)])
@@ -250,35 +263,54 @@ def _in_the_way(table: _Table, reason: str) -> ExistsError:
     )
 
 
-def _compare(
-    source: Any, tables: list[_Table], what: dict[str, Any], on_rows: Callable[[int], object]
-) -> dict[Path, BuildReport]:
-    """Reports of the stores that are there and hold what the source holds."""
-    return {table.path: _kept(source, table, what, on_rows) for table in tables if table.path.is_file()}
+@dataclass(frozen=True)
+class _Comparison:
+    """Stores that are there, compared with what a build would make of the source."""
 
+    source: Any
+    what: dict[str, Any]
+    nonfinite: Literal["error", "zero"]
+    coding: Coding
+    on_rows: Callable[[int], object]
 
-def _kept(source: Any, table: _Table, what: dict[str, Any], on_rows: Callable[[int], object]) -> BuildReport:
-    begun = time.perf_counter()
-    with _open_existing(table) as store, _Share(on_rows, table) as share:
-        key_kind = store.key_kind
-        found = verify_against(store, source, tensor=table.tensor.name, progress=share.advance, **what)
-        if not found.ok:
-            raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
-        if key_kind is not None and not _has_keys(source, table, what["keys"]):
-            raise _in_the_way(table, "its rows have keys, which none are given for")
-    return BuildReport(
-        path=str(table.path),
-        tensor=table.tensor.name,
-        source_dtype=table.tensor.dtype,
-        rows=table.rows,
-        dim=table.shape[1],
-        rows_resumed=table.rows,
-        source_bytes=source_bytes(*table.shape, table.tensor.dtype),
-        file_bytes=os.stat(table.path).st_size,
-        seconds=time.perf_counter() - begun,
-        engine=kernels.engine_name(),
-        key_kind=key_kind,
-    )
+    def of_all(self, tables: list[_Table]) -> dict[Path, BuildReport]:
+        """Reports of the stores that are there and hold what the source holds."""
+        return {table.path: self._kept(table) for table in tables if table.path.is_file()}
+
+    def _kept(self, table: _Table) -> BuildReport:
+        begun = time.perf_counter()
+        with _open_existing(table) as store, _Share(self.on_rows, table) as share:
+            key_kind = store.key_kind
+            found, findings = compared_with(
+                store,
+                self.source,
+                tensor=table.tensor.name,
+                progress=share.advance,
+                coding=self.coding,
+                **self.what,
+            )
+            if not found.ok:
+                raise _in_the_way(table, f"its content is another: {'; '.join(found.problems)}")
+            if key_kind is not None and not _has_keys(self.source, table, self.what["keys"]):
+                raise _in_the_way(table, "its rows have keys, which none are given for")
+            if self.nonfinite == "error" and found.nonfinite.count:
+                row, column, value = found.nonfinite.first[0]
+                raise NonFiniteError(float(value), row, column)
+        return BuildReport(
+            path=str(table.path),
+            tensor=table.tensor.name,
+            source_dtype=table.tensor.dtype,
+            rows=table.rows,
+            dim=table.shape[1],
+            rows_resumed=table.rows,
+            source_bytes=source_bytes(*table.shape, table.tensor.dtype),
+            file_bytes=os.stat(table.path).st_size,
+            seconds=time.perf_counter() - begun,
+            engine=kernels.engine_name(),
+            key_kind=key_kind,
+            nonfinite=found.nonfinite,
+            warnings=build_warnings(findings),
+        )
 
 
 def _has_keys(source: Any, table: _Table, keys: Any) -> bool:

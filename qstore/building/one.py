@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..engine import kernels
+from ..engine.coding import Coding
+from ..engine.nonfinite import NonFiniteValues
 from ..engine.quantization import item_size
 from ..errors import SourceError
 from ..format import layout
@@ -27,6 +29,7 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "build",
+    "check_coding",
     "check_places",
     "plan",
     "planned",
@@ -82,6 +85,11 @@ class BuildReport:
         Name of the kernel engine that was used.
     key_kind : {"text", "integer"} or None
         What the keys of the rows are, if they have any.
+    nonfinite : NonFiniteValues
+        Values that were NaN or infinite and are stored as 0 (``nonfinite="zero"``): how many, and where the
+        first ones are. Of all rows, also of those that an interrupted build had done before.
+    warnings : tuple of str
+        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
     """
 
     path: str
@@ -95,6 +103,8 @@ class BuildReport:
     seconds: float
     engine: str
     key_kind: KeyKind | None = None
+    nonfinite: NonFiniteValues = field(default_factory=NonFiniteValues)
+    warnings: tuple[str, ...] = ()
 
 
 def build(
@@ -111,6 +121,8 @@ def build(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildReport:
     """Build a store from any source, in flat memory.
 
@@ -149,6 +161,11 @@ def build(
         What to do about NaN and infinities: stop, or store 0.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    step : float, optional
+        The source holds whole numbers that fit 8 bits: store them as they are, to be read as
+        ``(value - zero_point) * step``, without any rounding. What does not fit is a SourceError.
+    zero_point : int
+        With `step`: values may be ``zero_point - 128`` to ``zero_point + 127``.
 
     Returns
     -------
@@ -175,6 +192,7 @@ def build(
     begun = time.perf_counter()
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
+        check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, key_encoding)
         identity = matrix.fingerprint()
@@ -194,6 +212,8 @@ def build(
             parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
             duplicates=duplicates,
+            step=step,
+            zero_point=zero_point,
         ) as writer:
             resumed = writer.rows
             if isinstance(matrix, QuantizedSource) and (first, last) == (0, matrix.rows):
@@ -221,6 +241,8 @@ def build(
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=writer.key_kind,
+            nonfinite=writer.nonfinite,
+            warnings=writer.warnings,
         )
 
 
@@ -233,11 +255,13 @@ def plan(
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows, keys, key_encoding)
+        return planned(matrix, _absolute(path), rows, keys, key_encoding, Coding(step, zero_point))
 
 
 def planned(
@@ -246,8 +270,10 @@ def planned(
     rows: slice | tuple[int, int] | None,
     keys: Any,
     key_encoding: str | None,
+    coding: Coding,
 ) -> BuildPlan:
     """Plan of the store of an open source."""
+    check_coding(matrix, coding)
     first, last = row_range(rows, matrix.rows)
     keyed = given_keys(keys, matrix, first, key_encoding) is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
@@ -264,7 +290,7 @@ def planned(
             count,
             matrix.dim,
             {"content_id": "0" * 32},
-            layout.Parts(fidelity=_is_measured(matrix, first, count)),
+            layout.Parts(fidelity=_is_measured(matrix, coding, first, count)),
         ).size,
     )
 
@@ -276,6 +302,15 @@ def check_places(source: Any, path: Path, overwrite: bool) -> None:
         if path.exists() and os.path.exists(one) and os.path.samefile(one, path):
             raise SourceError(f"{path} is both the source and the output; choose another output")
     check_output(path, overwrite)
+
+
+def check_coding(matrix: Source, coding: Coding) -> None:
+    """Raise where codes and scales are given and a step, too."""
+    if not coding.rounds and isinstance(matrix, QuantizedSource):
+        raise SourceError(
+            "the source holds codes and scales, which are stored as they are: leave the step out (step=None, "
+            "no --step)"
+        )
 
 
 def _fill(
@@ -310,11 +345,11 @@ def _fill_keyed(
         on_rows(len(chunk))
 
 
-def _is_measured(matrix: Source, first: int, rows: int) -> bool:
+def _is_measured(matrix: Source, coding: Coding, first: int, rows: int) -> bool:
     """Whether the store will hold errors: measured when it is built, or taken over with all codes."""
     if isinstance(matrix, QuantizedSource):
         return (first, rows) == (0, matrix.rows) and matrix.measured() is not None
-    return rows > 0
+    return rows > 0 and coding.rounds
 
 
 def _can_go_on(matrix: Source) -> bool:

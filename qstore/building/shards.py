@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..engine import kernels
 from ..engine.arguments import as_count
-from ..errors import ExistsError, FormatError, ResumeError, SourceError
+from ..engine.coding import Coding
+from ..engine.nonfinite import NonFiniteValues
+from ..errors import ExistsError, FormatError, NonFiniteError, ResumeError, SourceError
 from ..format.manifest import MANIFEST
 from ..keys.packed import KeyBlock, KeyStream
 from ..keys.supply import check_all_taken, given_keys
@@ -25,12 +28,14 @@ from ..sources.row_ranges import row_range
 from ..system import durable_files
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import journal_path
-from .one import BuildReport, build, source_bytes
+from .one import BuildReport, build, check_coding, source_bytes
 from .publishing import publish_shards
 
-__all__ = ["build_shards", "shard_name"]
+__all__ = ["build_shards", "joined_warnings", "shard_name"]
 
 _RECORD = f"{MANIFEST}.building"
+# Shards whose warnings are shown; they are mostly alike.
+_SHOWN = 3
 
 
 def build_shards(
@@ -48,6 +53,8 @@ def build_shards(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildReport:
     """Build a store of several files, ``part-00000.h5`` and so on, of so many rows each.
 
@@ -66,13 +73,13 @@ def build_shards(
         replace one that is in use, build another directory.
     duplicates : {"error", "first"}
         What to do where two rows of one shard have the same key.
-    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
+    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite, step, zero_point
         As for :func:`qstore.build`.
 
     Returns
     -------
     BuildReport
-        Of all shards together; `path` is the directory.
+        Of all shards together; `path` is the directory. Warnings begin with the name of their shard.
 
     Raises
     ------
@@ -90,19 +97,27 @@ def build_shards(
     """
     begun = time.perf_counter()
     place = Path(os.path.abspath(directory))
-    size = as_count("shard_rows", shard_rows)
+    size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     with open_source(source, tensor) as matrix:
+        check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, key_encoding)
         if stream is not None and last is None:
             last = _rows_by_keys(stream, first)
-        parameters = _parameters(matrix, first, last, size, nonfinite)
+        parameters = {**_parameters(matrix, first, last, size, nonfinite), **coding.parameters()}
         if key_encoding is not None:
             parameters["key_encoding"] = key_encoding
-        trusted = _begin(place, parameters, overwrite, resume)
-        options = {"threads": threads, "resume": resume, "nonfinite": nonfinite, "duplicates": duplicates}
+        finished = _begin(place, parameters, overwrite, resume)
+        options = {
+            "threads": threads,
+            "resume": resume,
+            "nonfinite": nonfinite,
+            "duplicates": duplicates,
+            "step": step,
+            "zero_point": zero_point,
+        }
         with rows_progress(progress, None if last is None else last - first) as on_rows:
-            job = _Job(place, size, keys, stream, trusted, on_rows, options)
+            job = _Job(place, size, keys, stream, finished, on_rows, options)
             for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
                 job.add(piece)
         check_all_taken(stream, first + job.rows, matrix, last is None)
@@ -121,6 +136,8 @@ def build_shards(
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
         key_kind=describe_file(shards[0].path).key_kind,
+        nonfinite=job.nonfinite,
+        warnings=joined_warnings(job.warnings),
     )
 
 
@@ -138,26 +155,29 @@ class _Job:
         size: int,
         keys: Any,
         stream: KeyStream | None,
-        trusted: bool,
+        finished: dict[str, _Told],
         on_rows: Callable[[int], object],
         options: dict[str, Any],
     ) -> None:
         self.names: list[str] = []
         self.rows = self.resumed = 0
+        self.nonfinite = NonFiniteValues()
+        self.warnings: list[tuple[str, tuple[str, ...]]] = []
         self._place, self._size, self._keys, self._stream = place, size, keys, stream
-        self._trusted, self._on_rows, self._options = trusted, on_rows, options
+        self._finished, self._on_rows, self._options = finished, on_rows, options
 
     def add(self, piece: Source) -> None:
         """Build the shard of the next rows, unless it is there."""
         path = self._place / shard_name(len(self.names))
         self.names.append(path.name)
         keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
-        if self._trusted and _is_finished(path, piece):
+        told = self._finished.get(path.name)
+        if told is not None and _is_finished(path, piece):
             durable_files.free_path(
                 journal_path(path)
             )  # of a build that was killed when it had just published
             self.resumed += _height(piece)
-            self.rows += _height(piece)
+            self._count(path.name, _height(piece), told)
             self._on_rows(_height(piece))
             return
         before = 0
@@ -167,9 +187,31 @@ class _Job:
             self._on_rows(done - before)
             before = done
 
-        report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
+        try:
+            report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
+        except NonFiniteError as error:
+            raise NonFiniteError(error.value, self.rows + error.row, error.column) from None
+        except SourceError as error:
+            error.add_note(f"rows are counted from row {self.rows}, the first one of {path.name}")
+            raise
+        told = _Told(report.nonfinite, report.warnings)
+        with durable_files.output_errors(self._place), open(self._place / _RECORD, "ab") as record:
+            record.write(told.line(path.name))
         self.resumed += report.rows_resumed
-        self.rows += report.rows
+        self._count(path.name, report.rows, told)
+
+    def _count(self, name: str, rows: int, told: _Told) -> None:
+        self.nonfinite += told.nonfinite.from_row(self.rows)
+        self.warnings.append((name, told.warnings))
+        self.rows += rows
+
+
+def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Warnings of shards, each behind the shard's name: of the first ones that have some."""
+    warned = [(name, warnings) for name, warnings in of_shards if warnings]
+    shown = [f"{name}: {text}" for name, warnings in warned[:_SHOWN] for text in warnings]
+    more = len(warned) - _SHOWN
+    return (*shown, f"there are warnings of {more:,} more shards") if more > 0 else tuple(shown)
 
 
 def _rows_by_keys(stream: KeyStream, first: int) -> int:
@@ -217,17 +259,30 @@ def _parameters(matrix: Source, first: int, last: int | None, size: int, nonfini
     }
 
 
-def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: bool) -> bool:
-    """Make the directory ready; True if shards that are there are finished ones of an unchanged file.
+class _Told(NamedTuple):
+    """What the build of a shard had to say: a line of the record, written when the shard is published."""
+
+    nonfinite: NonFiniteValues
+    warnings: tuple[str, ...]
+
+    def line(self, name: str) -> bytes:
+        """As :func:`_recorded` reads it, whatever stands before it: an interrupted line has no end."""
+        told = {"shard": name, "nonfinite": self.nonfinite.encoded().decode(), "warnings": self.warnings}
+        return b"\n" + json.dumps(told).encode()
+
+
+def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: bool) -> dict[str, _Told]:
+    """Make the directory ready; return which shards that are there are finished ones of an unchanged file.
 
     While the record is there, every shard beside it is one of the build that it describes.
     """
     record, parameters = place / _RECORD, json.loads(json.dumps(parameters))
     with durable_files.output_errors(place):
         place.mkdir(exist_ok=True)
-        found = _recorded(record)
+        found, finished = _recorded(record)
         if resume and found == parameters:
-            return parameters["source"] is not None and "mtime_ns" in parameters["source"]
+            trusted = parameters["source"] is not None and "mtime_ns" in parameters["source"]
+            return finished if trusted else {}
         if found is None and not overwrite:
             _check_empty(place)
         if found is not None and resume and not overwrite:
@@ -238,15 +293,27 @@ def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: boo
         durable_files.sync_directory(place)
         with durable_files.atomic_output(record) as file:
             file.write(json.dumps(parameters).encode())
-    return False
+    return {}
 
 
-def _recorded(record: Path) -> dict[str, Any] | None:
+def _recorded(record: Path) -> tuple[dict[str, Any] | None, dict[str, _Told]]:
+    """Parameters of the build that was begun, and the shards that it finished; None without a good record.
+
+    A shard that is finished but not in the record is built again: what it told is lost.
+    """
     try:
-        found = json.loads(record.read_bytes())
+        first, *lines = record.read_bytes().split(b"\n")
+        found = json.loads(first)
     except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return None, {}
+    finished = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            told = json.loads(line)
+            nonfinite = NonFiniteValues.decoded(told["nonfinite"])
+            if nonfinite is not None:
+                finished[told["shard"]] = _Told(nonfinite, tuple(map(str, told["warnings"])))
+    return (found if isinstance(found, dict) else None), finished
 
 
 def _check_empty(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ __all__ = [
     "add_quiet",
     "add_raw",
     "add_rows",
+    "add_step",
     "add_tensor",
     "against_of",
     "any_slice",
@@ -29,6 +31,7 @@ __all__ = [
     "row_key",
     "rows_of_words",
     "source_of",
+    "step_of",
 ]
 
 
@@ -185,6 +188,48 @@ def source_of(path: str, raw: str | None) -> Any:
     from ..sources import RawSource
 
     return RawSource.from_text(path, raw)
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """``--step S`` and ``--zero-point Z``."""
+    parser.add_argument(
+        "--step",
+        metavar="S",
+        type=_step,
+        help="SRC holds whole numbers that fit 8 bits: they are stored as they are, without any rounding, "
+        "and read as number times S; what does not fit is an error",
+    )
+    parser.add_argument(
+        "--zero-point",
+        metavar="Z",
+        type=_zero_point,
+        help="with --step: numbers may be Z - 128 to Z + 127, and are read as (number - Z) times S; "
+        "default: 0",
+    )
+
+
+def step_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_step` read, as the library takes it."""
+    if arguments.step is None and arguments.zero_point is not None:
+        raise UsageError("--zero-point goes with --step: say with which step, for example --step 1")
+    return {"step": arguments.step, "zero_point": arguments.zero_point or 0}
+
+
+def _step(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+    return found
+
+
+def _zero_point(text: str) -> int:
+    found = _whole(text, text, "a whole number")
+    if not -128 <= found <= 255:
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not from -128 to 255")
+    return found
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import glob
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,28 @@ from .arguments import (
     add_quiet,
     add_raw,
     add_rows,
+    add_step,
     add_tensor,
     at_least,
     keys_of,
     source_of,
+    step_of,
 )
 from .failures import UsageError
-from .printing import KEY_WORDS, byte_size, print_facts, print_json, print_table, show_progress
+from .printing import (
+    KEY_WORDS,
+    byte_size,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from ..building.one import BuildPlan, BuildReport
+    from ..engine.nonfinite import NonFiniteValues
 
 __all__ = ["COMMAND"]
 
@@ -37,16 +50,17 @@ _DESCRIPTION = """\
 Quantize a matrix to 8 bits a value and write it to OUT, in flat memory whatever its size.
 SRC is a .npy, .npz, HDF5, .safetensors, PyTorch, word2vec, GloVe, fastText, fvecs, Parquet or GGUF file, the
 index of a checkpoint in several files, a directory that holds one, or raw values (--raw).
+Whole numbers that fit 8 bits are stored as they are with --step; else rows are rounded.
 Several SRC, or a quoted pattern of names, become one matrix, in the order given (a pattern: by name).
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
 same command runs again.
 
 With --shard-rows, OUT is a directory of shards that are read as one store.
 
-Else, if OUT is a directory or ends with "/", each matrix of SRC whose name matches --tensor (a pattern such
-as 'tables.*.weight'; default: all) becomes a store in it, named after the tensor: odd characters are
-percent-encoded. Stores that are there already and hold the same are kept, anything else there is an error
-before anything is written, unless --force is given: then all are built anew."""
+Else, if OUT is a directory or ends with "/", the matrix of SRC that --tensor names, or else each whose name
+matches it (a pattern such as 'tables.*.weight'; default: all), becomes a store in it, named after the tensor:
+odd characters are percent-encoded. Stores that are there already and hold the same are kept, anything else
+there is an error before anything is written, unless --force is given: then all are built anew."""
 
 _EXAMPLES = """\
   qstore build vectors.npy -o vectors.h5
@@ -55,6 +69,7 @@ _EXAMPLES = """\
   qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
   qstore build model.safetensors --tensor wte.weight --keys tokenizer.json -o words.h5
   qstore build values.raw --raw float32:768 -o vectors.h5
+  qstore build int8.npy -o int8.h5 --step 0.05
   qstore build vectors.npy -o vectors/ --shard-rows 1000000
   qstore build vectors.npy --rows 0:100000 -o first.h5 --force
   qstore build vectors.npy -o vectors.h5 --dry-run"""
@@ -82,8 +97,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nonfinite",
         choices=("error", "zero"),
         default="error",
-        help="stop at NaN and infinities (default), or store 0 for them",
+        help="stop at NaN and infinities (default), or store 0 for them and say how many there were",
     )
+    add_step(parser)
     parser.add_argument(
         "--shard-rows",
         metavar="N",
@@ -163,6 +179,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
+            **step_of(arguments),
         )
         _print(planned, _plan_facts(planned), arguments)
         return 0
@@ -181,6 +198,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         resume=not arguments.restart,
         nonfinite=arguments.nonfinite,
         duplicates=arguments.duplicates,
+        **step_of(arguments),
     )
     _print(report, _report_facts(report), arguments)
     return 0
@@ -193,6 +211,7 @@ def _print(
         print_json(dataclasses.asdict(found))
     elif not arguments.quiet:
         print_facts(facts)
+        _print_warnings([found], with_name=False)
 
 
 def _run_all(source: str, arguments: argparse.Namespace) -> int:
@@ -207,6 +226,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             overwrite=arguments.force,
+            **step_of(arguments),
         )
     else:
         found = qstore.build_all(
@@ -222,12 +242,28 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             resume=not arguments.restart,
             nonfinite=arguments.nonfinite,
             duplicates=arguments.duplicates,
+            **step_of(arguments),
         )
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
     elif not arguments.quiet:
         print_table([("tensor", "matrix", "size", "store"), *map(_cells, found), _total(found)])
+        for one in found:
+            if isinstance(one, qstore.BuildReport) and one.nonfinite.count:
+                print_line(printable(f"{one.tensor}: {_replaced(one.nonfinite)}"))
+        _print_warnings(found, with_name=True)
     return 0
+
+
+def _print_warnings(found: Sequence[BuildPlan | BuildReport], with_name: bool) -> None:
+    for one in found:
+        for warning in one.warnings if isinstance(one, qstore.BuildReport) else ():
+            name = f"{one.tensor}: " if with_name else ""
+            print_line(printable(f"warning: {name}{warning}"))
+
+
+def _replaced(nonfinite: NonFiniteValues) -> str:
+    return f"0 is stored for NaN and infinities: {nonfinite.in_words()}"
 
 
 def _cells(one: BuildPlan | BuildReport) -> tuple[str, ...]:
@@ -256,6 +292,8 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
     ]
     if report.key_kind is not None:
         facts.insert(3, ("keys", f"{report.rows:,}, {KEY_WORDS[report.key_kind]}"))
+    if report.nonfinite.count:
+        facts.append(("replaced", _replaced(report.nonfinite)))
     if report.rows_resumed:
         facts.append(("resumed", f"{report.rows_resumed:,} rows had been done before"))
     return facts

@@ -11,7 +11,7 @@ import qstore
 from ..errors import ExportError
 from .arguments import Command, add_json, add_quiet, consecutive
 from .failures import UsageError
-from .printing import byte_size, print_facts, print_json, show_progress
+from .printing import byte_size, print_facts, print_json, print_line, show_progress
 
 if TYPE_CHECKING:
     from ..exporting.to_file import ExportReport
@@ -41,7 +41,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "float64", "float16"),
         default="float32",
-        help="type of the values (default: float32); float64 is exact, the others are it rounded once",
+        help="type of the values (default: float32); float64 is exact, the others are it rounded once, and "
+        "values too large for them are an error",
     )
     parser.add_argument(
         "--codes", action="store_true", help="8-bit codes and scales instead of values (.safetensors)"
@@ -73,6 +74,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json(dataclasses.asdict(report))
     elif not arguments.quiet:
         print_facts(_facts(report))
+        for warning in report.warnings:
+            print_line(f"warning: {warning}")
     return 0
 
 

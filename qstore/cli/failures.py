@@ -12,7 +12,7 @@ from typing import TextIO
 from ..errors import OutputError, QStoreError, TensorError
 from .printing import printable
 
-__all__ = ["UsageError", "exit_status"]
+__all__ = ["UsageError", "complain", "exit_status"]
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -29,18 +29,18 @@ def exit_status(command: Callable[[], int]) -> int:
             _flush()
             return status
     except KeyboardInterrupt as interrupt:
-        _complain(": ".join(["interrupted", *map(str, interrupt.args)]))
+        complain(": ".join(["interrupted", *map(str, interrupt.args)]))
         return INTERRUPTED
     except BrokenPipeError:
         _give_up_stdout()
         return BROKEN_PIPE
     except (UsageError, TensorError) as error:
-        _complain(f"error: {_with_notes(str(error), error)}")
+        complain(f"error: {_with_notes(str(error), error)}")
         return USAGE
     except (QStoreError, OSError) as error:
-        _complain(f"error: {_with_notes(_in_words(error), error)}")
+        complain(f"error: {_with_notes(_in_words(error), error)}")
     except MemoryError:
-        _complain("error: there is not enough memory for this")
+        complain("error: there is not enough memory for this")
     _give_up_stdout()
     return FAILED
 
@@ -57,7 +57,8 @@ def _with_notes(text: str, error: Exception) -> str:
     return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
+    """Say it on stderr, if that takes anything."""
     with contextlib.suppress(OSError):
         print("qstore:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
 
@@ -74,7 +75,7 @@ def _short_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        _complain(f"warning: {message}")
+        complain(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -12,7 +12,7 @@ import qstore
 
 from ..errors import QStoreError
 from .arguments import Command, any_slice, row_key, rows_of_words
-from .failures import UsageError
+from .failures import UsageError, complain
 from .output import open_output
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _DESCRIPTION = """\
 Read rows, by number or by slice, with Python's rules: from 0, negative from the end, A:B or A:B:STEP; or by
 the key of a row. Several come one after the other, keys last. Numbers are the shortest that read back as the
 same value.
-An infinity (possible where values were near the largest float) is 1e999 in JSON, a NaN is null."""
+An infinity (possible where values were near the largest float) is 1e999 in JSON, a NaN is null. Values that
+the type does not hold, which are infinite or 0 in it, are counted on stderr at the end."""
 
 _EXAMPLES = """\
   qstore get words.h5 7
@@ -80,16 +81,22 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("say which rows: ROW, A:B or --key K")
     with qstore.open(arguments.file) as store:
         _check_output(arguments, store)
-        values = store.astype(arguments.dtype)
-        keys = [*(_checked(key, values) for key in arguments.rows), *rows_of_words(store, arguments.keys)]
+        keys = [*(_checked(key, store) for key in arguments.rows), *rows_of_words(store, arguments.keys)]
         single = len(keys) == 1 and isinstance(keys[0], int)
-        shape = (sum(len(_numbers(key, len(values))) for key in keys), _width(values, arguments.columns))
+        columns = range(store.shape[1])[arguments.columns]
+        shape = (sum(len(_numbers(key, len(store))) for key in keys), len(columns))
+        import numpy as np
+
         from .formats import FORMATS
 
-        make = FORMATS[arguments.format]
+        make, rows = FORMATS[arguments.format], _Rows(store, arguments.dtype, columns)
         with open_output(arguments.output) as write:
-            for piece in make(_blocks(values, keys, arguments.columns), shape, values.dtype, single):
+            for piece in make(rows.blocks(keys), shape, np.dtype(arguments.dtype), single):
                 write(piece)
+    instead = "" if arguments.dtype == "float64" else "; --dtype float64 has a wider range"
+    for lost in rows.lost.infinite_in_words(arguments.dtype), rows.lost.zeroed_in_words(arguments.dtype):
+        if lost:
+            complain(f"warning: {lost}{instead}")
     return 0
 
 
@@ -112,10 +119,6 @@ def _checked(key: Key, store: Store) -> Key:
     return key
 
 
-def _width(store: Store, columns: slice) -> int:
-    return len(range(store.shape[1])[columns])
-
-
 def _numbers(key: Key, total: int) -> range:
     if isinstance(key, slice):
         return range(total)[key]
@@ -123,13 +126,28 @@ def _numbers(key: Key, total: int) -> range:
     return range(row, row + 1)
 
 
-def _blocks(store: Store, keys: list[Key], columns: slice) -> Iterator[NDArray[Any]]:
-    """The rows of all keys in order, a few at a time."""
-    step = max(1, _PIECE_VALUES // store.shape[1])
-    for key in keys:
-        numbers = _numbers(key, len(store))
-        for first in range(0, len(numbers), step):
-            yield store[_slice_of(numbers[first : first + step]), columns]
+class _Rows:
+    """Some columns of rows, rounded once to the type, and what that type does not hold."""
+
+    def __init__(self, store: Store, dtype: str, columns: range) -> None:
+        from ..engine.narrowing import Narrowing
+
+        self._exact, self._dtype, self._columns = store.astype("float64"), dtype, columns
+        self.lost = Narrowing()
+
+    def blocks(self, keys: list[Key]) -> Iterator[NDArray[Any]]:
+        """The rows of all keys in order, a few at a time."""
+        from ..engine.narrowing import narrowed
+
+        step = max(1, _PIECE_VALUES // self._exact.shape[1])
+        for key in keys:
+            numbers = _numbers(key, len(self._exact))
+            for first in range(0, len(numbers), step):
+                rows = numbers[first : first + step]
+                exact = self._exact[_slice_of(rows), _slice_of(self._columns)]
+                values, lost = narrowed(exact, self._dtype, rows, self._columns)
+                self.lost += lost
+                yield values
 
 
 def _slice_of(numbers: range) -> slice:

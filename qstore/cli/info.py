@@ -165,12 +165,12 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
-        *(_measured(found.fidelity) if found.fidelity else ()),
+        *(_measured(found.fidelity, found.rows) if found.fidelity else ()),
     ]
 
 
-def _measured(fidelity: Fidelity) -> list[tuple[str, object]]:
-    return [("measured", f"{fidelity.rows:,} rows at the build"), *fidelity_facts(fidelity)]
+def _measured(fidelity: Fidelity, rows: int) -> list[tuple[str, object]]:
+    return [("measured", f"{fidelity.rows:,} of {rows:,} rows, at the build"), *fidelity_facts(fidelity)]
 
 
 COMMAND = Command(

@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import qstore
 
-from ..reports.wording import fidelity_facts
-from .arguments import Command, add_against, add_json, add_keys, add_quiet, against_of, compared_keys_of
+from ..reports.wording import fidelity_facts, taken_for_zero, what_agrees
+from .arguments import (
+    Command,
+    add_against,
+    add_json,
+    add_keys,
+    add_quiet,
+    add_step,
+    against_of,
+    compared_keys_of,
+    step_of,
+)
+from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
@@ -57,14 +68,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
     add_against(parser)
     add_keys(parser)
+    add_step(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source, keys = against_of(arguments), compared_keys_of(arguments)
+    source, keys, coding = against_of(arguments), compared_keys_of(arguments), step_of(arguments)
+    if source is None and arguments.step is not None:
+        raise UsageError("--step says how SRC was stored: give --against SRC too")
     with qstore.open(arguments.file) as store:
-        found = _verify(store, source, keys, arguments)
+        found = _verify(store, source, keys, coding, arguments)
     if arguments.json:
         print_json(found)
     else:
@@ -72,7 +86,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace) -> Verified:
+def _verify(
+    store: Store, source: Any, keys: Any, coding: dict[str, Any], arguments: argparse.Namespace
+) -> Verified:
     progress = show_progress(arguments.quiet)
     held = store.verify(progress)
     against = None
@@ -85,6 +101,7 @@ def _verify(store: Store, source: Any, keys: Any, arguments: argparse.Namespace)
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
             progress=progress,
+            **coding,
         )
     ok = held.ok and (against is None or against.ok)
     return Verified(store.path, ok, held, against)
@@ -102,7 +119,8 @@ def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
         keys = "" if found.store.keys_ok is None else ", and each row is found by its key"
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
-        yield "ok", f"every code and scale of {found.against.rows:,} rows agrees with {source}"
+        compared = f"{what_agrees(found.against)} of {found.against.rows:,} rows agrees with {source}"
+        yield "ok", compared + taken_for_zero(found.against)
     if found.against is not None and found.against.fidelity is not None:
         yield from fidelity_facts(found.against.fidelity)
 

@@ -7,15 +7,18 @@ import os
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..building.one import BuildReport, source_bytes
 from ..building.publishing import publish_shards
+from ..building.shards import joined_warnings
 from ..engine import kernels
 from ..engine.arguments import as_count
+from ..engine.coding import Coding
+from ..engine.nonfinite import NonFiniteValues
 from ..errors import NonFiniteError, SourceError
 from ..format.manifest import MANIFEST
 from ..sources.memory.array import ArraySource
@@ -36,6 +39,8 @@ def build(
     tensor: str = "",
     overwrite: bool = False,
     nonfinite: Literal["error", "zero"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> BuildReport:
     """Build a sharded store of a Dask array, a shard of each chunk of rows.
 
@@ -59,10 +64,13 @@ def build(
         those who have it open.
     nonfinite : {"error", "zero"}
         What to do about NaN and infinities: stop, or store 0.
+    step, zero_point
+        As for :func:`qstore.build`.
 
     Returns
     -------
     BuildReport
+        Warnings begin with the name of their shard.
 
     Raises
     ------
@@ -93,8 +101,19 @@ def build(
     with durable_files.output_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     check_output(place / MANIFEST, overwrite)
-    token = tokenize(matrix.name, tensor, nonfinite)[:12]
-    names = _written(matrix, place, token, tensor=tensor, source_dtype=source.dtype, nonfinite=nonfinite)
+    coding = Coding(step, zero_point)
+    token = tokenize(matrix.name, tensor, nonfinite, *coding.parameters().values())[:12]
+    written = _written(
+        matrix,
+        place,
+        token,
+        tensor=tensor,
+        source_dtype=source.dtype,
+        nonfinite=nonfinite,
+        step=coding.step,
+        zero_point=coding.zero_point,
+    )
+    names = [shard.name for shard in written]
     publish_shards(place, names, overwrite=overwrite)
     _remove_attempts(place, token)
     return BuildReport(
@@ -108,19 +127,30 @@ def build(
         file_bytes=sum(os.stat(place / name).st_size for name in [*names, MANIFEST]),
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
+        nonfinite=sum((shard.nonfinite for shard in written), NonFiniteValues()),
+        warnings=joined_warnings((shard.name, shard.warnings) for shard in written),
     )
 
 
-def _written(matrix: dask_array.Array, place: Path, token: str, **options: Any) -> list[str]:
-    """Have all shards written; their names."""
+class WrittenShard(NamedTuple):
+    """What a task hands back: rows are numbered through all shards."""
+
+    name: str
+    nonfinite: NonFiniteValues
+    warnings: tuple[str, ...]
+
+
+def _written(matrix: dask_array.Array, place: Path, token: str, **options: Any) -> list[WrittenShard]:
+    """Have all shards written."""
     results = matrix.map_blocks(
         functools.partial(write_shard, directory=str(place), token=token, **options),
-        dtype=np.int64,
-        meta=np.empty((0, 0), np.int64),
+        dtype=np.object_,
+        meta=np.empty((0, 0), np.object_),
         chunks=((1,) * matrix.numblocks[0], (1,)),
         name=f"qstore-shard-{uuid.uuid4().hex}",  # never a result that a scheduler has kept
     )
-    return [_shard_name(token, number) for number in range(len(results.compute()))]
+    written: list[WrittenShard] = results.compute()[:, 0].tolist()
+    return written
 
 
 def write_shard(
@@ -130,8 +160,10 @@ def write_shard(
     tensor: str,
     source_dtype: str,
     nonfinite: Literal["error", "zero"],
+    step: float | None = None,
+    zero_point: int = 0,
     block_info: Any = None,
-) -> NDArray[np.int64]:
+) -> NDArray[np.object_]:
     """Write one shard under a name of this attempt's own, then give it its name.
 
     A scheduler may take a worker for dead that still writes: the two must not meet in one file. Which of
@@ -151,13 +183,20 @@ def write_shard(
             threads=1,
             tensor=tensor,
             source_dtype=source_dtype,
+            step=step,
+            zero_point=zero_point,
         ) as writer:
             writer.append(block)
     except NonFiniteError as error:
         raise NonFiniteError(error.value, first + error.row, error.column) from None
+    except SourceError as error:
+        error.add_note(f"rows are counted from row {first}, the first one of {final.name}")
+        raise
     with durable_files.output_errors(final):
         durable_files.publish(attempt, final)
-    return np.full((1, 1), len(block))
+    result = np.empty((1, 1), np.object_)
+    result[0, 0] = WrittenShard(final.name, writer.nonfinite.from_row(first), writer.warnings)
+    return result
 
 
 def _shard_name(token: str, number: int) -> str:

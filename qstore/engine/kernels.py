@@ -22,6 +22,7 @@ from ..errors import NonFiniteError
 from ..system.threads import SPLIT_VALUES, in_parts
 from . import quantization
 from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
+from .narrowing import tell_infinite
 from .quantization import OUTPUT_TYPES, element_type
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def quantize(
     out : tuple of ndarray, optional
         Codes (uint8, shape (n, D)) and scales (float64, shape (n,)) to fill.
     nonfinite : {"error", "zero"}
-        What to do about NaN and infinities: stop, or take them as 0.
+        What to do about NaN and infinities: stop, or take them as 0 (``numpy.isfinite(x)`` tells which).
 
     Returns
     -------
@@ -427,4 +428,6 @@ def dequantize(
     else:
         check_out(out, "out", given.shape, OUTPUT_TYPES)
     dequantize_into(given, factors, out)
+    if out.itemsize == 2:
+        tell_infinite(out)
     return out

@@ -1,4 +1,4 @@
-"""How far the values that are read are from those that were given, row by row.
+"""How far the values that are read are from those that were given, row by row, and what those were like.
 
 The error of a value is its float64 read less what the source holds, as float64.
 """
@@ -14,8 +14,8 @@ from .quantization import ZERO_POINT, to_float64
 
 __all__ = ["ROW_FIGURES", "row_errors"]
 
-ROW_FIGURES = 5
-"""Numbers that are kept of the errors of a row."""
+ROW_FIGURES = 9
+"""Numbers that are kept of a row."""
 
 # So that the float64 intermediates stay in the second-level cache.
 _PIECE_VALUES = 1 << 14
@@ -24,7 +24,7 @@ _PIECE_VALUES = 1 << 14
 def row_errors(
     values: NDArray[Any], codes: NDArray[np.uint8], scales: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Errors of rows.
+    """Errors of rows, and more.
 
     Parameters
     ----------
@@ -35,9 +35,11 @@ def row_errors(
 
     Returns
     -------
-    ndarray of float64, shape (n, 5)
+    ndarray of float64, shape (n, 9)
         Sum of squared errors, sum of squared values, largest error, norm of the errors by the norm of the
-        values, and 1 - cosine. The last two are NaN for rows of zeros.
+        values, and 1 - cosine: these two are NaN for rows of zeros. Then how many values are not 0, how many
+        of them read as 0, and the least and the largest value of rows that hold whole numbers alone, else
+        NaN.
     """
     figures = np.empty((len(codes), ROW_FIGURES))
     step = max(1, _PIECE_VALUES // codes.shape[1])
@@ -55,6 +57,9 @@ def _piece_errors(
     given[~np.isfinite(given)] = 0.0
     errors = np.subtract(codes, float(ZERO_POINT), dtype=np.float64)
     errors *= scales[:, None]
+    filled = given != 0
+    zeroed = np.count_nonzero(filled & (errors == 0), axis=1)
+    whole = np.where((given == np.rint(given)).all(axis=1), [given.min(axis=1), given.max(axis=1)], np.nan)
     errors -= given
     max_error = np.abs(errors).max(axis=1)
     error_square, error_exponents = _squares(errors, max_error)
@@ -70,6 +75,9 @@ def _piece_errors(
             max_error,
             relative,
             np.where(value_square > 0, _angle(np.square(relative), along), np.nan),
+            np.count_nonzero(filled, axis=1),
+            zeroed,
+            *whole,
         ],
         axis=1,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..engine.narrowing import Narrowing
 from ..errors import ExportError, OutputError
 from ..sources.row_ranges import row_range
 from ..store import Store
@@ -18,7 +19,9 @@ from ..store import open as open_store
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import check_output
+from .base import Format
 from .formats import choose_format
+from .narrowing import losses
 from .selection import Selection
 
 __all__ = ["ExportReport", "export"]
@@ -40,6 +43,10 @@ class ExportReport:
     file_bytes : int
     seconds : float
         Wall-clock time.
+    zeroed : int
+        Values that are 0 in the file because they are too small for its type.
+    warnings : tuple of str
+        What deserves a look, in words.
     """
 
     path: str
@@ -49,6 +56,8 @@ class ExportReport:
     dtype: str
     file_bytes: int
     seconds: float
+    zeroed: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def export(
@@ -80,7 +89,8 @@ def export(
     rows : slice or (start, stop), optional
         Only these rows.
     dtype : {"float32", "float64", "float16"}
-        Type of the values. Binary word2vec holds float32 only.
+        Type of the values. Binary word2vec holds float32 only. Values too large for it are an error, before
+        anything is written; those that are too small for it, and 0 then, are counted.
     codes : bool
         Write codes (uint8) and scales (float64) as two tensors instead of values; safetensors only.
     keys : sequence of str or False, optional
@@ -99,7 +109,7 @@ def export(
     Raises
     ------
     ExportError
-        The format is unknown, or cannot hold what is asked for.
+        The format is unknown, or it or the type cannot hold what is asked for.
     ExistsError, OutputError
         The output exists or cannot be written; nothing is left behind.
     SourceError
@@ -125,6 +135,13 @@ def export(
         _check_keys(given, len(opened))
         first, last = row_range(rows, len(opened))
         count = (last or 0) - first
+        lost = Narrowing() if codes else losses(opened, first, first + count, dtype)
+        if lost.infinite and dtype != "float64":
+            holds = not losses(opened, first, first + count, "float32").infinite
+            wider = [*(["float32"] if holds else []), "float64"]
+            raise ExportError(
+                f"{lost.infinite_in_words(dtype)}: nothing is written; {_instead(wider, chosen)}"
+            )
         with rows_progress(progress, count) as on_rows, output_errors(target):
             kind = "text" if given is not None else opened.key_kind or "text"
             words = _keys_between(opened, keys)
@@ -140,7 +157,17 @@ def export(
             dtype="uint8" if codes else dtype,
             file_bytes=os.stat(target).st_size,
             seconds=time.perf_counter() - begun,
+            zeroed=lost.zeroed,
+            warnings=tuple(filter(None, (lost.infinite_in_words(dtype), lost.zeroed_in_words(dtype)))),
         )
+
+
+def _instead(wider: list[str], chosen: Format) -> str:
+    """What to do where values are too large: `wider` are the types that hold all of them."""
+    fitting = [name for name in wider if name in chosen.dtypes]
+    if not fitting:
+        return f"{chosen.name} has no wider type: export {wider[-1]} to another format, such as .npy"
+    return "expected " + " or ".join(f'dtype="{name}" (--dtype {name})' for name in fitting)
 
 
 def _check_target(store: Store, target: Path, overwrite: bool) -> None:

@@ -90,7 +90,7 @@ class FidelityTotals:
         """Take in rows of one block, what :func:`row_errors` found of them and their scales."""
         self.rows += len(figures)
         with np.errstate(over="ignore", under="ignore"):
-            error_square, value_square, max_error, _, _ = np.ascontiguousarray(figures.T)
+            error_square, value_square, max_error = np.ascontiguousarray(figures[:, :3].T)
             self._error_square += float(error_square.sum())
             self._value_square += float(value_square.sum())
             self._expected_square += float(np.square(scales).sum()) * self._dim / 12

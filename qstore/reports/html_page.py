@@ -19,7 +19,15 @@ from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
 from . import pictures
 from .pictures import Facts, Theme
-from .wording import distribution_table, fidelity_facts, jsonable, stats_distributions, stats_facts
+from .wording import (
+    distribution_table,
+    fidelity_facts,
+    jsonable,
+    stats_distributions,
+    stats_facts,
+    taken_for_zero,
+    what_agrees,
+)
 
 __all__ = ["report"]
 
@@ -35,10 +43,11 @@ _VARIABLES = {
 
 _CAPTIONS = {
     "norms": "How long the rows are.",
-    "scales": "The largest magnitude of each row, by 127.",
-    "codes": "Peaks at both ends are the largest value of each row, which always gets the last code.",
+    "scales": "One step of the codes of a row: its largest magnitude by 127, where rows are rounded.",
+    "codes": "Peaks at both ends: where rows are rounded, the largest value of each gets the last code.",
     "columns": "A column that towers over the others sets the scale of many rows: the others get coarser.",
-    "errors": "Measured on evenly spaced rows. On the line, rounding is all the error there is.",
+    "errors": "Measured on evenly spaced rows. On the line errors are those of rounding to even steps; below "
+    "it are rows of few different values, or of values that are smaller than a step.",
     "error-cdf": "What share of the rows has an error below.",
     "pca": "Evenly spaced rows in the two directions in which they differ most.",
 }
@@ -152,18 +161,21 @@ def _store_facts(store: Store) -> list[tuple[str, object]]:
 
 def _errors(page: _Page) -> Iterator[str]:
     if page.against is not None:
-        agreement = [("compared", f"{page.against.rows:,} rows")]
-        agreement.append(("result", "; ".join(page.against.problems) or "every code and scale agrees"))
-        parts = [_table(agreement)]
+        result = (
+            f"{what_agrees(page.against)} agrees" if page.against.ok else "; ".join(page.against.problems)
+        )
+        result += taken_for_zero(page.against)
+        parts = [_table([("compared", f"{page.against.rows:,} rows"), ("result", result)])]
         if page.against.fidelity is not None:
             parts.append(_table(fidelity_facts(page.against.fidelity)))
         yield from _section("Errors against the source", parts)
     elif page.store.fidelity is not None:
-        yield from _section("Errors, measured at the build", [_table(_sampled(page.store.fidelity))])
+        measured = _table(_sampled(page.store.fidelity, len(page.store)))
+        yield from _section("Errors, measured at the build", [measured])
 
 
-def _sampled(fidelity: Fidelity) -> list[tuple[str, object]]:
-    return [("measured", f"{fidelity.rows:,} rows"), *fidelity_facts(fidelity)]
+def _sampled(fidelity: Fidelity, rows: int) -> list[tuple[str, object]]:
+    return [("measured", f"{fidelity.rows:,} of {rows:,} rows"), *fidelity_facts(fidelity)]
 
 
 def _section(title: str, parts: Iterable[str]) -> Iterator[str]:

@@ -154,7 +154,7 @@ def _draw_columns(axes: Axes, facts: Facts, theme: Theme) -> None:
     outliers = [*found.outliers.columns]
     if outliers:
         shown = ", ".join(map(str, outliers[:3])) + (", …" if len(outliers) > 3 else "")
-        label = f"outliers {shown}: error of the others × {found.outliers.error_factor:.2f}"
+        label = f"outliers {shown}: steps of the others {found.outliers.step_factor:.2f} times as wide"
         axes.plot(outliers, sizes[outliers], "o", color=theme.accent, markersize=5, label=label)
         axes.set_ylim(0, 1.25 * float(sizes.max()))  # room for the legend
         _legend(axes, theme)
@@ -194,7 +194,7 @@ def _draw_error_cdf(axes: Axes, facts: Facts, theme: Theme) -> None:
     for percentile in (50, 99):
         value = float(np.percentile(relative, percentile, method="inverted_cdf"))
         style = "-" if percentile == 50 else "--"
-        label = f"{percentile} % of the rows below {value:.3g} %"
+        label = f"{percentile} % of the rows: at most {value:.3g} %"
         axes.axvline(value, color=theme.accent, linewidth=1.2, linestyle=style, label=label)
     if relative[-1] > 8 * relative[0]:
         _logarithmic(axes, "x")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.row_errors import row_errors
+from ..engine.row_errors import ROW_FIGURES, row_errors
 from ..errors import SourceError
 from ..sources import QuantizedSource, RowSource, open_source
 from ..sources.row_ranges import limited, row_range
@@ -91,7 +91,7 @@ def sample_errors(
             row_errors(piece, codes[place : place + 1], scales[place : place + 1])
             for place, piece in enumerate(pieces)
         ]
-    table = np.concatenate([np.empty((0, 5)), *figures])
+    table = np.concatenate([np.empty((0, ROW_FIGURES)), *figures])
     if len(table) < len(numbers):
         raise SourceError(f"the source ends before row {numbers[len(table)]} of the store")
     rms = np.sqrt(table[:, 0] / store.shape[1])

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..analysis.stats import StoreStats
+    from ..building.verify_against import AgainstReport
     from ..engine.distribution import Distribution
     from ..format.fidelity import Fidelity
 
-__all__ = ["distribution_table", "fidelity_facts", "jsonable", "number", "stats_distributions", "stats_facts"]
+__all__ = [
+    "distribution_table",
+    "fidelity_facts",
+    "jsonable",
+    "number",
+    "stats_distributions",
+    "stats_facts",
+    "taken_for_zero",
+    "what_agrees",
+]
 
 _PERCENTILES = ("1", "50", "99")
+_COLUMNS = 8
 
 
 def jsonable(value: Any) -> Any:
@@ -56,8 +67,22 @@ def distribution_table(measured: dict[str, Distribution]) -> Iterator[tuple[str,
         yield name, *map(number, (found.minimum, *percentiles, found.maximum, found.mean))
 
 
+def what_agrees(found: AgainstReport) -> str:
+    """What was compared, of each row."""
+    return "every code, scale and key" if found.keys_compared else "every code and scale"
+
+
+def taken_for_zero(found: AgainstReport) -> str:
+    """What has to be said besides, where the source holds NaN or infinities."""
+    if not found.nonfinite.count:
+        return ""
+    return f"; NaN and infinities were compared as 0: {found.nonfinite.in_words()}"
+
+
 def fidelity_facts(found: Fidelity) -> list[tuple[str, object]]:
     """Errors in a few lines."""
+    if found.rows == found.zero_rows:
+        return [("error", "none: all of these rows are zeros")]
     return [
         (
             "error",
@@ -67,13 +92,17 @@ def fidelity_facts(found: Fidelity) -> list[tuple[str, object]]:
         (
             "error of a row",
             f"mean {found.relative_error_mean:.3%} of its norm, "
-            f"99 % of the rows below {found.relative_error_percentiles['99']:.3%}, "
-            f"largest {found.relative_error_max:.3%}",
+            f"of 99 % of the rows at most {found.relative_error_percentiles['99']:.3%}, "
+            f"largest {found.relative_error_max:.3%}{_zeros_aside(found.zero_rows)}",
         ),
         ("cosine", f"mean {found.cosine_mean:.7f}, least {found.cosine_min:.7f}"),
         ("signal to noise", f"{found.snr_db:.1f} dB"),
         ("worst rows", ", ".join(f"{row} ({error:.3%})" for row, error in found.worst_rows[:5]) or "none"),
     ]
+
+
+def _zeros_aside(rows: int) -> str:
+    return f" ({rows:,} rows of zeros aside)" if rows else ""
 
 
 def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
@@ -83,6 +112,8 @@ def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
     yield "repeated rows", _repeated(found)
     used = int((found.code_counts > 0).sum())
     yield "codes in use", f"{used} of 256"
+    if found.rows:
+        yield "codes that stand for 0", f"{found.code_counts[128] / found.code_counts.sum():.1%}"
     if found.rows:
         yield "column means", f"{number(found.column_means.min())} to {number(found.column_means.max())}"
         deviations = found.column_variances**0.5
@@ -99,9 +130,10 @@ def _repeated(found: StoreStats) -> str:
 def _outliers(found: StoreStats) -> str:
     if not found.outliers.columns:
         return "none"
-    pairs = zip(found.outliers.columns, found.outliers.peak_shares, strict=True)
-    shown = ", ".join(f"{column} (largest in {share:.1%} of the rows)" for column, share in pairs)
-    return f"{shown}; error of the others × {found.outliers.error_factor:.2f}"
+    pairs = list(zip(found.outliers.columns, found.outliers.peak_shares, strict=True))
+    shown = ", ".join(f"{column} (largest in {share:.1%} of the rows)" for column, share in pairs[:_COLUMNS])
+    more = f" and {len(pairs) - _COLUMNS:,} more" if len(pairs) > _COLUMNS else ""
+    return f"{shown}{more}; steps of the others {found.outliers.step_factor:.2f} times as wide, at least"
 
 
 def stats_distributions(found: StoreStats) -> dict[str, Distribution]:

@@ -61,7 +61,9 @@ def take(
     Notes
     -----
     Buffers for a CUDA device are pinned and copied without waiting. A device without float64 (Apple's mps)
-    gets values made on the processor. Any number of threads may call this for one store.
+    gets values made on the processor. Any number of threads may call this for one store. What is too large
+    for float16 is infinite in it: reading such values gives a RuntimeWarning on the processor, and none on
+    another device.
     """
     wanted = check_dtype(torch.float32 if dtype is None else dtype)
     return take_rows(store, as_row_numbers(rows), wanted, torch.device("cpu" if device is None else device))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import kernels
+from ..engine.arguments import check_nonfinite
+from ..engine.coding import Coding
+from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES, row_errors
 from ..errors import SourceError
 from ..format.checksums import crc32
@@ -43,12 +45,23 @@ class Encoder:
         What to do about NaN and infinities.
     threads : int
         Threads that quantize whole blocks.
+    coding : Coding
+        How rows become codes and scales.
     """
 
-    def __init__(self, dim: int, block_rows: int, nonfinite: Literal["error", "zero"], threads: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        block_rows: int,
+        nonfinite: Literal["error", "zero"],
+        threads: int,
+        coding: Coding,
+    ) -> None:
+        check_nonfinite(nonfinite)
         self._dim = dim
         self._block_rows = block_rows
         self._nonfinite: Literal["error", "zero"] = nonfinite
+        self._coding = coding
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
@@ -60,19 +73,25 @@ class Encoder:
         scales: NDArray[np.float64],
         row: int,
         errors: NDArray[np.float64] | None = None,
-    ) -> None:
+    ) -> NonFiniteValues:
         """Fill `codes` and `scales` with the rows that `read` gives from `first` on: some or all of a block.
 
-        `errors` has a row for each of the first rows of the block: it is filled for those that are read here.
+        `errors` has a row for each of the first rows of the block: it is filled for those that are read here,
+        where values are rounded.
+
+        Returns
+        -------
+        NonFiniteValues
+            What was replaced by 0; rows are counted from `row`.
 
         Raises
         ------
         SourceError
-            `read` gave another shape.
+            `read` gave another shape, or what cannot be coded.
         NonFiniteError
             NaN or infinity; its row is counted from `row`.
         """
-        step = max(1, _PIECE_VALUES // self._dim)
+        step, replaced = max(1, _PIECE_VALUES // self._dim), NonFiniteValues()
         for start in range(0, len(codes), step):
             stop = min(start + step, len(codes))
             values = read(first + start, first + stop)
@@ -80,13 +99,16 @@ class Encoder:
                 raise SourceError(
                     f"the source gave shape {values.shape}, expected {(stop - start, self._dim)}"
                 )
-            kernels.quantize_into(values, codes[start:stop], scales[start:stop], self._nonfinite, row + start)
-            if errors is not None:
+            replaced += self._coding.encode(
+                values, codes[start:stop], scales[start:stop], self._nonfinite, row + start
+            )
+            if errors is not None and self._coding.rounds:
                 place = (row + start) % self._block_rows
                 held = slice(start, start + max(0, min(len(values), len(errors) - place)))
                 errors[place : place + held.stop - start] = row_errors(
                     values[: held.stop - start], codes[held], scales[held]
                 )
+        return replaced
 
     def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
         """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
@@ -98,8 +120,9 @@ class Encoder:
             codes = np.empty((self._block_rows, self._dim), np.uint8)
             scales = np.empty(self._block_rows, np.float64)
             errors = np.empty((sampled_rows(self._dim), ROW_FIGURES))
-            self.quantize(read, start, codes, scales, row + start - first, errors)
-            return codes, record_of(codes, scales)._replace(errors=errors)
+            replaced = self.quantize(read, start, codes, scales, row + start - first, errors)
+            measured = errors if self._coding.rounds else None
+            return codes, record_of(codes, scales)._replace(errors=measured, nonfinite=replaced)
 
         starts = iter(range(first, last, self._block_rows))
         if self._threads == 1 or last - first <= self._block_rows:

@@ -9,7 +9,8 @@ Layout, little-endian: ``HEADER`` frame with JSON text, then ``BLOCK`` frames. A
 that fails its checksums counts. Each frame's checksum begins with that of the header, so that frames of
 another build are none of this one's. ``SYNC`` frames say how many blocks have surely reached the disk,
 a ``MIXED`` frame that sources with different times of change have been read. The keys of a block's rows
-stand in a frame of their own in front of it, and count with it; so do the errors of its first rows.
+stand in a frame of their own in front of it, and count with it; so do the figures of its first rows, and what
+NaN and infinities in it were replaced.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES
 from ..keys.packed import KeyBlock, KeyKind, unpacked
 from ..system.durable_files import lock_file, read_exactly, sync_data, write_all
@@ -32,7 +34,8 @@ from ..system.durable_files import lock_file, read_exactly, sync_data, write_all
 __all__ = ["BlockRecord", "Journal"]
 
 _FRAME = struct.Struct("<4sIIQI")
-_HEADER, _BLOCK, _SYNC, _MIXED, _ERRORS = b"qsJ1", b"blk1", b"syn1", b"mix1", b"err1"
+_HEADER, _BLOCK, _SYNC, _MIXED = b"qsJ1", b"blk1", b"syn1", b"mix1"
+_ERRORS, _NONFINITE = b"err2", b"nan1"
 _KEY_TAGS: dict[KeyKind, bytes] = {"text": b"ktx1", "integer": b"kid1"}
 _KEY_KINDS = {tag: kind for kind, tag in _KEY_TAGS.items()}
 _HEADER_LIMIT = 1 << 24
@@ -48,8 +51,10 @@ class BlockRecord(NamedTuple):
     scales : ndarray of float64, shape (rows,)
     keys : KeyBlock or None
         None where rows have no keys.
-    errors : ndarray of float64, shape (m, 5), or None
+    errors : ndarray of float64, shape (m, 9), or None
         What :func:`.row_errors.row_errors` found of its first rows; None where the rows came quantized.
+    nonfinite : NonFiniteValues
+        What was replaced by 0; rows are numbered as in the store.
     """
 
     rows: int
@@ -58,13 +63,15 @@ class BlockRecord(NamedTuple):
     scales: NDArray[np.float64]
     keys: KeyBlock | None = None
     errors: NDArray[np.float64] | None = None
+    nonfinite: NonFiniteValues = NonFiniteValues()
 
     @property
     def size(self) -> int:
         """Bytes it takes in a journal."""
         keys = 0 if self.keys is None else _FRAME.size + self.keys.lengths.nbytes + len(self.keys.data)
         errors = 0 if self.errors is None else _FRAME.size + self.errors.nbytes
-        return keys + errors + _FRAME.size + 8 * self.rows
+        nonfinite = _FRAME.size + len(self.nonfinite.encoded()) if self.nonfinite.count else 0
+        return keys + errors + nonfinite + _FRAME.size + 8 * self.rows
 
 
 class Journal:
@@ -111,6 +118,9 @@ class Journal:
         if record.errors is not None:
             payload = record.errors.astype("<f8", copy=False).tobytes()
             self._append(_ERRORS, zlib.crc32(payload), 0, len(payload), payload)
+        if record.nonfinite.count:
+            payload = record.nonfinite.encoded()
+            self._append(_NONFINITE, zlib.crc32(payload), 0, len(payload), payload)
         scales = record.scales.astype("<f8", copy=False).tobytes()
         self._append(_BLOCK, record.codes_crc, record.scales_crc, record.rows, scales)
 
@@ -171,30 +181,22 @@ class Journal:
 
     def _record(self, frame: tuple[bytes, int, int, int] | None, block_rows: int) -> BlockRecord | None:
         """The record at the end, which begins with this frame; None where it is not intact."""
-        position, keys, kind = self._end, b"", None
-        if frame is not None and frame[0] in _KEY_KINDS:
+        position, payloads = self._end, dict[bytes, bytes]()
+        while frame is not None and frame[0] in (*_KEY_KINDS, _ERRORS, _NONFINITE):
             found = self._payload(position, frame[3], frame[1])
             if found is None:
                 return None
-            keys, kind = found, _KEY_KINDS[frame[0]]
-            position += _FRAME.size + len(keys)
-            frame = self._frame(position)
-        errors = None
-        if frame is not None and frame[0] == _ERRORS:
-            found = self._payload(position, frame[3], frame[1])
-            if found is None or len(found) % (8 * ROW_FIGURES):
-                return None
-            errors = np.frombuffer(found, "<f8").reshape(-1, ROW_FIGURES)
+            payloads[frame[0]] = found
             position += _FRAME.size + len(found)
             frame = self._frame(position)
         if frame is None or frame[0] != _BLOCK or not 0 < frame[3] <= block_rows:
             return None
         _, codes_crc, scales_crc, rows = frame
-        payload = self._payload(position, 8 * rows, scales_crc)
-        block = None if kind is None else unpacked(kind, rows, keys)
-        if payload is None or (block is None) != (kind is None):
+        scales = self._payload(position, 8 * rows, scales_crc)
+        parts = _unpacked(rows, payloads)
+        if scales is None or parts is None:
             return None
-        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(payload, "<f8"), block, errors)
+        return BlockRecord(rows, codes_crc, scales_crc, np.frombuffer(scales, "<f8"), *parts)
 
     def _payload(self, position: int, size: int, crc: int) -> bytes | None:
         """What the frame at `position` carries; None where it is damaged."""
@@ -220,3 +222,15 @@ class Journal:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _unpacked(
+    rows: int, payloads: dict[bytes, bytes]
+) -> tuple[KeyBlock | None, NDArray[np.float64] | None, NonFiniteValues] | None:
+    """What stands in front of a block, by its tags; None where it is not what a build writes."""
+    keys = [unpacked(_KEY_KINDS[tag], rows, raw) for tag, raw in payloads.items() if tag in _KEY_KINDS]
+    raw, nonfinite = payloads.get(_ERRORS), NonFiniteValues.decoded(payloads.get(_NONFINITE, b"[0, []]"))
+    if keys == [None] or len(keys) > 1 or nonfinite is None or len(raw or b"") % (8 * ROW_FIGURES):
+        return None
+    errors = None if raw is None else np.frombuffer(raw, "<f8").reshape(-1, ROW_FIGURES)
+    return (keys or [None])[0], errors, nonfinite

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.nonfinite import NonFiniteValues
 from ..errors import OutputError
 from ..format import layout
 from ..format.checksums import crc32
@@ -22,6 +23,7 @@ from ..keys.index import KeyIndexWriter
 from ..keys.packed import KeyBlock, KeyKind
 from ..system import durable_files
 from ..system.write_windows import WindowedWriter
+from .findings import Findings
 from .journal import BlockRecord, Journal
 from .origin import Origin
 from .output_paths import check_output, journal_path, partial_path
@@ -33,7 +35,9 @@ __all__ = ["UnfinishedStore"]
 
 # Scales of a block may be 8 bytes, with one row a block: not each is worth a call.
 _GATHERED_BLOCKS = 256
-_Rest = tuple[NDArray[np.uint8], NDArray[np.float64], KeyBlock | None, NDArray[np.float64] | None]
+_Rest = tuple[
+    NDArray[np.uint8], NDArray[np.float64], KeyBlock | None, NDArray[np.float64] | None, NonFiniteValues
+]
 
 
 class UnfinishedStore:
@@ -66,11 +70,14 @@ class UnfinishedStore:
     rows : int
         Rows the interrupted build had done.
     rest : tuple, or None
-        Codes, scales, keys and errors of those behind the last whole block. They are not recorded any more.
+        Codes, scales, keys, errors and replaced values of those behind the last whole block. They are not
+        recorded any more.
     key_kind : {"text", "integer"} or None
         What keys the rows have, if any; to be set before the first block is recorded.
     key_checksums : array of uint32
         CRC-32 of the packed keys of each recorded block.
+    findings : Findings
+        Of all rows that are in, also of those that the interrupted build had done; without `rest`.
     checksums : array of uint32
         Of the codes and the scales of each recorded block, one after the other.
     stale : bool
@@ -107,6 +114,8 @@ class UnfinishedStore:
         self.measured: NDArray[np.float64] | None = None
         self.key_kind: KeyKind | None = None
         self.key_checksums = array("I")
+        self.findings = Findings(dim)
+        self._found_rows = 0
         self._measured = True
         self._text_bytes = 0
         self._duplicates: Literal["error", "first"] = duplicates
@@ -174,8 +183,9 @@ class UnfinishedStore:
             self.key_kind = None if record.keys is None else record.keys.kind
             if record.rows < self._block_rows:
                 self._journal.back(record)
-                self.rest = codes, record.scales, record.keys, record.errors
+                self.rest = codes, record.scales, record.keys, record.errors, record.nonfinite
                 break
+            self._find(codes, record)
             self._note(record)
         self._journal.cut()
 
@@ -206,10 +216,15 @@ class UnfinishedStore:
 
     def add(self, codes: NDArray[np.uint8], record: BlockRecord) -> None:
         """Take in the next block; only the last one may be short. Its codes may not change any more."""
+        self._find(codes, record)
         with durable_files.output_errors(self.path):
             self._unrecorded.append((self._codes.end + codes.size, record))
             self._codes.add(codes.data)
             self._record_written()
+
+    def _find(self, codes: NDArray[np.uint8], record: BlockRecord) -> None:
+        self.findings.add(self._found_rows, codes, record.scales, record.errors, record.nonfinite)
+        self._found_rows += record.rows
 
     def flush(self) -> None:
         """Write and record all that was taken in."""

@@ -145,18 +145,19 @@ def test_outlier_columns_and_what_they_cost(make_store: MakeStore) -> None:
     def error_of_others(one: qstore.Store) -> float:
         return float(np.sqrt(np.mean((one.astype("float64")[:][:, others] - matrix[:, others]) ** 2)))
 
-    assert found.outliers.error_factor == pytest.approx(
+    assert found.outliers.step_factor == pytest.approx(
         error_of_others(store) / error_of_others(without), rel=0.05
     )
     assert len(found.warnings) == 1
-    assert "times smaller" in found.warnings[0]
+    assert "times finer" in found.warnings[0]
     assert without.stats().outliers.columns == ()
 
 
 def test_all_of_a_row_in_outlier_columns(make_store: MakeStore) -> None:
     found = make_store(np.eye(1, 100).repeat(50, axis=0)).stats()
     assert found.outliers.columns == (0,)
-    assert found.outliers.error_factor == 1.0  # the others have no error to make smaller
+    assert found.outliers.zeroed_share == 1.0
+    assert found.warnings == ()  # nothing was lost: the others are 0
 
 
 # Distributions --------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_every_picture(pictures: Any, named: qstore.Store, tmp_path: Path) -> No
     for words in (
         b"Norms of the rows",
         b"scale / \xe2\x88\x9a12",
-        b"error of the others",
+        b"steps of the others",
         b"w\xc3\xb6rd $x_",
     ):
         assert words in first
