@@ -78,17 +78,37 @@ def append_shards(directory: str | os.PathLike[str], names: Iterable[str]) -> tu
     As :func:`publish_shards`: readers see the old manifest or the new one. Of several processes that append
     at the same time one comes after the other, and none is lost.
 
+    Parameters
+    ----------
+    directory : path-like
+        Where the manifest and the stores are.
+    names : iterable of str
+        File names of the stores to add, in the order of their rows.
+
     Returns
     -------
     tuple of Shard
-        All of them.
+        All of them, the old ones first.
 
     Raises
     ------
     FormatError
-        There is no good manifest, a file is not a finished store, is in it already, or has other columns.
+        There is no good manifest, a file is not a finished store, is in it already, or has other columns or
+        keys of another kind.
     OutputError
-        The manifest cannot be written.
+        A file is not there, or the manifest cannot be written.
+    TypeError
+        One name instead of several.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in range(2):
+    ...     _ = qstore.build(np.eye(4, 2) + number, os.path.join(folder, f"part-{number}.h5"))
+    >>> _ = qstore.publish_shards(folder, ["part-0.h5"])
+    >>> [(shard.first, shard.rows) for shard in qstore.append_shards(folder, ["part-1.h5"])]
+    [(0, 4), (4, 4)]
     """
     place = Path(os.path.abspath(directory))
     target = place / MANIFEST

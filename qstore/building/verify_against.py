@@ -80,10 +80,31 @@ def verify_against(
     Parameters
     ----------
     store : Store
+        Of shape (N, D).
     source, tensor, keys, key_encoding, rows, step, zero_point
-        As for :func:`qstore.build`, and as they were there. Keys of the store are not looked at where the
-        source has none and none are given, or with ``keys=False``.
+        As for :func:`qstore.build`, and as they were there: N rows of D columns. Keys of the store are not
+        looked at where the source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    AgainstReport
+        Of another shape, other values and other keys it says so: these are no errors.
+
+    Raises
+    ------
+    SourceError, TensorError
+        The source cannot be read, names are ambiguous or unknown, or there are fewer or more keys than rows.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+    >>> _ = qstore.build(np.eye(3, 2), path)
+    >>> found = verify_against(qstore.open(path), np.eye(3, 2) * [1, 0.5])
+    >>> found.ok, found.differing_rows, found.first_differing_row
+    (False, 1, 1)
     """
     coding = Coding(step, zero_point)
     return compared_with(
