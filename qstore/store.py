@@ -158,6 +158,21 @@ class Store(ArrayMethods):
     def __repr__(self) -> str:
         return f"<qstore.Store {self.path}: {self._shape[0]} × {self._shape[1]}, read as {self._dtype}>"
 
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks; nothing is read."""
+        from html import escape
+
+        held = self._shape[0] * (self._shape[1] + 8)
+        facts = {
+            "shape": f"{self._shape[0]:,} × {self._shape[1]:,}",
+            "dtype": str(self._dtype),
+            "size": f"{held:,} bytes of codes and scales; {self.nbytes:,} as {self._dtype}",
+            "keys": self.key_kind or "none",
+            "path": self.path,
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+        return f"<table><caption>qstore.Store</caption>{rows}</table>"
+
     # Reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from ..system.threads import in_order
 from ..writing.findings import Findings
 from .one import check_coding
 
-__all__ = ["AgainstReport", "compared_with", "verify_against"]
+__all__ = ["AgainstReport", "compare_with_source", "compared_with", "verify_against"]
 
 _SHOWN = 10
 
@@ -119,6 +119,46 @@ def verify_against(
     )[0]
 
 
+def compare_with_source(
+    store: Store,
+    source: Any,
+    noted: NDArray[np.int64],
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    progress: Progress = None,
+) -> tuple[AgainstReport, NDArray[np.float64]]:
+    """As :func:`verify_against`, and the errors of some rows from the same pass.
+
+    Parameters
+    ----------
+    noted : ndarray of int64, shape (m,)
+        Numbers of these rows of the store, in ascending order.
+
+    Returns
+    -------
+    report : AgainstReport
+    figures : ndarray of float64, shape (m, ROW_FIGURES)
+        What :func:`qstore.engine.row_errors.row_errors` finds of the noted rows; fewer where not all were
+        compared, or where there are no errors to measure.
+    """
+    noting = _Noting(noted)
+    report, _ = compared_with(
+        store,
+        source,
+        tensor=tensor,
+        keys=keys,
+        key_encoding=key_encoding,
+        rows=rows,
+        progress=progress,
+        coding=Coding(),
+        noting=noting,
+    )
+    return report, noting.figures()
+
+
 def compared_with(
     store: Store,
     source: Any,
@@ -129,6 +169,7 @@ def compared_with(
     rows: slice | tuple[int, int] | None,
     progress: Progress,
     coding: Coding,
+    noting: _Noting | None = None,
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings = Findings(store.shape[1])
@@ -146,7 +187,9 @@ def compared_with(
             return _mismatch(0, "the rows of the store have no keys"), findings
         comparison = _Comparison(store, matrix, coding)
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, comparison.parts(first, last, carried), stream, findings, on_rows)
+            parts = comparison.parts(first, last, carried)
+            noted = parts if noting is None else noting.of(parts)
+            report = _compare(store, noted, stream, findings, on_rows)
         check_all_taken(stream, first + report.rows, matrix, last is None)
         return report, findings
 
@@ -161,6 +204,28 @@ class _Compared(NamedTuple):
     figures: NDArray[np.float64] | None = None
     nonfinite: NonFiniteValues = NonFiniteValues()
     keys: KeyBlock | None = None
+
+
+class _Noting:
+    """Keeps the errors of some rows of a matrix that passes by."""
+
+    def __init__(self, noted: NDArray[np.int64]) -> None:
+        self._noted = noted
+        self._kept: list[NDArray[np.float64]] = []
+
+    def of(self, parts: Iterator[_Compared]) -> Iterator[_Compared]:
+        """The same parts of the matrix."""
+        done = 0
+        for part in parts:
+            if part.figures is not None:
+                start, stop = np.searchsorted(self._noted, [done, done + len(part.figures)])
+                self._kept.append(part.figures[self._noted[start:stop] - done])
+            done += len(part.differs)
+            yield part
+
+    def figures(self) -> NDArray[np.float64]:
+        """What was kept, a line a row."""
+        return np.concatenate([np.empty((0, ROW_FIGURES)), *self._kept])
 
 
 class _TooLong(Exception):
