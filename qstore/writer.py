@@ -413,7 +413,13 @@ class Writer:
         self._unfinished.key_kind = kind
 
     def keep_measured(self, numbers: NDArray[np.float64] | None) -> None:
-        """Take over errors that were measured when all of these codes were made, as a store keeps them."""
+        """Take over errors that were measured when all of these codes were made.
+
+        Parameters
+        ----------
+        numbers : ndarray of float64 or None
+            As a store keeps them; None where nobody measured.
+        """
         self._unfinished.measured = numbers
 
     def _fill_pending(self, read: ReadRows, first: int, last: int, keys: KeyStream | None) -> int:
