@@ -159,7 +159,23 @@ def plan_all(
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildPlan]:
-    """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
+    """Say what :func:`build_all` would do, from headers alone; stores that are there are not compared.
+
+    Parameters
+    ----------
+    source, directory, tensor, keys, key_encoding, rows, overwrite, step, zero_point
+        As for :func:`build_all`.
+
+    Returns
+    -------
+    list of BuildPlan
+        One of each matrix whose name matches, in the order of the tensors.
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError
+        What :func:`build_all` would raise before it reads data.
+    """
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)
     plans = []

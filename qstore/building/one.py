@@ -134,10 +134,11 @@ def build(
     Parameters
     ----------
     source : path-like, list of path-like, array-like or iterable
-        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); a list of such, whose
-        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset,
-        zarr array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any
-        way that another program has written it, gives its codes, scales and keys as they are.
+        A file or checkpoint of any format in docs/sources.md (NumPy, safetensors, PyTorch, HDF5, GGUF,
+        Parquet, word vectors …); a list of such, whose rows follow one another; anything with ``.shape`` and
+        row slices (ndarray, memmap, h5py dataset, zarr array …); a tuple of two such, codes and scales; or
+        an iterable of 2-D chunks. A store, in any way that another program has written it, gives its codes,
+        scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional
@@ -270,7 +271,29 @@ def plan(
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildPlan:
-    """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
+    """Say what :func:`build` would do, from the source's header alone.
+
+    Parameters
+    ----------
+    source, path, tensor, keys, key_encoding, rows, overwrite, step, zero_point
+        As for :func:`build`. A file of keys is read, keys are not compared.
+
+    Returns
+    -------
+    BuildPlan
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError, OutputError
+        What :func:`build` would raise before it reads data.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> found = plan(np.zeros((1000, 64), np.float32), os.path.join(tempfile.mkdtemp(), "ids.h5"))
+    >>> found.rows, found.dim, found.source_bytes, found.file_bytes
+    (1000, 64, 256000, 102760)
+    """
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
         coding = Coding(step, zero_point)

@@ -122,14 +122,27 @@ def compare(
 
     Parameters
     ----------
-    a, b : Store or path-like
-        With another number of columns, no rows are compared; with another number of rows, those that both
-        have.
+    a, b : Store or path-like, shapes (N, D) and (M, E)
+        Rows are compared by their keys where both stores have keys of one kind, else by their numbers. With
+        another number of columns, none are; with another number of rows, those that both have. What is
+        opened here is closed again.
     k : int
         How many of the rows that drifted most to name.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    StoreComparison
+
+    Raises
+    ------
+    ValueError
+        `k` is negative.
+    FormatError, OSError
+        A path is that of no store, or of none that can be read.
 
     Examples
     --------
