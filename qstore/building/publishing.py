@@ -13,6 +13,7 @@ from ..format.manifest import MANIFEST, Manifest, check_name, read_manifest
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import check_shard
 from ..system import durable_files
+from ..system.messages import tell
 from ..writing.output_paths import check_output
 
 __all__ = ["append_shards", "publish_shards"]
@@ -69,6 +70,7 @@ def publish_shards(
         if not _says(place, manifest):
             check_output(target, overwrite)
             _write(target, manifest)
+            tell(f"{place}: published as {len(manifest.shards):,} shards")
     return manifest.shards
 
 
@@ -108,6 +110,7 @@ def append_shards(directory: str | os.PathLike[str], names: Iterable[str]) -> tu
         shards = [*manifest.shards, *(shard for shard, _, _ in added)]
         grown = manifest.with_shards(shards, [*manifest.sizes, *(size for _, size, _ in added)])
         _write(target, grown)
+        tell(f"{place}: published as {len(grown.shards):,} shards, {len(added):,} of them new")
     return grown.shards
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,23 +15,27 @@ from ..engine import kernels
 from ..engine.arguments import as_count
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..errors import ExistsError, FormatError, NonFiniteError, ResumeError, SourceError
+from ..errors import FormatError, NonFiniteError, SourceError
 from ..format.manifest import MANIFEST
-from ..keys.packed import KeyBlock, KeyStream
+from ..keys.packed import KeyBlock, KeyStream, packed
 from ..keys.supply import check_all_taken, given_keys
 from ..opening import describe_file
 from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
+from ..store import open as open_store
 from ..system import durable_files
+from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
-from ..writing.output_paths import journal_path
-from .one import BuildReport, build, check_coding, source_bytes
+from ..writing.output_paths import journal_path, partial_path
+from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, source_bytes
+from .plans import BuildPlan, least_bytes, planned
 from .publishing import publish_shards
+from .shard_record import RECORD, Told, add_finished, begin, mark_failed, shard_name, start_of
 
-__all__ = ["build_shards", "joined_warnings", "shard_name"]
+__all__ = ["build_shards", "joined_warnings", "plan_shards"]
 
-_RECORD = f"{MANIFEST}.building"
+_KEYS_AT_ONCE = 1 << 16
 # Shards whose warnings are shown; they are mostly alike.
 _SHOWN = 3
 
@@ -104,10 +106,10 @@ def build_shards(
         stream = given_keys(keys, matrix, first, key_encoding)
         if stream is not None and last is None:
             last = _rows_by_keys(stream, first)
-        parameters = {**_parameters(matrix, first, last, size, nonfinite), **coding.parameters()}
-        if key_encoding is not None:
-            parameters["key_encoding"] = key_encoding
-        finished = _begin(place, parameters, overwrite, resume)
+        kept = kind_of_keys(matrix, keys, stream)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, duplicates, coding)
+        start = start_of(place, parameters, overwrite, resume)
+        begin(place, parameters, start)
         options = {
             "threads": threads,
             "resume": resume,
@@ -116,14 +118,20 @@ def build_shards(
             "step": step,
             "zero_point": zero_point,
         }
-        with rows_progress(progress, None if last is None else last - first) as on_rows:
-            job = _Job(place, size, keys, stream, finished, on_rows, options)
-            for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
-                job.add(piece)
-        check_all_taken(stream, first + job.rows, matrix, last is None)
-        matrix.check_unchanged()
+        count = None if last is None else last - first
+        try:
+            with rows_progress(progress, count, position=matrix.bytes_read) as on_rows:
+                job = _Job(place, size, keys, stream, start.finished, on_rows, options)
+                for piece in _pieces(matrix, first, last, size, kept == "own"):
+                    job.add(piece)
+            check_all_taken(stream, first + job.rows, matrix, last is None)
+            matrix.check_unchanged()
+        except SourceError:
+            mark_failed(place, parameters)
+            raise
     shards = publish_shards(place, job.names, overwrite=True)
-    durable_files.free_path(place / _RECORD)
+    durable_files.free_path(place / RECORD)
+    tell(f"{place}: made of {job.rows:,} rows in {len(shards):,} shards, {job.resumed:,} rows done before")
     return BuildReport(
         path=str(place),
         tensor=matrix.name,
@@ -141,9 +149,86 @@ def build_shards(
     )
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard: in order for those who sort names as text, up to 100,000 shards."""
-    return f"part-{number:05}.h5"
+def plan_shards(
+    source: Any,
+    directory: str | os.PathLike[str],
+    shard_rows: int,
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
+    duplicates: Literal["error", "first"] = "error",
+    step: float | None = None,
+    zero_point: int = 0,
+) -> BuildPlan:
+    """Say what :func:`build_shards` would do, reading only headers; else as :func:`plan`.
+
+    Parameters
+    ----------
+    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite, duplicates
+        As for :func:`build_shards`.
+    step, zero_point
+        As for :func:`build_shards`.
+
+    Returns
+    -------
+    BuildPlan
+        Of all shards together; `path` is the directory.
+    """
+    place = Path(os.path.abspath(directory))
+    size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    with open_source(source, tensor) as matrix:
+        check_coding(matrix, coding)
+        first, last = row_range(rows, matrix.rows)
+        stream = given_keys(keys, matrix, first, key_encoding)
+        if stream is not None and last is None:
+            last = _rows_by_keys(stream, first)
+        kept = kind_of_keys(matrix, keys, stream)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, duplicates, coding)
+        start = start_of(place, parameters, overwrite, resume)
+        whole = planned(matrix, place, slice(first, last), kept, False, nonfinite, coding)
+        there: list[Path] = []
+        row, ended = first, first == last
+        while not ended:
+            path = place / shard_name(len(there))
+            if path.name not in start.finished:
+                break
+            most = size if last is None else min(size, last - row)
+            found = _finished_rows(path, matrix, most, exact=last is not None)
+            if found is None:
+                break
+            there.append(path)
+            row += found
+            ended = found < size or row == last
+        done = row - first
+        if not start.fresh and not ended:
+            path = place / shard_name(len(there))
+            piece = next(_pieces(matrix, row, last, size, kept == "own"))
+            done += planned(piece, path, None, kept, resume, nonfinite, coding).rows_resumed
+            there.append(partial_path(path))
+        heights = [] if whole.rows is None else _heights(whole.rows, size)
+        sample = next(_pieces(matrix, first, last, size, kept == "own"))
+        file_bytes = sum(least_bytes(sample, 0, height, coding) * times for height, times in heights)
+        with durable_files.output_errors(place):
+            durable_files.check_room(place / MANIFEST, file_bytes, *there)
+    return dataclasses.replace(
+        whole,
+        file_bytes=None if whole.file_bytes is None else file_bytes,
+        rows_resumed=done,
+        begins_again=start.reason,
+        free_bytes=durable_files.free_bytes(place),
+        shards=sum(times for _, times in heights) or None,
+    )
+
+
+def _heights(rows: int, size: int) -> list[tuple[int, int]]:
+    """How many rows shards have, and how many shards have so many."""
+    whole, rest = divmod(rows, size)
+    return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest or not whole)
 
 
 class _Job:
@@ -155,7 +240,7 @@ class _Job:
         size: int,
         keys: Any,
         stream: KeyStream | None,
-        finished: dict[str, _Told],
+        finished: dict[str, Told],
         on_rows: Callable[[int], object],
         options: dict[str, Any],
     ) -> None:
@@ -172,13 +257,15 @@ class _Job:
         self.names.append(path.name)
         keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
         told = self._finished.get(path.name)
-        if told is not None and _is_finished(path, piece):
-            durable_files.free_path(
-                journal_path(path)
-            )  # of a build that was killed when it had just published
-            self.resumed += _height(piece)
-            self._count(path.name, _height(piece), told)
-            self._on_rows(_height(piece))
+        done = None if told is None else self._finished_rows(path, piece, keys)
+        if told is not None and done is not None:
+            # A journal is that of a build that was killed when it had just published.
+            durable_files.free_path(journal_path(path))
+            if isinstance(piece, Rest):
+                piece.skip(done)
+            self.resumed += done
+            self._count(path.name, done, told)
+            self._on_rows(done)
             return
         before = 0
 
@@ -194,13 +281,18 @@ class _Job:
         except SourceError as error:
             error.add_note(f"rows are counted from row {self.rows}, the first one of {path.name}")
             raise
-        told = _Told(report.nonfinite, report.warnings)
-        with durable_files.output_errors(self._place), open(self._place / _RECORD, "ab") as record:
-            record.write(told.line(path.name))
+        told = Told(report.nonfinite, report.warnings)
+        add_finished(self._place, path.name, told)
         self.resumed += report.rows_resumed
         self._count(path.name, report.rows, told)
 
-    def _count(self, name: str, rows: int, told: _Told) -> None:
+    def _finished_rows(self, path: Path, piece: Source, keys: Any) -> int | None:
+        """Rows of the shard, if it is there as it would be built."""
+        found = _finished_rows(path, piece, _height(piece), exact=not isinstance(piece, Rest))
+        given = self._stream is not None
+        return None if found is None or (given and not _has_keys(path, keys)) else found
+
+    def _count(self, name: str, rows: int, told: Told) -> None:
         self.nonfinite += told.nonfinite.from_row(self.rows)
         self.warnings.append((name, told.warnings))
         self.rows += rows
@@ -244,110 +336,53 @@ def _values(keys: KeyBlock) -> Any:
     return [key.decode() for key in keys.each()]
 
 
-# Beginning and going on -------------------------------------------------------------------------------
+# Going on -----------------------------------------------------------------------------------------------
 
 
-def _parameters(matrix: Source, first: int, last: int | None, size: int, nonfinite: str) -> dict[str, Any]:
+def _parameters(
+    matrix: Source,
+    first: int,
+    last: int | None,
+    keys: Literal["given", "own"] | None,
+    size: int,
+    nonfinite: str,
+    duplicates: str,
+    coding: Coding,
+) -> dict[str, Any]:
+    parameters, stamp = identity_of(matrix, first, last, keys)
     return {
-        "source": matrix.fingerprint(),
+        **parameters,
+        **coding.parameters(),
+        "stamp": stamp,
         "tensor": matrix.name,
         "dtype": matrix.dtype,
-        "rows": [first, last],
         "dim": matrix.dim,
         "shard_rows": size,
         "nonfinite": nonfinite,
+        "duplicates": duplicates,
     }
 
 
-class _Told(NamedTuple):
-    """What the build of a shard had to say: a line of the record, written when the shard is published."""
+def _finished_rows(path: Path, matrix: Source, most: int, exact: bool) -> int | None:
+    """Rows of the shard, if it is there: published whole, and the record beside it says of what.
 
-    nonfinite: NonFiniteValues
-    warnings: tuple[str, ...]
-
-    def line(self, name: str) -> bytes:
-        """As :func:`_recorded` reads it, whatever stands before it: an interrupted line has no end."""
-        told = {"shard": name, "nonfinite": self.nonfinite.encoded().decode(), "warnings": self.warnings}
-        return b"\n" + json.dumps(told).encode()
-
-
-def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: bool) -> dict[str, _Told]:
-    """Make the directory ready; return which shards that are there are finished ones of an unchanged file.
-
-    While the record is there, every shard beside it is one of the build that it describes.
+    It has `most` rows; where the source's length is unknown the last one may have fewer.
     """
-    record, parameters = place / _RECORD, json.loads(json.dumps(parameters))
-    with durable_files.output_errors(place):
-        place.mkdir(exist_ok=True)
-        found, finished = _recorded(record)
-        if resume and found == parameters:
-            trusted = parameters["source"] is not None and "mtime_ns" in parameters["source"]
-            return finished if trusted else {}
-        if found is None and not overwrite:
-            _check_empty(place)
-        if found is not None and resume and not overwrite:
-            _check_same(place, found, parameters)
-        # The manifest first, and the record last: no step of this leaves shards that could be mistaken.
-        for path in (place / MANIFEST, record, *place.glob("part-[0-9]*.h5*")):
-            durable_files.free_path(path)
-        durable_files.sync_directory(place)
-        with durable_files.atomic_output(record) as file:
-            file.write(json.dumps(parameters).encode())
-    return {}
-
-
-def _recorded(record: Path) -> tuple[dict[str, Any] | None, dict[str, _Told]]:
-    """Parameters of the build that was begun, and the shards that it finished; None without a good record.
-
-    A shard that is finished but not in the record is built again: what it told is lost.
-    """
-    try:
-        first, *lines = record.read_bytes().split(b"\n")
-        found = json.loads(first)
-    except (FileNotFoundError, ValueError):
-        return None, {}
-    finished = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            told = json.loads(line)
-            nonfinite = NonFiniteValues.decoded(told["nonfinite"])
-            if nonfinite is not None:
-                finished[told["shard"]] = _Told(nonfinite, tuple(map(str, told["warnings"])))
-    return (found if isinstance(found, dict) else None), finished
-
-
-def _check_empty(place: Path) -> None:
-    for path in (place / MANIFEST, place / shard_name(0)):
-        if os.path.lexists(path):
-            raise ExistsError(
-                errno.EEXIST,
-                f"{path} exists; pass overwrite=True (--force) to replace the shards in {place}, or choose "
-                f"another directory",
-                str(path),
-            )
-
-
-def _check_same(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ResumeError where the interrupted build had other parameters; another time of change is none."""
-    found, wanted = dict(found), dict(wanted)
-    for one in (found, wanted):
-        if isinstance(one.get("source"), dict):
-            one["source"] = {name: value for name, value in one["source"].items() if name != "mtime_ns"}
-    differing = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
-    if differing:
-        raise ResumeError(
-            f"the build of {place} was begun with other parameters: {', '.join(differing)} differ; restore "
-            f"them, or start again (--restart, resume=False)"
-        )
-
-
-def _is_finished(path: Path, piece: Source) -> bool:
-    """Whether the shard is there: it was published whole, and the record beside it says of what."""
-    if not isinstance(piece, RowSource) or not path.exists():
-        return False
     try:
         found = describe_file(str(path), follow=False)
     except (OSError, FormatError):
-        return False
-    expected = (piece.rows, piece.dim, piece.name, piece.recorded_dtype)
-    return (found.rows, found.dim, found.tensor, found.source_dtype) == expected
+        return None
+    same = (found.dim, found.tensor, found.source_dtype) == (matrix.dim, matrix.name, matrix.recorded_dtype)
+    fits = found.rows == most or (not exact and found.rows < most)
+    return found.rows if same and fits else None
+
+
+def _has_keys(path: Path, keys: Any) -> bool:
+    """Whether the rows of a finished shard have these keys."""
+    with open_store(path) as store:
+        if store.key_kind is None:
+            return False
+        return all(
+            packed(store.key_of(slice(at, at + _KEYS_AT_ONCE))).same(packed(keys[at : at + _KEYS_AT_ONCE]))
+            for at in range(0, len(store), _KEYS_AT_ONCE)
+        )

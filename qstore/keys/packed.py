@@ -44,6 +44,10 @@ class KeyBlock(NamedTuple):
         """All of it but kind and rows, as a journal keeps it."""
         return self.lengths.astype("<u4", copy=False).tobytes() + self.data
 
+    def same(self, other: KeyBlock) -> bool:
+        """Whether both hold the same keys."""
+        return (self.kind, self.rows, self.payload()) == (other.kind, other.rows, other.payload())
+
     def crc32(self) -> int:
         """CRC-32 of the payload."""
         return zlib.crc32(self.payload())
@@ -242,6 +246,13 @@ class KeyStream:
             expected = f"at least {self.taken + wanted}" if self.rows is None else str(self.rows)
             raise SourceError(f"there are {self.taken} keys, expected one for each row: {expected}")
         return joined(parts) if parts else packed([])
+
+    def give_back(self, block: KeyBlock) -> None:
+        """Put back what was taken last: it comes again."""
+        if block.rows:
+            held = [] if self._held is None else [self._held]
+            self._held, self._blocks = block, chain(held, self._blocks)
+            self.taken -= block.rows
 
     def skip(self, count: int) -> None:
         """Drop the next `count` keys; errors as for :meth:`take`."""

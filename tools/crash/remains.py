@@ -83,7 +83,10 @@ def journals(folder: Path, quick: bool, seed: int) -> Tally:
     chance = random.Random(seed)
     for scene, others in _scenes(folder):
         name = scene.journal.name
-        for start, files in (("halfway", scene.halfway()), ("complete", scene.finished())):
+        starts = {"halfway": scene.halfway(), "complete": scene.finished()}
+        if scene.streamed:
+            starts["failed"] = scene.failed()
+        for start, files in starts.items():
             foreign = [other[name] for other in others]
             if scene.streamed:
                 # A stream has no identity: that its caller gives the same rows again is the caller's word.

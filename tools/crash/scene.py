@@ -123,6 +123,8 @@ class Scene:
         have keys then.
     values : ndarray, optional
         The matrix.
+    packed : bool
+        Build from a compressed file, which can only be read from front to back.
 
     Attributes
     ----------
@@ -132,21 +134,24 @@ class Scene:
         Content ids of complete stores.
     """
 
-    def __init__(self, folder: Path, streamed: bool = False, values: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, streamed: bool = False, values: NDArray[Any] | None = None, packed: bool = False
+    ) -> None:
         self.values = matrix() if values is None else values
         self.streamed = streamed
         self.out = folder / "out"
         self.out.mkdir(parents=True)
-        self.source = folder / "source.npy"
-        np.save(self.source, self.values)
+        self.source = folder / ("source.npz" if packed else "source.npy")
+        (np.savez_compressed if packed else np.save)(self.source, self.values)
         self.final = self.out / "store.h5"
         self.partial, self.journal = partial_path(self.final), journal_path(self.final)
         self.whole: set[str] = set()
         self.old = self._store_of(matrix(3.5, seed=2))
-        self.expected = self._store_of(self.values)
+        self.expected = self._store_of(self.source if packed else self.values)
 
-    def _store_of(self, values: NDArray[Any]) -> bytes:
-        qstore.build(values, self.final, threads=1, keys=self._keys(0, len(values)))
+    def _store_of(self, source: Path | NDArray[Any]) -> bytes:
+        keys = None if isinstance(source, Path) else self._keys(0, len(source))
+        qstore.build(source, self.final, threads=1, keys=keys)
         content = self.final.read_bytes()
         with qstore.open(self.final) as store:
             self.whole.add(store.content_id)
@@ -175,12 +180,14 @@ class Scene:
                 self.source, self.final, overwrite=overwrite, resume=resume, threads=threads, progress=stop
             )
 
-    def _stream(self, overwrite: bool, rows: int | None, resume: bool) -> None:
+    def _stream(self, overwrite: bool, rows: int | None, resume: bool, data_fails: bool = False) -> None:
         with qstore.Writer(self.final, DIM, overwrite=overwrite, resume=resume, threads=1) as writer:
             while writer.rows < len(self.values):
                 first, last = writer.rows, min(writer.rows + _CHUNK_ROWS, len(self.values))
                 writer.append(self.values[first:last], keys=self._keys(first, last))
                 if rows is not None and writer.rows >= rows:
+                    if data_fails:
+                        raise qstore.SourceError("what comes now is no row")
                     writer.abort()
                     return
 
@@ -205,12 +212,20 @@ class Scene:
         """Ways in which a build can begin."""
         starts = {"fresh": {}, "replacing": {self.final.name: self.old}, "halfway": self.halfway()}
         # A stream may go on with more rows after all; these are few enough for metadata to stay in its place.
-        return {**starts, "finished": self.finished(len(self.values) - 11)} if self.streamed else starts
+        more = {"finished": self.finished(len(self.values) - 11), "failed": self.failed()}
+        return {**starts, **more} if self.streamed else starts
 
     def halfway(self) -> Files:
         """What an interrupted build leaves behind."""
         self.begin({})
         self.build(rows=len(self.values) // 2)
+        return self.files()
+
+    def failed(self) -> Files:
+        """What a stream leaves behind that failed because of its data."""
+        self.begin({})
+        with contextlib.suppress(qstore.SourceError):
+            self._stream(overwrite=False, rows=len(self.values) // 2, resume=True, data_fails=True)
         return self.files()
 
     def finished(self, rows: int | None = None) -> Files:
