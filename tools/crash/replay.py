@@ -219,6 +219,7 @@ def _scenes(folder: Path) -> Iterator[tuple[str, Scene, Files]]:
             yield f"{'stream' if streamed else 'file'}, {name}", scene, files
     scene = Scene(folder / "replay-packed", packed=True)
     yield "packed file, halfway", scene, scene.halfway()
+    yield "packed file, failed", scene, scene.failed()
 
 
 def cuts(folder: Path, quick: bool, seed: int) -> Tally:

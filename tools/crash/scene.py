@@ -142,12 +142,15 @@ class Scene:
         self.out = folder / "out"
         self.out.mkdir(parents=True)
         self.source = folder / ("source.npz" if packed else "source.npy")
-        (np.savez_compressed if packed else np.save)(self.source, self.values)
+        self._save(self.values)
         self.final = self.out / "store.h5"
         self.partial, self.journal = partial_path(self.final), journal_path(self.final)
         self.whole: set[str] = set()
         self.old = self._store_of(matrix(3.5, seed=2))
         self.expected = self._store_of(self.source if packed else self.values)
+
+    def _save(self, values: NDArray[Any]) -> None:
+        (np.savez_compressed if self.source.suffix == ".npz" else np.save)(self.source, values)
 
     def _store_of(self, source: Path | NDArray[Any]) -> bytes:
         keys = None if isinstance(source, Path) else self._keys(0, len(source))
@@ -210,10 +213,12 @@ class Scene:
 
     def starts(self) -> dict[str, Files]:
         """Ways in which a build can begin."""
-        starts = {"fresh": {}, "replacing": {self.final.name: self.old}, "halfway": self.halfway()}
-        # A stream may go on with more rows after all; these are few enough for metadata to stay in its place.
-        more = {"finished": self.finished(len(self.values) - 11), "failed": self.failed()}
-        return {**starts, **more} if self.streamed else starts
+        starts = {"fresh": {}, "replacing": {self.final.name: self.old}}
+        starts |= {"halfway": self.halfway(), "failed": self.failed()}
+        if self.streamed:
+            # It may go on with more rows after all; these are few enough for metadata to stay in its place.
+            starts["finished"] = self.finished(len(self.values) - 11)
+        return starts
 
     def halfway(self) -> Files:
         """What an interrupted build leaves behind."""
@@ -222,10 +227,20 @@ class Scene:
         return self.files()
 
     def failed(self) -> Files:
-        """What a stream leaves behind that failed because of its data."""
+        """What a build leaves behind that failed because of its data, which has been mended since."""
         self.begin({})
+        row = len(self.values) // 2
+        if not self.streamed:
+            holed = self.values.copy()
+            holed[row] = np.nan
+            self._save(holed)
         with contextlib.suppress(qstore.SourceError):
-            self._stream(overwrite=False, rows=len(self.values) // 2, resume=True, data_fails=True)
+            if self.streamed:
+                self._stream(overwrite=False, rows=row, resume=True, data_fails=True)
+            else:
+                self.build()
+        if not self.streamed:
+            self._save(self.values)
         return self.files()
 
     def finished(self, rows: int | None = None) -> Files:
