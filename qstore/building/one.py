@@ -233,6 +233,10 @@ def build(
             warnings=writer.warnings,
         )
     tell(f"{report.path}: made of {report.rows:,} rows, {resumed:,} of them done before")
+    if report.nonfinite.count:
+        tell(f"{report.path}: 0 is stored for NaN and infinities: {report.nonfinite.in_words()}")
+    for warning in report.warnings:
+        tell(f"{report.path}: {warning}")
     return report
 
 

@@ -60,12 +60,14 @@ def test_zeros_for_nan_go_on(
     tmp_path: Path, values: NDArray[np.float32], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = SOURCES[kind](tmp_path, values)
-    qstore.build(source, tmp_path / "whole.h5", nonfinite="zero")
+    whole = qstore.build(source, tmp_path / "whole.h5", nonfinite="zero")
     failed(source, tmp_path / "x.h5")
     failed(source, tmp_path / "x.h5")  # again: it goes on up to the same place
     assert qstore.plan(source, tmp_path / "x.h5", nonfinite="zero").rows_resumed >= 1000
     report = qstore.build(source, tmp_path / "x.h5", nonfinite="zero")
     assert 1000 <= report.rows_resumed <= BAD
+    assert (report.nonfinite, report.warnings) == (whole.nonfinite, whole.warnings)
+    assert report.nonfinite.first == ((BAD, 7, "nan"),)
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not list(tmp_path.glob("x.h5.*"))
     assert caplog.messages == []
@@ -148,6 +150,40 @@ def test_a_mended_source_goes_on_as_far_as_it_agrees(
     assert caplog.messages == ([] if kept == 1200 else [said])
     qstore.build(mended, tmp_path / "whole.h5")
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_what_was_found_in_dropped_rows_is_dropped_with_them(tmp_path: Path) -> None:
+    """Values that were replaced, and the errors and columns that a build warns of."""
+    values = np.random.default_rng(3).standard_normal((ROWS, DIM)).astype(np.float32)
+    values[[50, 250], 5], values[1000:1200, 9] = np.nan, 3e4
+    keys = [*range(ROWS - 1), 7]
+    with pytest.raises(qstore.SourceError, match="have the same key"):
+        qstore.build(values, tmp_path / "x.h5", nonfinite="zero", keys=keys)
+    mended = values.copy()
+    mended[250, 5], mended[1000:1200, 9], keys[-1] = 1, 1, ROWS
+    whole = qstore.build(mended, tmp_path / "whole.h5", nonfinite="zero", keys=keys)
+    report = qstore.build(mended, tmp_path / "x.h5", nonfinite="zero", keys=keys)
+    assert report.rows_resumed == 200
+    assert (report.nonfinite.count, report.nonfinite.first) == (1, ((50, 5, "nan"),))
+    assert report.warnings == whole.warnings
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_numbers_that_do_not_fit_a_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows that are stored as they are are none of a build that rounds them."""
+    numbers = np.random.default_rng(3).integers(-128, 128, (ROWS, DIM)).astype(np.float32)
+    numbers[BAD, 7] = 0.5
+    with pytest.raises(qstore.SourceError, match="leave the step out"):
+        qstore.build(numbers, tmp_path / "x.h5", step=0.25)
+    reason = "the build that failed had other parameters: step was 0.25, is None, zero_point was 0, is None"
+    assert qstore.plan(numbers, tmp_path / "x.h5", step=0.25).rows_resumed == 1200
+    assert qstore.plan(numbers, tmp_path / "x.h5").begins_again == reason
+    with pytest.raises(Interrupt):
+        qstore.build(numbers, tmp_path / "x.h5", progress=stop_at(1300))
+    assert caplog.messages == [f"{tmp_path / 'x.h5'}: begins again: {reason}"]
+    with pytest.raises(qstore.ResumeError, match=r"step was None, is 0\.25"):
+        qstore.plan(numbers, tmp_path / "x.h5", step=0.25)
+    assert qstore.build(numbers, tmp_path / "x.h5").rows_resumed >= 1200
 
 
 def test_what_is_dropped_is_not_gone_on_with_later(tmp_path: Path, values: NDArray[np.float32]) -> None:
@@ -369,17 +405,35 @@ def test_shards(
     tmp_path: Path, values: NDArray[np.float32], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = SOURCES[kind](tmp_path, values)
-    qstore.build_shards(source, tmp_path / "whole", 400, nonfinite="zero")
+    whole = qstore.build_shards(source, tmp_path / "whole", 400, nonfinite="zero")
     for _ in range(2):
         with pytest.raises(qstore.NonFiniteError):
             qstore.build_shards(source, tmp_path / "x", 400)
     plan = qstore.plan_shards(source, tmp_path / "x", 400, nonfinite="zero")
     report = qstore.build_shards(source, tmp_path / "x", 400, nonfinite="zero")
     assert (report.rows_resumed, plan.rows_resumed) == (1200, 1200)
+    assert (report.nonfinite, report.warnings) == (whole.nonfinite, whole.warnings)
     for name in sorted(os.listdir(tmp_path / "whole")):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert sorted(os.listdir(tmp_path / "x")) == sorted(os.listdir(tmp_path / "whole"))
     assert caplog.messages == []
+
+
+def test_finished_shards_still_tell_what_they_had_replaced(tmp_path: Path) -> None:
+    """The record of a build that failed, and is gone on with, keeps what its shards told."""
+    values = np.random.default_rng(3).standard_normal((ROWS, DIM)).astype(np.float32)
+    values[[50, 650], 5], values[:400, 9] = np.nan, 3e4
+    source, keys = npy(tmp_path, values), np.arange(ROWS)
+    keys[-1] = keys[-2]
+    for _ in range(2):
+        with pytest.raises(qstore.SourceError, match="have the same key"):
+            qstore.build_shards(source, tmp_path / "x", 400, nonfinite="zero", keys=keys)
+    options: dict[str, Any] = {"nonfinite": "zero", "keys": keys, "duplicates": "first"}
+    whole = qstore.build_shards(source, tmp_path / "whole", 400, **options)
+    report = qstore.build_shards(source, tmp_path / "x", 400, **options)
+    assert report.rows_resumed == ROWS
+    assert report.nonfinite.first == ((50, 5, "nan"), (650, 5, "nan"))
+    assert report.warnings == whole.warnings != ()
 
 
 def test_shards_with_other_parameters_begin_again(

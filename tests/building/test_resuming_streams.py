@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from interrupted_builds import Interrupt, stop_at
@@ -222,6 +223,32 @@ def test_codes_in_a_file_go_on(
             touch(tmp_path / "m.pt", time)
         assert qstore.build(tmp_path / "m.pt", tmp_path / name).rows_resumed == (0 if time else 1000)
         assert (tmp_path / name).read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize("keys", [None, "text"])
+def test_a_store_that_another_program_wrote_goes_on(
+    tmp_path: Path, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, keys: str | None
+) -> None:
+    """Its codes are copied, its keys and the errors it was built with kept."""
+    names = keys and [f"w{row}" for row in range(ROWS)]
+    qstore.build(values, tmp_path / "first.h5", keys=names)
+    with h5py.File(tmp_path / "first.h5") as old, h5py.File(tmp_path / "anew.h5", "w") as new:
+        new.attrs.update(old.attrs)
+        for name in old:
+            if isinstance(old[name], h5py.Dataset):
+                new.create_dataset(name, data=old[name][()], chunks=True)
+            else:
+                old.copy(name, new)
+    monkeypatch.setattr(quantized_sources, "_CHUNK_BYTES", 150 * DIM)
+    qstore.build(tmp_path / "anew.h5", tmp_path / "whole.h5")
+    interrupted(tmp_path / "anew.h5", tmp_path / "x.h5", 1000)
+    planned = qstore.plan(tmp_path / "anew.h5", tmp_path / "x.h5").rows_resumed
+    report = qstore.build(tmp_path / "anew.h5", tmp_path / "x.h5")
+    assert report.rows_resumed == planned >= 900
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    with qstore.open(tmp_path / "x.h5") as store, qstore.open(tmp_path / "first.h5") as first:
+        assert store.key_kind == keys
+        assert store.fidelity == first.fidelity is not None
 
 
 # Shards -------------------------------------------------------------------------------------------------

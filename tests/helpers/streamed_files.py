@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from word_files import PACK
 
 __all__ = ["DIM", "STREAMED", "words_of"]
 
@@ -45,10 +45,13 @@ def _word2vec(folder: Path, values: NDArray[np.float32]) -> Path:
     return path
 
 
-def _gzip(folder: Path, values: NDArray[np.float32]) -> Path:
-    path = folder / "vectors.vec.gz"
-    path.write_bytes(gzip.compress(_header(values) + _lines(values, words_of(values)), 1))
-    return path
+def _packed(suffix: str) -> Make:
+    def make(folder: Path, values: NDArray[np.float32]) -> Path:
+        path = folder / f"vectors.vec{suffix}"
+        path.write_bytes(PACK[suffix](_header(values) + _lines(values, words_of(values))))
+        return path
+
+    return make
 
 
 def _binary(folder: Path, values: NDArray[np.float32]) -> Path:
@@ -93,7 +96,7 @@ STREAMED: dict[str, Make] = {
     "text": _word2vec,
     "text without a header": _glove,
     "text in several files": _several,
-    "gzip": _gzip,
+    **{f"text packed in {suffix}": _packed(suffix) for suffix in PACK},
     "binary": _binary,
     "npz": _npz,
     "Parquet": _parquet(False),

@@ -30,6 +30,17 @@ def test_what_was_done_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert {(record.name, record.levelname) for record in caplog.records} == {("qstore", "INFO")}
 
 
+def test_what_a_build_found_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the command prints below its summary."""
+    caplog.set_level(logging.INFO, "qstore")
+    values = np.random.default_rng(1).standard_normal((1000, 64)).astype(np.float32)
+    values[7, 3], values[:, 9] = np.nan, 1e4
+    report = qstore.build(values, tmp_path / "x.h5", nonfinite="zero")
+    assert "columns 9 set the scale" in report.warnings[0]
+    found = [f"0 is stored for NaN and infinities: {report.nonfinite.in_words()}", *report.warnings]
+    assert caplog.messages[1:] == [f"{tmp_path / 'x.h5'}: {text}" for text in found]
+
+
 SCRIPT = """\
 import numpy as np, qstore, sys
 for values in ([[1.0, float("nan")]], [[1.0, 2.0, 3.0]]):
