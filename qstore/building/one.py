@@ -162,7 +162,7 @@ def build(
     -----
     A build that was interrupted (killed, Ctrl-C, a full disk) goes on when the same call is made again, from
     any file and from arrays; iterables begin again. Rows that are done are not quantized again; files that
-    are read from front to back (text, gzip, deflated ``.npz``) are skipped through. Where the file has
+    are read from front to back (text, packed text, deflated ``.npz``) are skipped through. Where the file has
     changed since, or cannot tell, rows done before are compared with it; streams begin again then. With
     another source or other parameters the build is refused, so that no work is lost by mistake.
 

@@ -320,11 +320,14 @@ def test_words_that_were_left_out_come_back(
     assert (report.rows_resumed, report.key_kind) == (ROWS, None)
 
 
-def test_a_word_that_is_no_utf8(tmp_path: Path, clean: NDArray[np.float32]) -> None:
-    path = STREAMED["text"](tmp_path, clean)
-    path.write_bytes(path.read_bytes().replace(b"word-1100 ", b"word-\xff "))
+@pytest.mark.parametrize("kind", ["text", "text in several files"])
+def test_a_word_that_is_no_utf8(tmp_path: Path, clean: NDArray[np.float32], kind: str) -> None:
+    path = STREAMED[kind](tmp_path, clean)
+    for one in map(Path, path if isinstance(path, list) else [path]):
+        one.write_bytes(one.read_bytes().replace(b"word-1100 ", b"word-\xff "))
     with pytest.raises(qstore.SourceError, match='or "utf-8:replace" to keep them'):
         qstore.build(path, tmp_path / "x.h5")
+    assert qstore.plan(path, tmp_path / "x.h5", key_encoding="utf-8:replace").rows_resumed >= 1000
     with pytest.raises(Interrupt):
         qstore.build(path, tmp_path / "x.h5", key_encoding="utf-8:replace", progress=stop_at(1250))
     with pytest.raises(qstore.ResumeError, match="key_errors was 'replace', is 'backslashreplace'"):
