@@ -44,7 +44,7 @@ class Store(ArrayMethods):
 
     Where rows have text keys, these index, too: ``store["queen"]``, ``store[["queen", "king"]]``; and
     ``"queen" in store`` tells whether there is such a row. Numbers always mean rows: :meth:`rows_of` finds
-    keys that are numbers.
+    keys that are numbers. Columns of words, such as a ``pandas.Series``, index like lists.
 
     Any number of threads and forked processes may use one store. Pickling sends the path and the
     content id. Rows stay readable when the file is replaced or unlinked; truncating it in place kills
@@ -511,7 +511,8 @@ class Store(ArrayMethods):
         Parameters
         ----------
         keys : sequence of str, or array_like of int, shape (n,)
-            As :attr:`key_kind` says.
+            As :attr:`key_kind` says; columns of pandas, polars and pyarrow, too. Whole numbers may be of any
+            type and size: those that do not fit 64 bits with sign are in no store.
         default : int, optional
             Stands for the row of a key that is not there. Give a number that is no row, such as -1, and do
             not index with it.
@@ -557,6 +558,7 @@ class Store(ArrayMethods):
         Returns
         -------
         str or int, or list of str or ndarray of int64 of length n
+            None in the place of a str where a row has no key.
 
         Raises
         ------
@@ -628,7 +630,8 @@ def open(
         rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
         files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
         ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
-        is first read; of a list or pattern, all headers are read now. Or the URL of a file: ``https://``,
+        is first read; of a list or pattern, all headers are read now. A key that two files have stands for
+        the row in the first of them; :meth:`Store.verify` tells. Or the URL of a file: ``https://``,
         ``s3://`` or whatever fsspec knows, which is read in ranges, see docs/scale.md.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs

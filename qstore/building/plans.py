@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..engine.coding import Coding
 from ..format import layout
 from ..format.composition import compose
-from ..keys.supply import given_keys
+from ..keys.supply import MissingKeys, given_keys
 from ..sources import QuantizedSource, Source, open_source
 from ..sources.row_ranges import row_range
 from ..system import durable_files
@@ -79,6 +79,7 @@ def plan(
     overwrite: bool = False,
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildPlan:
@@ -92,9 +93,10 @@ def plan(
     with open_source(source, tensor) as matrix:
         coding = Coding(step, zero_point)
         check_coding(matrix, coding)
-        first, _ = row_range(rows, matrix.rows)
-        kept = kind_of_keys(matrix, keys, given_keys(keys, matrix, first, key_encoding))
-        found = planned(matrix, target, rows, kept, resume, nonfinite, coding)
+        first, last = row_range(rows, matrix.rows)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+        kept = kind_of_keys(matrix, keys, stream)
+        found = planned(matrix, target, rows, kept, resume, nonfinite, missing_keys, coding)
         if found.rows is not None:
             with durable_files.output_errors(target):
                 size = least_bytes(matrix, first, found.rows, coding)
@@ -109,6 +111,7 @@ def planned(
     keys: Literal["given", "own"] | None,
     resume: bool,
     nonfinite: Literal["error", "zero"],
+    missing_keys: MissingKeys,
     coding: Coding,
 ) -> BuildPlan:
     """Plan of the store of an open source; whether the disk has room for it is another question."""
@@ -118,7 +121,8 @@ def planned(
     done, reason = 0, ""
     if resume and (stamp is not None or is_comparable(matrix)):
         told = {**coding.parameters(), **parameters}
-        origin = Origin.of(matrix.dim, matrix.name, matrix.recorded_dtype, nonfinite, told, stamp)
+        dtype = matrix.recorded_dtype
+        origin = Origin.of(matrix.dim, matrix.name, dtype, nonfinite, missing_keys, told, stamp)
         done, stale, reason = left_behind(path, origin, count)
         if done and stale and not is_comparable(matrix):
             done, reason = 0, CHANGED

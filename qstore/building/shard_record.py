@@ -52,12 +52,15 @@ class Start:
         What is in the directory is removed.
     finished : dict
         What shards have told that are finished ones of a file that has not been changed, by their names.
+    failed : bool
+        The build that is gone on with had failed because of its data: it does not insist on its keys.
     reason : str
         Why shards of an unfinished build are of no use; empty where there are none.
     """
 
     fresh: bool
     finished: dict[str, Told] = field(default_factory=dict)
+    failed: bool = False
     reason: str = ""
 
 
@@ -95,12 +98,12 @@ def start_of(place: Path, parameters: Mapping[str, Any], overwrite: bool, resume
         return Start(fresh=True, reason=f"the build that failed had other parameters: {', '.join(differing)}")
     if old_time != new_time:
         return Start(fresh=True, reason="the source has been changed meanwhile")
-    return Start(fresh=False, finished=finished if new_time is not None else {})
+    return Start(fresh=False, finished=finished if new_time is not None else {}, failed=bool(failed))
 
 
 def _is_harmless(name: str, found: Any) -> bool:
     """Whether finished shards are as good with another value: what was an error did not come up in them."""
-    return name in ("nonfinite", "duplicates", "key_errors") and found in ("error", "strict")
+    return name in ("nonfinite", "missing_keys", "key_errors") and found in ("error", "strict")
 
 
 def begin(place: Path, parameters: Mapping[str, Any], start: Start) -> None:

@@ -9,35 +9,37 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ..engine import kernels
 from ..engine.arguments import as_count
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..errors import FormatError, NonFiniteError, SourceError
+from ..errors import FormatError, NonFiniteError, ResumeError, SourceError
 from ..format.manifest import MANIFEST
-from ..keys.packed import KeyBlock, KeyStream, packed
-from ..keys.supply import check_all_taken, given_keys
+from ..keys.equal_keys import check_duplicates
+from ..keys.packed import KeyBlock, stored
+from ..keys.stream import KeyPiece, KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys
 from ..opening import describe_file
+from ..reading.local_store import LocalStore
 from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
-from ..store import open as open_store
 from ..system import durable_files
-from ..system.messages import tell
+from ..system.messages import tell, warn
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import journal_path, partial_path
 from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, source_bytes
 from .plans import BuildPlan, least_bytes, planned
 from .publishing import publish_shards
-from .shard_record import RECORD, Told, add_finished, begin, mark_failed, shard_name, start_of
+from .shard_record import RECORD, Start, Told, add_finished, begin, mark_failed, shard_name, start_of
 
 __all__ = ["build_shards", "joined_warnings", "plan_shards"]
 
-_KEYS_AT_ONCE = 1 << 16
 # Shards whose warnings are shown; they are mostly alike.
 _SHOWN = 3
+
+# Rows whose keys are compared at a time.
+_KEY_ROWS = 1 << 16
 
 
 def build_shards(
@@ -55,6 +57,7 @@ def build_shards(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildReport:
@@ -74,8 +77,12 @@ def build_shards(
         Replace the sharded store that is there: its manifest and shards (all ``part-*.h5``) go first. To
         replace one that is in use, build another directory.
     duplicates : {"error", "first"}
-        What to do where two rows of one shard have the same key.
-    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite, step, zero_point
+        What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
+        stand for the first of them. They are looked for when all shards are there, and these stay: the same
+        call with "first" goes on from there.
+    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
+        As for :func:`qstore.build`.
+    missing_keys, step, zero_point
         As for :func:`qstore.build`.
 
     Returns
@@ -100,36 +107,37 @@ def build_shards(
     begun = time.perf_counter()
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    check_duplicates(duplicates)
     with open_source(source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first, key_encoding)
-        if stream is not None and last is None:
-            last = _rows_by_keys(stream, first)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
         kept = kind_of_keys(matrix, keys, stream)
-        parameters = _parameters(matrix, first, last, kept, size, nonfinite, duplicates, coding)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, missing_keys, coding)
         start = start_of(place, parameters, overwrite, resume)
         begin(place, parameters, start)
         options = {
             "threads": threads,
             "resume": resume,
             "nonfinite": nonfinite,
-            "duplicates": duplicates,
+            # The same key in two rows of a shard is found with all others, by the rows' numbers in the whole.
+            "duplicates": "first",
+            "missing_keys": missing_keys,
             "step": step,
             "zero_point": zero_point,
         }
         count = None if last is None else last - first
         try:
             with rows_progress(progress, count, position=matrix.bytes_read) as on_rows:
-                job = _Job(place, size, keys, stream, start.finished, on_rows, options)
+                job = _Job(place, size, keys, stream, start, on_rows, options)
                 for piece in _pieces(matrix, first, last, size, kept == "own"):
                     job.add(piece)
-            check_all_taken(stream, first + job.rows, matrix, last is None)
+            check_all_taken(stream, first + job.rows, last, matrix)
             matrix.check_unchanged()
+            shards = publish_shards(place, job.names, overwrite=True, duplicates=duplicates)
         except SourceError:
             mark_failed(place, parameters)
             raise
-    shards = publish_shards(place, job.names, overwrite=True)
     durable_files.free_path(place / RECORD)
     tell(f"{place}: made of {job.rows:,} rows in {len(shards):,} shards, {job.resumed:,} rows done before")
     return BuildReport(
@@ -144,6 +152,7 @@ def build_shards(
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
         key_kind=describe_file(shards[0].path).key_kind,
+        unkeyed_rows=job.unkeyed_rows,
         nonfinite=job.nonfinite,
         warnings=joined_warnings(job.warnings),
     )
@@ -161,7 +170,7 @@ def plan_shards(
     overwrite: bool = False,
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
-    duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildPlan:
@@ -169,9 +178,9 @@ def plan_shards(
 
     Parameters
     ----------
-    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite, duplicates
+    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build_shards`.
-    step, zero_point
+    missing_keys, step, zero_point
         As for :func:`build_shards`.
 
     Returns
@@ -184,13 +193,11 @@ def plan_shards(
     with open_source(source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first, key_encoding)
-        if stream is not None and last is None:
-            last = _rows_by_keys(stream, first)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
         kept = kind_of_keys(matrix, keys, stream)
-        parameters = _parameters(matrix, first, last, kept, size, nonfinite, duplicates, coding)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, missing_keys, coding)
         start = start_of(place, parameters, overwrite, resume)
-        whole = planned(matrix, place, slice(first, last), kept, False, nonfinite, coding)
+        whole = planned(matrix, place, slice(first, last), kept, False, nonfinite, missing_keys, coding)
         there: list[Path] = []
         row, ended = first, first == last
         while not ended:
@@ -208,7 +215,7 @@ def plan_shards(
         if not start.fresh and not ended:
             path = place / shard_name(len(there))
             piece = next(_pieces(matrix, row, last, size, kept == "own"))
-            done += planned(piece, path, None, kept, resume, nonfinite, coding).rows_resumed
+            done += planned(piece, path, None, kept, resume, nonfinite, missing_keys, coding).rows_resumed
             there.append(partial_path(path))
         heights = [] if whole.rows is None else _heights(whole.rows, size)
         sample = next(_pieces(matrix, first, last, size, kept == "own"))
@@ -240,24 +247,23 @@ class _Job:
         size: int,
         keys: Any,
         stream: KeyStream | None,
-        finished: dict[str, Told],
+        start: Start,
         on_rows: Callable[[int], object],
         options: dict[str, Any],
     ) -> None:
         self.names: list[str] = []
-        self.rows = self.resumed = 0
+        self.rows = self.resumed = self.unkeyed_rows = 0
         self.nonfinite = NonFiniteValues()
         self.warnings: list[tuple[str, tuple[str, ...]]] = []
         self._place, self._size, self._keys, self._stream = place, size, keys, stream
-        self._finished, self._on_rows, self._options = finished, on_rows, options
+        self._start, self._on_rows, self._options = start, on_rows, options
 
     def add(self, piece: Source) -> None:
         """Build the shard of the next rows, unless it is there."""
         path = self._place / shard_name(len(self.names))
         self.names.append(path.name)
-        keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
-        told = self._finished.get(path.name)
-        done = None if told is None else self._finished_rows(path, piece, keys)
+        told = self._start.finished.get(path.name)
+        done = None if told is None else self._finished_rows(path, piece)
         if told is not None and done is not None:
             # A journal is that of a build that was killed when it had just published.
             durable_files.free_path(journal_path(path))
@@ -274,6 +280,7 @@ class _Job:
             self._on_rows(done - before)
             before = done
 
+        keys = self._keys if self._stream is None else KeyPiece(self._stream)
         try:
             report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
         except NonFiniteError as error:
@@ -284,18 +291,61 @@ class _Job:
         told = Told(report.nonfinite, report.warnings)
         add_finished(self._place, path.name, told)
         self.resumed += report.rows_resumed
+        self.unkeyed_rows += report.unkeyed_rows
         self._count(path.name, report.rows, told)
 
-    def _finished_rows(self, path: Path, piece: Source, keys: Any) -> int | None:
+    def _finished_rows(self, path: Path, piece: Source) -> int | None:
         """Rows of the shard, if it is there as it would be built."""
         found = _finished_rows(path, piece, _height(piece), exact=not isinstance(piece, Rest))
-        given = self._stream is not None
-        return None if found is None or (given and not _has_keys(path, keys)) else found
+        return None if found is None or not self._has_keys(path, found) else found
 
     def _count(self, name: str, rows: int, told: Told) -> None:
         self.nonfinite += told.nonfinite.from_row(self.rows)
         self.warnings.append((name, told.warnings))
         self.rows += rows
+
+    def _has_keys(self, path: Path, rows: int) -> bool:
+        """Take the keys of a finished shard; False where it has others, and may.
+
+        Raises
+        ------
+        ResumeError
+            It has others, and the build was interrupted: it insists.
+        """
+        arrays, unkeyed, taken = LocalStore(str(path)).scanned_keys(), 0, list[KeyBlock]()
+        for start in range(0, rows, _KEY_ROWS):
+            stop = min(start + _KEY_ROWS, rows)
+            found = stored(arrays, start, stop) if arrays else None
+            unkeyed += 0 if found is None else int(found.unkeyed().sum())
+            if self._keys is None and self._stream is None:
+                continue  # they come with the rows, or there are none: the parameters tell
+            given = None if self._stream is None else self._stream.take(stop - start)
+            if given is not None and self._start.failed:
+                taken.append(given)
+            if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
+                if not self._start.failed:
+                    raise ResumeError(
+                        f"the keys have changed since {path} was built: those of its rows {start} to "
+                        f"{stop - 1} differ; start again (--restart, resume=False)"
+                    )
+                self._drop_from_here()
+                if self._stream is not None:
+                    for block in reversed(taken):
+                        self._stream.give_back(block)
+                return False
+        self.unkeyed_rows += unkeyed
+        return True
+
+    def _drop_from_here(self) -> None:
+        """Remove this shard and all finished ones behind it."""
+        warn(
+            f"{self._place}: goes on from row {self.rows}: the keys have changed since the build that failed"
+        )
+        number = len(self.names) - 1
+        while (path := self._place / shard_name(number)).name in self._start.finished:
+            durable_files.free_path(path)
+            number += 1
+        durable_files.sync_directory(self._place)
 
 
 def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
@@ -304,12 +354,6 @@ def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[s
     shown = [f"{name}: {text}" for name, warnings in warned[:_SHOWN] for text in warnings]
     more = len(warned) - _SHOWN
     return (*shown, f"there are warnings of {more:,} more shards") if more > 0 else tuple(shown)
-
-
-def _rows_by_keys(stream: KeyStream, first: int) -> int:
-    if stream.count is None:
-        raise SourceError("neither the rows nor the keys can be counted: give the keys in a list or a file")
-    return max(first, stream.count)
 
 
 def _height(piece: Source) -> int:
@@ -330,12 +374,6 @@ def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool
         yield rest
 
 
-def _values(keys: KeyBlock) -> Any:
-    if keys.kind == "integer":
-        return np.frombuffer(keys.data, "<i8")
-    return [key.decode() for key in keys.each()]
-
-
 # Going on -----------------------------------------------------------------------------------------------
 
 
@@ -346,7 +384,7 @@ def _parameters(
     keys: Literal["given", "own"] | None,
     size: int,
     nonfinite: str,
-    duplicates: str,
+    missing_keys: str,
     coding: Coding,
 ) -> dict[str, Any]:
     parameters, stamp = identity_of(matrix, first, last, keys)
@@ -359,7 +397,7 @@ def _parameters(
         "dim": matrix.dim,
         "shard_rows": size,
         "nonfinite": nonfinite,
-        "duplicates": duplicates,
+        "missing_keys": missing_keys,
     }
 
 
@@ -375,14 +413,3 @@ def _finished_rows(path: Path, matrix: Source, most: int, exact: bool) -> int | 
     same = (found.dim, found.tensor, found.source_dtype) == (matrix.dim, matrix.name, matrix.recorded_dtype)
     fits = found.rows == most or (not exact and found.rows < most)
     return found.rows if same and fits else None
-
-
-def _has_keys(path: Path, keys: Any) -> bool:
-    """Whether the rows of a finished shard have these keys."""
-    with open_store(path) as store:
-        if store.key_kind is None:
-            return False
-        return all(
-            packed(store.key_of(slice(at, at + _KEYS_AT_ONCE))).same(packed(keys[at : at + _KEYS_AT_ONCE]))
-            for at in range(0, len(store), _KEYS_AT_ONCE)
-        )

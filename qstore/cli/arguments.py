@@ -127,13 +127,14 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
-    """``--keys FILE``, ``--no-keys`` and ``--key-encoding``."""
+    """``--keys FILE``, ``--no-keys``, ``--key-encoding`` and ``--missing-keys``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--keys",
         metavar="FILE",
-        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json or "
-        "tokenizer.json; the vocabulary in a .gguf file, such as SRC; or whole numbers in a .npy file",
+        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json, "
+        "tokenizer.json or JSON lines; a vocabulary of SentencePiece, fairseq or tiktoken, or the one in a "
+        ".gguf file, such as SRC; or whole numbers in a .npy file",
     )
     group.add_argument(
         "--no-keys",
@@ -146,6 +147,13 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         help="how the words of SRC, or the lines of FILE, are text: latin-1, gb18030, …; utf-8:replace keeps "
         "those that are none with a mark in them (default: utf-8, and such words are an error)",
     )
+    parser.add_argument(
+        "--missing-keys",
+        choices=("error", "none"),
+        default="error",
+        help="stop where rows have no key, as those behind the last of fewer keys (default), or let them "
+        "have none",
+    )
 
 
 def keys_of(arguments: argparse.Namespace) -> Any:
@@ -156,9 +164,11 @@ def keys_of(arguments: argparse.Namespace) -> Any:
 def compared_keys_of(arguments: argparse.Namespace) -> Any:
     """The same where :func:`add_against` says what to compare."""
     keys = keys_of(arguments)
-    if arguments.against is None and (keys is not None or arguments.key_encoding is not None):
+    told = keys is not None or arguments.key_encoding is not None or arguments.missing_keys != "error"
+    if arguments.against is None and told:
         raise UsageError(
-            "--keys, --no-keys and --key-encoding say what to compare keys with: give --against SRC too"
+            "--keys, --no-keys, --key-encoding and --missing-keys say what to compare keys with: give "
+            "--against SRC too"
         )
     return keys
 
@@ -237,12 +247,18 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of SRC")
 
 
+def _number(store: Store, word: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", word):
+        raise UsageError(f"{store.path}: the keys of this store are whole numbers, and {word!r:.80} is none")
+    return int(word)
+
+
 def rows_of_words(store: Store, words: list[str]) -> list[int]:
     """Rows by keys; all must be known before the first one is written."""
     if not words:
         return []
     try:
-        keys = [int(word) for word in words] if store.key_kind == "integer" else words
+        keys = [_number(store, word) for word in words] if store.key_kind == "integer" else words
         rows: list[int] = store.rows_of(keys).tolist()
     except IndexError as error:
         raise QStoreError(str(error)) from None

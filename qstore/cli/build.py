@@ -30,8 +30,8 @@ from .arguments import (
 )
 from .failures import UsageError, messages_on_stderr
 from .printing import (
-    KEY_WORDS,
     byte_size,
+    counted_keys,
     print_facts,
     print_json,
     print_line,
@@ -189,6 +189,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
             resume=not arguments.restart,
             nonfinite=arguments.nonfinite,
@@ -204,6 +205,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         keys=keys_of(arguments),
         key_encoding=arguments.key_encoding,
         rows=arguments.rows,
+        missing_keys=arguments.missing_keys,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
         overwrite=arguments.force,
@@ -217,7 +219,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
 
 
 def _shard_planner(arguments: argparse.Namespace) -> Callable[..., BuildPlan]:
-    return partial(qstore.plan_shards, shard_rows=arguments.shard_rows, duplicates=arguments.duplicates)
+    return partial(qstore.plan_shards, shard_rows=arguments.shard_rows)
 
 
 def _print(
@@ -241,6 +243,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
             resume=not arguments.restart,
             nonfinite=arguments.nonfinite,
@@ -254,6 +257,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
             overwrite=arguments.force,
@@ -308,7 +312,7 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
         ("engine", report.engine),
     ]
     if report.key_kind is not None:
-        facts.insert(3, ("keys", f"{report.rows:,}, {KEY_WORDS[report.key_kind]}"))
+        facts.insert(3, ("keys", counted_keys(report.rows, report.unkeyed_rows, report.key_kind)))
     if report.nonfinite.count:
         facts.append(("replaced", _replaced(report.nonfinite)))
     if report.rows_resumed:

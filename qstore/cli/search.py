@@ -49,7 +49,7 @@ class Hit:
         From 1.
     row : int
     key : str, int or None
-        None where the rows have no keys.
+        None where the rows, or this one, have no key.
     score : float
     """
 
@@ -91,17 +91,17 @@ def _run(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
         )
-        found = list(_hits(store, scores, rows))
+        found, keyed = list(_hits(store, scores, rows)), store.key_kind is not None
     if arguments.json:
         print_json(found)
     elif found:
-        print_table(_columns(hit, len(scores) > 1) for hit in found)
+        print_table(_columns(hit, len(scores) > 1, keyed) for hit in found)
     return 0
 
 
-def _columns(hit: Hit, several: bool) -> list[object]:
+def _columns(hit: Hit, several: bool, keyed: bool) -> list[object]:
     query: list[object] = [hit.query] if several else []
-    key: list[object] = [] if hit.key is None else [hit.key]
+    key: list[object] = ["" if hit.key is None else hit.key] if keyed else []
     return [*query, hit.rank, hit.row, *key, repr(hit.score)]
 
 

@@ -100,6 +100,7 @@ def _verify(
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             progress=progress,
             **coding,
         )
@@ -116,13 +117,26 @@ def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, ob
 def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
         rows, blocks = found.store.rows, found.store.blocks
-        keys = "" if found.store.keys_ok is None else ", and each row is found by its key"
+        keys = "" if found.store.keys_ok is None else f", and {_found_by_key(found.store)}"
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
         compared = f"{what_agrees(found.against)} of {found.against.rows:,} rows agrees with {source}"
         yield "ok", compared + taken_for_zero(found.against)
     if found.against is not None and found.against.fidelity is not None:
         yield from fidelity_facts(found.against.fidelity)
+
+
+def _found_by_key(store: VerifyReport) -> str:
+    """Which rows are found by their keys, where all is well with these."""
+    if not store.unkeyed_rows and not store.repeated_rows:
+        return "each row is found by its key"
+    reasons = [f"{store.unkeyed_rows:,} have none"] if store.unkeyed_rows else []
+    if store.repeated_example is not None:
+        key, row, first = store.repeated_example
+        example = f"such as row {row}, {key!r:.80} like row {first}"
+        reasons.append(f"{store.repeated_rows:,} have that of an earlier row, {example}")
+    found = store.rows - store.unkeyed_rows - store.repeated_rows
+    return f"{found:,} of them are found by their keys: {'; '.join(reasons)}"
 
 
 COMMAND = Command(

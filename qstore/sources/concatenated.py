@@ -97,6 +97,17 @@ class _Parts(Source):
             return super().keyed_chunks(start)
         return (piece for part, first in self._from(start) for piece in part.keyed_chunks(first))
 
+    def check_keys(self) -> None:
+        """Raise `SourceError` where some parts have keys and others have none."""
+        bare = [number for number, part in enumerate(self._parts) if not part.keyed]
+        if 0 < len(bare) < len(self._parts):
+            raise SourceError(
+                f"input number {bare[0] + 1} of {len(self._parts)} has no keys for its rows, and others "
+                f"have: leave all out with keys=False (--no-keys), or give all rows some with keys= (--keys)"
+            )
+        for part in self._parts:
+            part.check_keys()
+
     def _from(self, start: int) -> Iterator[tuple[Source, int]]:
         """The parts that have rows from `start` on, and the first of these in each.
 

@@ -8,7 +8,8 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from ..keys.packed import KeyKind, KeyStream
+from ..keys.packed import KeyKind
+from ..keys.stream import KeyStream
 from .encoder import Encoder, ReadRows
 
 __all__ = ["first_other_block", "first_other_keys"]

@@ -41,6 +41,7 @@ class Origin:
         tensor: str,
         source_dtype: str | None,
         nonfinite: str,
+        missing_keys: str,
         parameters: dict[str, Any],
         stamp: int | None,
     ) -> Origin:
@@ -48,7 +49,13 @@ class Origin:
         return cls(
             as_text("tensor", tensor, layout.NAME_LIMIT),
             source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
-            {"dim": dim, "tensor": tensor, "nonfinite": nonfinite, **parameters},
+            {
+                "dim": dim,
+                "tensor": tensor,
+                "nonfinite": nonfinite,
+                "missing_keys": missing_keys,
+                **parameters,
+            },
             stamp,
         )
 
@@ -131,6 +138,6 @@ def _is_harmless(name: str, found: Any, wanted: Any) -> bool:
     """
     return (
         name == "last_row"
-        or (name in ("nonfinite", "key_errors") and found in ("error", "strict"))
+        or (name in ("nonfinite", "missing_keys", "key_errors") and found in ("error", "strict"))
         or (name == "keys" and wanted is None)
     )

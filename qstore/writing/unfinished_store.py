@@ -75,6 +75,8 @@ class UnfinishedStore:
         recorded any more.
     key_kind : {"text", "integer"} or None
         What keys the rows have, if any; to be set before the first block is recorded.
+    unkeyed_rows : int
+        Rows of recorded blocks that have no key, where others have one.
     key_checksums : array of uint32
         CRC-32 of the packed keys of each recorded block.
     findings : Findings
@@ -147,6 +149,7 @@ class UnfinishedStore:
         self.rest: _Rest | None = None
         self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.key_kind: KeyKind | None = None
+        self.unkeyed_rows = 0
         self.key_checksums = array("I")
         self.findings = Findings(self._dim)
         self._found_rows = 0
@@ -292,6 +295,7 @@ class UnfinishedStore:
         self._measured &= record.errors is not None
         if record.keys is not None:
             self.key_checksums.append(record.keys.crc32())
+            self.unkeyed_rows += int(np.count_nonzero(record.keys.unkeyed()))
             self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
 
     def _blocks(self) -> int:

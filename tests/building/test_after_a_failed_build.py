@@ -288,6 +288,27 @@ def words_twice(folder: Path, clean: NDArray[np.float32]) -> Path:
     return Path(path)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_row_without_a_key(tmp_path: Path, clean: NDArray[np.float32], sharded: bool) -> None:
+    def build(name: str, **options: Any) -> qstore.BuildReport:
+        if sharded:
+            return qstore.build_shards(source, tmp_path / name, 400, keys=keys, **options)
+        return qstore.build(source, tmp_path / name, keys=keys, **options)
+
+    source, keys = npy(tmp_path, clean), [f"k{row}" for row in range(ROWS)]
+    keys[BAD] = None  # type: ignore[call-overload]
+    with pytest.raises(qstore.SourceError, match='with missing_keys="none"'):
+        build("x")
+    with pytest.raises(Interrupt):
+        build("x", missing_keys="none", progress=stop_at(1300))
+    with pytest.raises(qstore.ResumeError, match="missing_keys"):
+        build("x")
+    report = build("x", missing_keys="none")
+    assert report.rows_resumed >= 1200
+    assert report.unkeyed_rows == 1
+    assert qstore.open(tmp_path / "x").key_of([BAD, 5]) == [None, "k5"]
+
+
 @pytest.mark.parametrize("options", [{"duplicates": "first"}, {"keys": False}], ids=["first", "no keys"])
 def test_words_that_come_twice(
     tmp_path: Path, clean: NDArray[np.float32], options: dict[str, Any], caplog: pytest.LogCaptureFixture
@@ -457,9 +478,8 @@ def test_shards_with_other_parameters_begin_again(
     assert report.rows_resumed >= 1000
 
 
-def test_finished_shards_with_other_keys_are_built_again(tmp_path: Path, clean: NDArray[np.float32]) -> None:
-    source = npy(tmp_path, clean)
-    keys = np.arange(ROWS)
+def test_finished_shards_insist_on_their_keys(tmp_path: Path, clean: NDArray[np.float32]) -> None:
+    source, keys = npy(tmp_path, clean), np.arange(ROWS)
     with pytest.raises(Interrupt):
         qstore.build_shards(source, tmp_path / "x", 400, keys=keys, progress=stop_at(1300))
     for other in (None, False):
@@ -467,11 +487,37 @@ def test_finished_shards_with_other_keys_are_built_again(tmp_path: Path, clean: 
             qstore.build_shards(source, tmp_path / "x", 400, keys=other)
     changed = keys.copy()
     changed[500] = -1
-    report = qstore.build_shards(source, tmp_path / "x", 400, keys=changed)
-    assert 800 <= report.rows_resumed < 1200
+    with pytest.raises(qstore.ResumeError, match="keys have changed"):
+        qstore.build_shards(source, tmp_path / "x", 400, keys=changed)
+    assert qstore.build_shards(source, tmp_path / "x", 400, keys=keys).rows_resumed >= 1200
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize(("row", "kept"), [(500, 400), (3, 0), (1450, 1200)])
+def test_mended_keys_of_shards_go_on_as_far_as_they_agree(
+    tmp_path: Path,
+    clean: NDArray[np.float32],
+    row: int,
+    kept: int,
+    lazily: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, keys = npy(tmp_path, clean), np.arange(ROWS)
+    keys[row] = 700
+    with pytest.raises(qstore.SourceError, match="have the same key"):
+        qstore.build_shards(source, tmp_path / "x", 400, keys=keys)
+    mended = np.arange(ROWS)
+    given = (int(key) for key in mended) if lazily else mended
+    report = qstore.build_shards(source, tmp_path / "x", 400, keys=given)
+    assert report.rows_resumed == kept
+    words = "the keys have changed since the build that failed"
+    assert caplog.messages == [f"{tmp_path / 'x'}: goes on from row {kept}: {words}"]
     with qstore.open(tmp_path / "x") as store:
-        np.testing.assert_array_equal(store.key_of(slice(None)), changed)
+        np.testing.assert_array_equal(store.key_of(slice(None)), mended)
         assert store.verify().ok
+    qstore.build_shards(source, tmp_path / "whole", 400, keys=mended)
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "x" / path.name).read_bytes()
 
 
 def test_duplicates_in_a_shard(tmp_path: Path, clean: NDArray[np.float32]) -> None:
@@ -480,7 +526,7 @@ def test_duplicates_in_a_shard(tmp_path: Path, clean: NDArray[np.float32]) -> No
     with pytest.raises(qstore.SourceError, match="have the same key"):
         qstore.build_shards(source, tmp_path / "x", 400, keys=keys)
     report = qstore.build_shards(source, tmp_path / "x", 400, keys=keys, duplicates="first")
-    assert report.rows_resumed == 1200
+    assert report.rows_resumed == ROWS
     with pytest.raises(qstore.SourceError, match="have the same key"):
         qstore.build_shards(source, tmp_path / "x", 400, keys=keys, overwrite=True)
 
