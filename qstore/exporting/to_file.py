@@ -15,6 +15,7 @@ from ..errors import ExportError, OutputError
 from ..sources.row_ranges import row_range
 from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import check_output
 from .base import Format
@@ -147,6 +148,7 @@ def export(
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
                 check_output(target, overwrite)
+        tell(f"{target}: made of {count:,} rows")
         return ExportReport(
             path=str(target),
             format=chosen.name,

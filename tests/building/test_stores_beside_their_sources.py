@@ -17,7 +17,8 @@ NAMES = ["user.weight", "item.weight"]
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "model.npz", **{name: rng.standard_normal((9, 4)).astype("f4") for name in NAMES})
+    tables: dict[str, Any] = {name: rng.standard_normal((9, 4)).astype("f4") for name in NAMES}
+    np.savez(tmp_path / "model.npz", **tables)
     for name in NAMES:
         qstore.build(tmp_path / "model.npz", tmp_path / f"{name}.h5", tensor=name)
     return tmp_path / "model.npz"
