@@ -203,7 +203,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: Lay
     source, store = tmp_path / "words", tmp_path / "store.h5"
     source.write_bytes(layout(ODD))
     status, shown = run(capsys, "build", source, "-o", store)
-    assert status == 1
+    assert status == 2
     assert "--key-encoding" in shown
     assert "--no-keys" in shown
     for words in (
