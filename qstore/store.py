@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from .reading.verify import VerifyReport
     from .system.progress import Progress
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "StorePath", "open", "opened"]
+
+StorePath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""What :func:`open` takes."""
 
 Out = TypeVar("Out")
 
@@ -159,9 +162,56 @@ class Store(ArrayMethods):
     def __repr__(self) -> str:
         return f"<qstore.Store {self.path}: {self._shape[0]} × {self._shape[1]}, read as {self._dtype}>"
 
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks; nothing is read."""
+        from html import escape
+
+        held = self._shape[0] * (self._shape[1] + 8)
+        facts = {
+            "shape": f"{self._shape[0]:,} × {self._shape[1]:,}",
+            "dtype": str(self._dtype),
+            "size": f"{held:,} bytes of codes and scales; {self.nbytes:,} as {self._dtype}",
+            "keys": self.key_kind or "none",
+            "path": self.path,
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+        return f"<table><caption>qstore.Store</caption>{rows}</table>"
+
     # Reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Rows, columns and values by NumPy's rules; only the rows that are asked for are read.
+
+        Parameters
+        ----------
+        key : int, slice, array_like of int or bool, None, Ellipsis, str, list of str, or a tuple of them
+            Where rows have text keys, texts stand for rows.
+
+        Returns
+        -------
+        ndarray
+            Fresh, of :attr:`dtype` and of the shape that NumPy gives an array of shape (N, D) indexed so:
+            (D,) for one row, (n, D) for a slice or n rows in any order. A single value is a NumPy scalar.
+
+        Raises
+        ------
+        IndexError
+            A row or column is out of range; keys of a type that is no index; texts where rows have no text
+            keys.
+        MissingKeyError
+            A `KeyError`: no row has this text key.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build(np.full((100, 8), 2.0), path)
+        >>> store = qstore.open(path)
+        >>> store[7].shape, store[[5, 3, 3, -1]].shape, store[10:20, :2].shape, store[7, 0]
+        ((8,), (4, 8), (10, 2), np.float32(2.0))
+        """
         if type(key) is int:
             return self._mapping.read_row(key, self._dtype)
         selection = indexing.select(key, *self._shape)
@@ -231,6 +281,11 @@ class Store(ArrayMethods):
         threads : int, optional
             For large requests of rows; the number of processors by default.
 
+        Returns
+        -------
+        ndarray or tensor, shape ``rows.shape + (D,)``
+            `out` itself, or an array of :attr:`dtype`.
+
         Raises
         ------
         IndexError
@@ -265,6 +320,11 @@ class Store(ArrayMethods):
         out : tuple of ndarray, optional
             Codes (uint8, shape ``rows.shape + (D,)``) and scales (float64, shape ``rows.shape``),
             C-contiguous: filled and returned.
+
+        Returns
+        -------
+        codes : ndarray of uint8, shape ``rows.shape + (D,)``
+        scales : ndarray of float64, shape ``rows.shape``
 
         Raises
         ------
@@ -337,12 +397,19 @@ class Store(ArrayMethods):
         return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Walk the whole matrix in order: yields (first row, fresh array of shape (n, D)).
+        """Walk the whole matrix in order.
 
         Parameters
         ----------
         rows : int, optional
             Rows of one block; by default about 4 MiB of them.
+
+        Yields
+        ------
+        first : int
+            Number of the first row of the block.
+        block : ndarray, shape (n, D)
+            Fresh, of :attr:`dtype`.
         """
         step = self._step() if rows is None else rows
         if step < 1:
@@ -374,10 +441,32 @@ class Store(ArrayMethods):
     def astype(self, dtype: DTypeLike, copy: bool = True) -> Store:
         """The same store, read as float32, float64 or float16, always from the codes, and never copied.
 
-        Shares the map: closing one closes both. `copy` is what libraries give, and changes nothing.
+        Parameters
+        ----------
+        dtype : {"float32", "float64", "float16"}
+            Or what NumPy takes for one of them. float64 has every value as it is stored; the others are that,
+            rounded once. float16 holds up to 65,504: larger values are infinite in it, as the standard has
+            it, and whatever reads some gives a RuntimeWarning, as NumPy does.
+        copy : bool, optional
+            What libraries give; changes nothing.
 
-        float16 holds up to 65,504: larger values are infinite in it, as the standard has it, and whatever
-        reads some gives a RuntimeWarning, as NumPy does.
+        Returns
+        -------
+        Store
+            Of the same shape. It shares the map: closing one closes both.
+
+        Raises
+        ------
+        ValueError
+            Any other type.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build([[1.0, 0.1]], path)
+        >>> qstore.open(path).astype("float64")[0]
+        array([1.       , 0.1023622])
         """
         wanted = np.dtype(dtype).newbyteorder("=")
         if wanted.name not in OUTPUT_TYPES:
@@ -394,6 +483,11 @@ class Store(ArrayMethods):
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Returns
+        -------
+        VerifyReport
+            Blocks that are broken are named there: they are no errors.
         """
         return self._mapping.verify(progress)
 
@@ -408,6 +502,10 @@ class Store(ArrayMethods):
             The number of processors by default.
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Returns
+        -------
+        StoreStats
 
         Examples
         --------
@@ -680,7 +778,7 @@ class _HalfStore(Store):
 
 
 def open(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: StorePath,
     *,
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -727,6 +825,16 @@ def open(
     """
     backing = open_backing(path, resident_scales, storage_options, cache_bytes)
     return Store(backing, np.dtype(np.float32))
+
+
+@contextlib.contextmanager
+def opened(store: Store | StorePath) -> Iterator[Store]:
+    """A store as it is, or open as long as this lasts: for what takes either."""
+    if isinstance(store, Store):
+        yield store
+    else:
+        with open(store) as found:
+            yield found
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

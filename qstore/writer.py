@@ -193,7 +193,15 @@ class Writer:
             self._pending_scales[: self._pending] = scales
 
     def check_rows(self, read: ReadRows) -> None:
-        """Compare the rows that were resumed with what `read` gives, numbered from 0, block by block.
+        """Compare the rows that were resumed with what a source has for them, block by block.
+
+        For those who resume on their own: :func:`qstore.build` does it where the source may have changed.
+
+        Parameters
+        ----------
+        read : callable
+            ``read(first, last)`` gives those rows of the source, numbered from 0, as an array of shape
+            (last - first, dim).
 
         Where they differ, a build that failed because of its data goes on from there.
 
@@ -215,7 +223,13 @@ class Writer:
             self._go_back(number, "the source has changed")
 
     def check_keys(self, keys: KeyStream) -> None:
-        """Take the keys of the rows that were resumed from `keys`, and compare them, block by block.
+        """Take the keys of the rows that were resumed from a stream, and compare them, block by block.
+
+        Parameters
+        ----------
+        keys : KeyStream
+            Of :mod:`qstore.keys.packed`: keys of all rows, from the first one on. It then stands behind those
+            that were resumed, as :meth:`append_rows` wants it.
 
         Where they differ, a build that failed because of its data goes on from there.
 
@@ -319,9 +333,37 @@ class Writer:
         on_rows: Callable[[int], object] | None = None,
         keys: KeyStream | None = None,
     ) -> None:
-        """Quantize and add the rows `first` to before `last` that `read` gives, using all threads.
+        """Quantize and add rows of a source that gives any of its rows, using all threads.
 
-        `on_rows` is called with the number of rows each time some are in; `keys` gives the keys of the rows.
+        As :meth:`append` of them in one chunk, but only a few blocks are in memory at a time.
+
+        Parameters
+        ----------
+        read : callable
+            ``read(first, last)`` gives those rows as an array of shape (last - first, dim), of the same type
+            each time. Several threads call it at the same time.
+        first, last : int
+            Which rows: from `first` to before `last`.
+        on_rows : callable, optional
+            Called with the number of rows each time some are in.
+        keys : KeyStream, optional
+            Of :mod:`qstore.keys.packed`: a key for each of the rows is taken from it.
+
+        Raises
+        ------
+        SourceError
+            More rows than were announced, or another type or kind of keys than before.
+        NonFiniteError
+            NaN or infinity. The blocks before it are in then.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> matrix = np.ones((1000, 8), np.float32)
+        >>> with qstore.Writer(os.path.join(tempfile.mkdtemp(), "ones.h5"), dim=8) as writer:
+        ...     writer.append_rows(lambda first, last: matrix[first:last], 0, 1000)
+        ...     writer.rows
+        1000
         """
         self._check_open()
         self._check_room(last - first)
@@ -367,7 +409,18 @@ class Writer:
         return self._unfinished.unkeyed_rows
 
     def expect_keys(self, keys: KeyStream | None) -> None:
-        """All rows have keys of one kind, or none has."""
+        """Say of what kind the keys of the rows to come are: that of those before, or none as they.
+
+        Parameters
+        ----------
+        keys : KeyStream or None
+            Of :mod:`qstore.keys.packed`. Nothing is taken from it.
+
+        Raises
+        ------
+        SourceError
+            The rows before have keys of another kind, or none.
+        """
         kind: KeyKind | None = None if keys is None else keys.kind()
         found = self._unfinished.key_kind
         if self.rows and kind != found:
@@ -377,7 +430,13 @@ class Writer:
         self._unfinished.key_kind = kind
 
     def keep_measured(self, numbers: NDArray[np.float64] | None) -> None:
-        """Take over errors that were measured when all of these codes were made, as a store keeps them."""
+        """Take over errors that were measured when all of these codes were made.
+
+        Parameters
+        ----------
+        numbers : ndarray of float64 or None
+            As a store keeps them; None where nobody measured.
+        """
         self._unfinished.measured = numbers
 
     def _fill_pending(self, read: ReadRows, first: int, last: int, keys: KeyStream | None) -> int:

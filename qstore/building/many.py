@@ -164,9 +164,26 @@ def plan_all(
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildPlan]:
-    """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared.
+    """Say what :func:`build_all` would do, from headers alone; stores that are there are not compared.
 
-    Nothing is written; else as :func:`plan`.
+    Nothing is written.
+
+    Parameters
+    ----------
+    source, directory, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+        As for :func:`build_all`.
+    missing_keys, step, zero_point
+        As for :func:`build_all`.
+
+    Returns
+    -------
+    list of BuildPlan
+        One of each matrix whose name matches, in the order of the tensors.
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError, OutputError, ResumeError
+        What :func:`build_all` would raise before it reads data.
     """
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)

@@ -111,10 +111,11 @@ def build(
     Parameters
     ----------
     source : path-like, list of path-like, array-like or iterable
-        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); a list of such, whose
-        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset,
-        zarr array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any
-        way that another program has written it, gives its codes, scales and keys as they are.
+        A file or checkpoint of any format in docs/sources.md (NumPy, safetensors, PyTorch, HDF5, GGUF,
+        Parquet, word vectors …); a list of such, whose rows follow one another; anything with ``.shape`` and
+        row slices (ndarray, memmap, h5py dataset, zarr array …); a tuple of two such, codes and scales; or
+        an iterable of 2-D chunks. A store, in any way that another program has written it, gives its codes,
+        scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional

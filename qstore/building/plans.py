@@ -83,10 +83,34 @@ def plan(
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildPlan:
-    """Say what :func:`build` would do, reading only the source's header; raises what it would raise at once.
+    """Say what :func:`build` would do, from the source's header alone. Nothing is written.
 
-    Nothing is written. A disk that is too small is an `OutputError`, an unfinished build of another source or
-    with other parameters a `ResumeError`.
+    Parameters
+    ----------
+    source, path, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+        As for :func:`build`. A file of keys is read, keys are not compared.
+    missing_keys, step, zero_point
+        As for :func:`build`.
+
+    Returns
+    -------
+    BuildPlan
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError
+        What :func:`build` would raise before it reads data.
+    OutputError
+        The disk is too small, too.
+    ResumeError
+        There is an unfinished build of another source, or with other parameters.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> found = plan(np.zeros((1000, 64), np.float32), os.path.join(tempfile.mkdtemp(), "ids.h5"))
+    >>> found.rows, found.dim, found.source_bytes, found.file_bytes
+    (1000, 64, 256000, 102760)
     """
     target = Path(os.path.abspath(path))
     check_places(source, target, overwrite)

@@ -111,7 +111,9 @@ def append_shards(
     Parameters
     ----------
     directory : path-like
+        Where the manifest and the stores are.
     names : iterable of str
+        File names of the stores to add, in the order of their rows.
     keys : False, optional
         Where the manifest has no keys, these may have some, which are not looked at.
     duplicates : {"error", "first"}
@@ -120,7 +122,7 @@ def append_shards(
     Returns
     -------
     tuple of Shard
-        All of them.
+        All of them, the old ones first.
 
     Raises
     ------
@@ -130,7 +132,19 @@ def append_shards(
     SourceError
         Two rows have the same key.
     OutputError
-        The manifest cannot be written.
+        A file is not there, or the manifest cannot be written.
+    TypeError
+        One name instead of several.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in range(2):
+    ...     _ = qstore.build(np.eye(4, 2) + number, os.path.join(folder, f"part-{number}.h5"))
+    >>> _ = qstore.publish_shards(folder, ["part-0.h5"])
+    >>> [(shard.first, shard.rows) for shard in qstore.append_shards(folder, ["part-1.h5"])]
+    [(0, 4), (4, 4)]
     """
     unique = check_duplicates(duplicates)
     place = Path(os.path.abspath(directory))

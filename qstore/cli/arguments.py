@@ -31,6 +31,7 @@ __all__ = [
     "asked_keys",
     "at_least",
     "compared_keys_of",
+    "compared_step_of",
     "consecutive",
     "row_key",
     "rows_of_words",
@@ -228,6 +229,13 @@ def step_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.step is None and arguments.zero_point is not None:
         raise UsageError("--zero-point goes with --step: say with which step, for example --step 1")
     return {"step": arguments.step, "zero_point": arguments.zero_point or 0}
+
+
+def compared_step_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same where :func:`add_against` says what to compare."""
+    if arguments.against is None and arguments.step is not None:
+        raise UsageError("--step says how SRC was stored: give --against SRC too")
+    return step_of(arguments)
 
 
 def _step(text: str) -> float:

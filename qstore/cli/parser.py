@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "one HTML page about a store",
     "export": "write a store in another format",
     "env": "show versions, engine and machine",
+    "completion": "print a script for bash, zsh or fish that completes commands and options",
     "demo": "see it all at work on a made-up matrix",
 }
 """What each does, in the order the help lists them; each has a module of its name."""

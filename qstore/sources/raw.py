@@ -31,6 +31,12 @@ class RawSource(ContiguousRows):
     rows : int, optional
         By default all up to the end of the file, which must then be that of a row.
 
+    Attributes
+    ----------
+    path : str
+    layout : str or None
+        ``DTYPE:DIM:OFFSET``, as :meth:`from_text` takes it; None with `rows`, which it cannot say.
+
     Raises
     ------
     SourceError
@@ -55,12 +61,14 @@ class RawSource(ContiguousRows):
         rows: int | None = None,
     ) -> None:
         item = _item(dtype)
+        self.path = os.fsdecode(path)
+        self.layout = f"{dtype}:{dim}:{offset}" if rows is None else None
         if dim < 1 or offset < 0 or (rows is not None and rows < 0):
             raise SourceError(
                 f"expected dim of at least 1, offset and rows of at least 0, found {dim}, {offset} and {rows}"
             )
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(os.fsdecode(path)))
+            file = on_error.enter_context(RawFile(self.path))
             count = _rows_to_the_end(file, dim * item.itemsize, offset) if rows is None else rows
             super().__init__(
                 file,

@@ -172,7 +172,9 @@ def test_nothing_lies_over_anything(pictures: Any, named: qstore.Store) -> None:
     """Titles, axis labels and numbers of all panels: none over another."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = pictures.draw(pictures.gather_facts(named, named[:]), list(pictures.KINDS), pictures.LIGHT)
+    figure = pictures.draw(
+        pictures.gather_facts(named, sample_errors(named, named[:])), list(pictures.KINDS), pictures.LIGHT
+    )
     FigureCanvasAgg(figure).draw()
     texts = []
     for axes in figure.axes:
