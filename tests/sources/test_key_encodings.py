@@ -150,7 +150,7 @@ def test_shards_of_an_interrupted_build_have_one_encoding(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, progress=interrupt, **given)
-    with pytest.raises(qstore.ResumeError, match="key_encoding differ"):
+    with pytest.raises(qstore.ResumeError, match="the keys have changed"):
         qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, **{**given, "key_encoding": "latin-1"})
     qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, **given)
     assert keys_of(tmp_path / "out") == [word.decode("cp437") for word in ODD]
