@@ -50,7 +50,7 @@ def test_a_word_asked_of_a_store_of_numbers(run: Run) -> None:
             assert "literal" not in found.err
     found = run("get", "n.h5", "--key", 2**63 + 5)
     assert (found.status, found.err) == (
-        1,
+        2,
         "qstore: error: this key is not in the store: 9223372036854775813\n",
     )
     assert run("get", "n.h5", "--key", "+30", "--key", "010") == run("get", "n.h5", 3, 1)

@@ -365,7 +365,7 @@ def test_a_long_dict_in_very_many_calls(tmp_path: Path, function: str) -> None:
     else:
         first += held.replace(b"r\x00\x10\x00\x00", b"q\x01") + b"0"
         once = f"ctorch._utils\n{function}\n(h\x01\x89Nh\x00tR0".encode("latin1")
-    path = checkpoint(tmp_path / "m.pt", first + once * 20_000 + b"}.", {"0": MATRIX})
+    path = checkpoint(tmp_path / "m.pt", first + once * 12_000 + b"}.", {"0": MATRIX})
     refused(path, "m.pt")
 
 
