@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .analysis.stats import StoreStats
     from .engine.search_scan import Metric
     from .format.fidelity import Fidelity
+    from .reading.stored_keys import StoredKeys
     from .reading.verify import VerifyReport
     from .system.progress import Progress
 
@@ -44,7 +45,7 @@ class Store(ArrayMethods):
 
     Where rows have text keys, these index, too: ``store["queen"]``, ``store[["queen", "king"]]``; and
     ``"queen" in store`` tells whether there is such a row. Numbers always mean rows: :meth:`rows_of` finds
-    keys that are numbers.
+    keys that are numbers. Columns of words, such as a ``pandas.Series``, index like lists.
 
     Any number of threads and forked processes may use one store. Pickling sends the path and the
     content id. Rows stay readable when the file is replaced or unlinked; truncating it in place kills
@@ -534,6 +535,7 @@ class Store(ArrayMethods):
         metric: Metric = "cosine",
         *,
         rows: ArrayLike | slice | None = None,
+        exclude: ArrayLike | None = None,
         threads: int | None = None,
         progress: Progress = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -559,6 +561,9 @@ class Store(ArrayMethods):
         rows : array_like of int or bool, slice or (start, stop), optional
             Look only at these: a list or array of row numbers, a mask of shape (N,), or a range. A row given
             twice counts once.
+        exclude : int or array_like of int, shape (Q,), optional
+            One row for each query that is not to be found for it, such as the one it was taken from:
+            ``store.search(store[rows], exclude=rows)`` gives the neighbours of rows.
         threads : int, optional
             The number of processors by default.
         progress : bool or callable, optional
@@ -569,14 +574,16 @@ class Store(ArrayMethods):
         -------
         scores : ndarray of float64, shape (Q, k), or (k,) for one query of shape (D,)
         rows : ndarray of int64, of the same shape
-            Both have fewer columns where there are fewer rows than `k`.
+            Both have fewer columns where there are fewer rows than `k` (with `exclude`: for any query).
 
         Raises
         ------
+        TypeError
+            `queries` is a text.
         ValueError
             Shape, type, k or metric do not fit, or a query is NaN or infinite somewhere.
         IndexError
-            One of `rows` is out of range.
+            One of `rows` or of `exclude` is out of range.
         FormatError
             A scale of the file is not finite.
 
@@ -591,7 +598,8 @@ class Store(ArrayMethods):
         """
         from .analysis.search import PartsOf, search  # reading rows does without
 
-        return search(PartsOf(self._mapping), self._shape, queries, k, metric, rows, threads, progress)
+        parts = PartsOf(self._mapping)
+        return search(parts, self._shape, queries, k, metric, rows, exclude, threads, progress)
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
@@ -606,7 +614,8 @@ class Store(ArrayMethods):
         Parameters
         ----------
         keys : sequence of str, or array_like of int, shape (n,)
-            As :attr:`key_kind` says.
+            As :attr:`key_kind` says; columns of pandas, polars and pyarrow, too. Whole numbers may be of any
+            type and size: those that do not fit 64 bits with sign are in no store.
         default : int, optional
             Stands for the row of a key that is not there. Give a number that is no row, such as -1, and do
             not index with it.
@@ -641,6 +650,63 @@ class Store(ArrayMethods):
 
         return rows_of(self._mapping, keys, default)
 
+    def keys(self) -> StoredKeys:
+        """The keys of all rows in order, as a sequence that reads them when they are asked for.
+
+        Returns
+        -------
+        Sequence of str or int, of length N
+            None where a row has no key. Iterating reads some at a time; a slice or an array of row numbers
+            gives what :meth:`key_of` gives; ``in`` looks a key up.
+
+        Raises
+        ------
+        IndexError
+            The rows of this store have no keys.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build([[1.0], [2.0], [3.0]], path, keys=["king", "queen", "pawn"])
+        >>> store = qstore.open(path)
+        >>> list(store.keys()), store.keys()[-1], "rook" in store.keys()
+        (['king', 'queen', 'pawn'], 'pawn', False)
+        """
+        from .reading.stored_keys import StoredKeys  # row numbers do without
+
+        return StoredKeys(self._mapping)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The row of a key, whole numbers too, or `default` where there is none.
+
+        Parameters
+        ----------
+        key : str or int
+            As :attr:`key_kind` says. ``store[7]`` is row 7, ``store.get(7)`` the row whose key is 7.
+        default : object, optional
+
+        Returns
+        -------
+        ndarray of :attr:`dtype`, shape (D,), or `default`
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As for :meth:`rows_of`.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build([[1.0, 0.5], [2.0, -2.0]], path, keys=[907, 35])
+        >>> store = qstore.open(path)
+        >>> store.get(35), store.get(36)
+        (array([ 2., -2.], dtype=float32), None)
+        """
+        row = int(self.rows_of([key], default=-1)[0])
+        return default if row < 0 else self[row]
+
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
 
@@ -652,6 +718,7 @@ class Store(ArrayMethods):
         Returns
         -------
         str or int, or list of str or ndarray of int64 of length n
+            None in the place of a str where a row has no key.
 
         Raises
         ------
@@ -723,7 +790,8 @@ def open(
         rows follow one another: the directory of a manifest (:func:`qstore.publish_shards`), a list of
         files, or a pattern of names such as ``"part-*.h5"``, in natural order (``part-9`` before
         ``part-10``). With a manifest, all files are looked at now and each is opened and checked when it
-        is first read; of a list or pattern, all headers are read now. Or the URL of a file: ``https://``,
+        is first read; of a list or pattern, all headers are read now. A key that two files have stands for
+        the row in the first of them; :meth:`Store.verify` tells. Or the URL of a file: ``https://``,
         ``s3://`` or whatever fsspec knows, which is read in ranges, see docs/scale.md.
     resident_scales : bool
         Read all scales into private memory now, 8 bytes a row. A row that is not in memory then costs

@@ -23,7 +23,10 @@ from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
 from .format.checksums import crc32
-from .keys.packed import KeyBlock, KeyKind, KeyStream, joined, packed
+from .keys.equal_keys import check_duplicates
+from .keys.packed import KeyBlock, KeyKind, joined, packed
+from .keys.stream import KeyStream
+from .keys.supply import MissingKeys, check_missing_keys
 from .system.threads import processors
 from .writing.encoder import Encoder, ReadRows, record_of
 from .writing.origin import Origin
@@ -74,6 +77,8 @@ class Writer:
         Bytes written between two syncs to disk: at most so much is done again after a power cut.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    missing_keys : {"error", "none"}
+        What to do where the key of a row is None, among texts: stop, or let the row have none.
     step : float, optional
         Rows hold whole numbers that fit 8 bits: store them as they are, to be read as
         ``(value - zero_point) * step``, without any rounding. What does not fit is a SourceError.
@@ -128,6 +133,7 @@ class Writer:
         stamp: int | None = None,
         sync_bytes: int = 256 << 20,
         duplicates: Literal["error", "first"] = "error",
+        missing_keys: MissingKeys = "error",
         step: float | None = None,
         zero_point: int = 0,
     ) -> None:
@@ -137,8 +143,8 @@ class Writer:
         self.dim = as_count("dim", dim)
         if self.dim > layout.MOST_COLUMNS:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
-        if duplicates not in ("error", "first"):
-            raise ValueError(f'duplicates is {duplicates!r}, expected "error" or "first"')
+        check_duplicates(duplicates)
+        self._may_lack_keys = check_missing_keys(missing_keys)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
         self._keep = resume if keep is None else keep
         origin = Origin(
@@ -265,7 +271,8 @@ class Writer:
             Any n, any element type that can be quantized; the same type in every chunk. It may be
             changed again once this returns.
         keys : sequence of str, or array_like of int, length n, optional
-            A key for each row: texts or whole numbers of 64 bits. With every chunk or with none.
+            A key for each row: texts or whole numbers of 64 bits. With every chunk or with none. None among
+            texts: the row has none (see `missing_keys`).
 
         Raises
         ------
@@ -363,7 +370,7 @@ class Writer:
         bottom = max(top, last - (last - top) % self._block_rows)
         report(self._fill_pending(read, first, top, keys))
         for codes, record in self._encoder.blocks(read, top, bottom, self.rows):
-            block = None if keys is None else keys.take(record.rows)
+            block = None if keys is None else self._checked(keys.take(record.rows))
             self._unfinished.add(codes, record._replace(keys=block))
             self.rows += record.rows
             report(record.rows)
@@ -390,6 +397,11 @@ class Writer:
     def key_kind(self) -> KeyKind | None:
         """What the keys of the rows are; None where they have none."""
         return self._unfinished.key_kind
+
+    @property
+    def unkeyed_rows(self) -> int:
+        """How many rows have no key, where the others have one; told when the writer is closed."""
+        return self._unfinished.unkeyed_rows
 
     def expect_keys(self, keys: KeyStream | None) -> None:
         """Say of what kind the keys of the rows to come are: that of those before, or none as they.
@@ -435,11 +447,21 @@ class Writer:
 
     def _took(self, count: int, keys: KeyStream | None) -> None:
         if keys is not None:
-            self._pending_keys.append(keys.take(count))
+            self._pending_keys.append(self._checked(keys.take(count)))
         self._pending += count
         self.rows += count
         if self._pending == self._block_rows:
             self._flush_pending()
+
+    def _checked(self, keys: KeyBlock) -> KeyBlock:
+        """The keys of the next rows; SourceError where one has none that should."""
+        if not self._may_lack_keys:
+            for row in np.flatnonzero(keys.unkeyed()).tolist():
+                raise SourceError(
+                    f"row {self.rows + row} has no key, expected one for each row: give it one, or leave it "
+                    f'without with missing_keys="none" (--missing-keys none)'
+                )
+        return keys
 
     def _flush_pending(self) -> None:
         codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]

@@ -35,7 +35,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """What all modules have made by now stays: the many collections that tests ask for need not look at it."""
+    """What all modules have made by now stays: the many collections that tests ask for pass it by."""
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,9 @@ from ..format.checksums import joined_crc32
 from ..format.composition import compose
 from ..format.layout import Facts, KeyPart, Parts, Shard
 from ..keys.checking import key_problems
+from ..keys.equal_keys import check_duplicates
 from ..keys.index import KeyIndexWriter
-from ..keys.packed import KeyBlock, KeyKind
+from ..keys.packed import KeyKind, stored
 from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
@@ -30,6 +31,7 @@ from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order, processors
 from ..writing.output_paths import check_output
 from .copying import Copied, Span, block_spans, copy_span
+from .publishing import other_kind
 
 __all__ = ["ConcatReport", "concat"]
 
@@ -54,6 +56,8 @@ class ConcatReport:
     file_bytes : int
     seconds : float
         Wall-clock time.
+    key_kind : {"text", "integer"} or None
+        What the keys of the rows are, if they have any.
     """
 
     path: str
@@ -63,12 +67,14 @@ class ConcatReport:
     content_id: str
     file_bytes: int
     seconds: float
+    key_kind: KeyKind | None = None
 
 
 def concat(
     sources: Sequence[str | os.PathLike[str]],
     path: str | os.PathLike[str],
     *,
+    keys: Literal[False] | None = None,
     rows: slice | tuple[int, int] | None = None,
     duplicates: Literal["error", "first"] = "error",
     overwrite: bool = False,
@@ -77,10 +83,11 @@ def concat(
 ) -> ConcatReport:
     """Join stores into one file whose rows are theirs in order.
 
-    Codes and scales are copied byte for byte, nothing is rounded again, and keys go along where all rows
-    have some. Every block that is copied is compared with its checksums on the way. The file appears when
-    it is complete and synced, and is, byte for byte, what one build of all the rows would have made, but
-    without measured errors: those are of the first rows of each block, and the blocks are others.
+    Codes and scales are copied byte for byte, nothing is rounded again, and keys go along: all rows must
+    have some of one kind, or none. Every block that is copied is compared with its checksums on the way.
+    The file appears when it is complete and synced, and is, byte for byte, what one build of all the rows
+    would have made, but without measured errors: those are of the first rows of each block, and the blocks
+    are others.
 
     Parameters
     ----------
@@ -88,6 +95,8 @@ def concat(
         Files, directories of shards, or patterns of names, as :func:`qstore.open` takes them.
     path : path-like
         The store to make.
+    keys : False, optional
+        Leave all keys out.
     rows : slice or (start, stop), optional
         Only these rows of the whole; one source and a range cut a piece out of a store.
     duplicates : {"error", "first"}
@@ -106,7 +115,8 @@ def concat(
     Raises
     ------
     FormatError
-        A source is no store, is damaged, or has other columns than the first.
+        A source is no store, is damaged, or has other columns than the first, or keys and others have none or
+        of another kind.
     SourceError
         The rows are not there, two of them have the same key, or the output is one of the sources.
     ExistsError, OutputError
@@ -123,6 +133,7 @@ def concat(
     (6, 3)
     """
     begun = time.perf_counter()
+    check_duplicates(duplicates)
     target = Path(os.path.abspath(path))
     facts, shards = _files_of(sources)
     for shard in shards:
@@ -130,7 +141,7 @@ def concat(
             raise SourceError(f"{target} is both a source and the output; choose another output")
     check_output(target, overwrite)
     first, last = row_range(rows, facts.rows)
-    job = _Job(facts, shards, first, last or 0)
+    job = _Job(facts, shards, first, last or 0, keyed=keys is not False)
     with (
         rows_progress(progress, job.rows) as on_rows,
         durable_files.output_errors(target),
@@ -146,6 +157,7 @@ def concat(
         content_id=content_id,
         file_bytes=os.stat(target).st_size,
         seconds=time.perf_counter() - begun,
+        key_kind=job.key_kind,
     )
 
 
@@ -179,9 +191,11 @@ class _Job:
     shards : sequence of Shard
     first, last : int
         Only these rows of the whole.
+    keyed : bool
+        With their keys.
     """
 
-    def __init__(self, facts: Facts, shards: Sequence[Shard], first: int, last: int) -> None:
+    def __init__(self, facts: Facts, shards: Sequence[Shard], first: int, last: int, keyed: bool) -> None:
         self.rows = last - first
         self.dim = facts.dim
         self._facts = facts
@@ -192,15 +206,20 @@ class _Job:
             for number, shard in enumerate(shards)
             if max(first, shard.first) < min(last, shard.first + shard.rows)
         ]
-        self._parts = Parts(keys=self._key_part())
+        self._parts = Parts(keys=self._key_part() if keyed else None)
+        self.key_kind = None if self._parts.keys is None else self._parts.keys.kind
         self._places = layout.places(layout.shapes(self.rows, self.dim, self._parts))
 
     def _key_part(self) -> KeyPart | None:
-        """What keys go along: none where not all rows have some, or not of one kind."""
-        kinds = {self._files.get(number).facts.key_kind for number, _, _ in self.taken}
-        kinds = kinds or {self._facts.key_kind}
-        kind = kinds.pop()
-        if kind is None or kinds:
+        """What keys go along."""
+        taken = [number for number, _, _ in self.taken]
+        kinds = [self._files.get(number).facts.key_kind for number in taken]
+        for number, other in zip(taken, kinds, strict=True):
+            if other != kinds[0]:
+                path, before = self._files.shards[number].path, self._files.shards[taken[0]].path
+                raise other_kind(path, other, kinds[0], f"{before} has")
+        kind = kinds[0] if kinds else self._facts.key_kind
+        if kind is None:
             return None
         if kind == "integer":
             return KeyPart("integer", 0)
@@ -288,13 +307,5 @@ class _Job:
             for problem in key_problems(keys):
                 raise FormatError(f"{self._files.shards[number].path}: {problem}; restore the file")
             for start in range(first, last, _KEY_ROWS):
-                index.add(_key_block(self._parts.keys.kind, keys, start, min(start + _KEY_ROWS, last)))
+                index.add(stored(keys, start, min(start + _KEY_ROWS, last)))
         return index.finish()
-
-
-def _key_block(kind: KeyKind, keys: Mapping[str, NDArray[Any]], first: int, last: int) -> KeyBlock:
-    if kind == "integer":
-        return KeyBlock(kind, last - first, np.empty(0, np.uint32), keys["ids"][first:last].tobytes())
-    bounds = keys["offsets"][first : last + 1]
-    lengths = np.diff(bounds).astype(np.uint32)
-    return KeyBlock(kind, last - first, lengths, keys["bytes"][bounds[0] : bounds[-1]].tobytes())

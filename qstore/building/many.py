@@ -15,6 +15,8 @@ from ..analysis.advice import build_warnings
 from ..engine import kernels
 from ..engine.coding import Coding
 from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
+from ..keys.supply import MissingKeys
+from ..reading.local_store import LocalStore
 from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
 from ..sources.row_ranges import row_range
 from ..store import Store
@@ -58,6 +60,7 @@ def build_all(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildReport]:
@@ -85,7 +88,7 @@ def build_all(
         Only these rows, of each tensor.
     progress : bool or callable, optional
         True shows one bar on stderr for all; a callable gets (rows done, rows in all) of all.
-    threads, overwrite, resume, nonfinite, duplicates, step, zero_point
+    threads, overwrite, resume, nonfinite, duplicates, missing_keys, step, zero_point
         As for :func:`qstore.build`.
 
     Returns
@@ -114,7 +117,7 @@ def build_all(
     [('tables%2Fitem.h5', 9, 4), ('tables%2Fuser.h5', 5, 3)]
     """
     tables = _tables(source, directory, tensor, rows)
-    what = {"keys": keys, "key_encoding": key_encoding, "rows": rows}
+    what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys}
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
         comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
@@ -152,6 +155,7 @@ def plan_all(
     key_encoding: str | None = None,
     rows: Rows = None,
     overwrite: bool = False,
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildPlan]:
@@ -177,7 +181,8 @@ def plan_all(
     plans = []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            plans.append(planned(matrix, table.path, rows, keys, key_encoding, Coding(step, zero_point)))
+            coding = Coding(step, zero_point)
+            plans.append(planned(matrix, table.path, rows, keys, key_encoding, missing_keys, coding))
     return plans
 
 
@@ -324,6 +329,7 @@ class _Comparison:
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=key_kind,
+            unkeyed_rows=LocalStore(str(table.path)).key_index().unkeyed_rows() if key_kind else 0,
             nonfinite=found.nonfinite,
             warnings=build_warnings(findings),
         )

@@ -16,8 +16,9 @@ from ..engine.quantization import item_size
 from ..errors import SourceError
 from ..format import layout
 from ..format.composition import compose
-from ..keys.packed import KeyKind, KeyStream
-from ..keys.supply import check_all_taken, given_keys, inline_keys
+from ..keys.packed import KeyKind
+from ..keys.stream import KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
 from ..system.progress import Progress, rows_progress
@@ -85,6 +86,8 @@ class BuildReport:
         Name of the kernel engine that was used.
     key_kind : {"text", "integer"} or None
         What the keys of the rows are, if they have any.
+    unkeyed_rows : int
+        Rows that have no key, where the others have one.
     nonfinite : NonFiniteValues
         Values that were NaN or infinite and are stored as 0 (``nonfinite="zero"``): how many, and where the
         first ones are. Of all rows, also of those that an interrupted build had done before.
@@ -103,6 +106,7 @@ class BuildReport:
     seconds: float
     engine: str
     key_kind: KeyKind | None = None
+    unkeyed_rows: int = 0
     nonfinite: NonFiniteValues = field(default_factory=NonFiniteValues)
     warnings: tuple[str, ...] = ()
 
@@ -121,6 +125,7 @@ def build(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildReport:
@@ -147,7 +152,7 @@ def build(
         "latin-1", by default UTF-8. "utf-8:replace" and "utf-8:backslashreplace" keep those that are none
         with a mark in them.
     rows : slice or (start, stop), optional
-        Only these rows, and their keys.
+        Only these rows, and their keys. Keys for the rows before `stop` are enough then.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
@@ -162,6 +167,10 @@ def build(
         What to do about NaN and infinities: stop, or store 0.
     duplicates : {"error", "first"}
         What to do where two rows have the same key: publish nothing, or let it stand for the first of them.
+    missing_keys : {"error", "none"}
+        What to do where rows have no key, as where a table has more rows than there are tokens: publish
+        nothing, or let them have none (:meth:`.Store.key_of` gives None). Only among texts. With
+        fewer keys than rows, the last rows are those without; in a list, None stands for no key.
     step : float, optional
         The source holds whole numbers that fit 8 bits: store them as they are, to be read as
         ``(value - zero_point) * step``, without any rounding. What does not fit is a SourceError.
@@ -195,7 +204,7 @@ def build(
     with open_source(source, tensor) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first, key_encoding)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
         identity = matrix.fingerprint()
         stamp = None if identity is None else identity.pop("mtime_ns", None)
         parameters = {"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite}
@@ -213,6 +222,7 @@ def build(
             parameters=parameters if stream is None else {**parameters, "keys": "given"},
             stamp=stamp,
             duplicates=duplicates,
+            missing_keys=missing_keys,
             step=step,
             zero_point=zero_point,
         ) as writer:
@@ -228,7 +238,7 @@ def build(
                     _fill_keyed(writer, matrix, first, last, on_rows)
                 else:
                     _fill(writer, matrix, first, last, on_rows, stream)
-            check_all_taken(stream, first + writer.rows, matrix, last is None)
+            check_all_taken(stream, first + writer.rows, last, matrix)
             matrix.check_unchanged()
         return BuildReport(
             path=str(writer.path),
@@ -242,6 +252,7 @@ def build(
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=writer.key_kind,
+            unkeyed_rows=writer.unkeyed_rows,
             nonfinite=writer.nonfinite,
             warnings=writer.warnings,
         )
@@ -256,6 +267,7 @@ def plan(
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
     overwrite: bool = False,
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildPlan:
@@ -284,7 +296,8 @@ def plan(
     """
     check_places(source, _absolute(path), overwrite)
     with open_source(source, tensor) as matrix:
-        return planned(matrix, _absolute(path), rows, keys, key_encoding, Coding(step, zero_point))
+        coding = Coding(step, zero_point)
+        return planned(matrix, _absolute(path), rows, keys, key_encoding, missing_keys, coding)
 
 
 def planned(
@@ -293,12 +306,14 @@ def planned(
     rows: slice | tuple[int, int] | None,
     keys: Any,
     key_encoding: str | None,
+    missing_keys: MissingKeys,
     coding: Coding,
 ) -> BuildPlan:
     """Plan of the store of an open source."""
     check_coding(matrix, coding)
     first, last = row_range(rows, matrix.rows)
-    keyed = given_keys(keys, matrix, first, key_encoding) is not None or (matrix.keyed and keys is None)
+    stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+    keyed = stream is not None or (matrix.keyed and keys is None)
     count = None if last is None else last - first
     return BuildPlan(
         path=str(path),

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from ..engine import kernels
 from ..engine.arguments import as_count
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
 from ..errors import ExistsError, FormatError, NonFiniteError, ResumeError, SourceError
 from ..format.manifest import MANIFEST
-from ..keys.packed import KeyBlock, KeyStream
-from ..keys.supply import check_all_taken, given_keys
+from ..keys.equal_keys import check_duplicates
+from ..keys.packed import stored
+from ..keys.stream import KeyPiece, KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys
 from ..opening import describe_file
+from ..reading.local_store import LocalStore
 from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
@@ -36,6 +37,9 @@ __all__ = ["build_shards", "joined_warnings", "shard_name"]
 _RECORD = f"{MANIFEST}.building"
 # Shards whose warnings are shown; they are mostly alike.
 _SHOWN = 3
+
+# Rows whose keys are compared at a time.
+_KEY_ROWS = 1 << 16
 
 
 def build_shards(
@@ -53,6 +57,7 @@ def build_shards(
     resume: bool = True,
     nonfinite: Literal["error", "zero"] = "error",
     duplicates: Literal["error", "first"] = "error",
+    missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> BuildReport:
@@ -72,8 +77,12 @@ def build_shards(
         Replace the sharded store that is there: its manifest and shards (all ``part-*.h5``) go first. To
         replace one that is in use, build another directory.
     duplicates : {"error", "first"}
-        What to do where two rows of one shard have the same key.
-    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite, step, zero_point
+        What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
+        stand for the first of them. They are looked for when all shards are there, and these stay: the same
+        call with "first" goes on from there.
+    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
+        As for :func:`qstore.build`.
+    missing_keys, step, zero_point
         As for :func:`qstore.build`.
 
     Returns
@@ -98,12 +107,11 @@ def build_shards(
     begun = time.perf_counter()
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    check_duplicates(duplicates)
     with open_source(source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
-        stream = given_keys(keys, matrix, first, key_encoding)
-        if stream is not None and last is None:
-            last = _rows_by_keys(stream, first)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
         parameters = {**_parameters(matrix, first, last, size, nonfinite), **coding.parameters()}
         if key_encoding is not None:
             parameters["key_encoding"] = key_encoding
@@ -112,7 +120,9 @@ def build_shards(
             "threads": threads,
             "resume": resume,
             "nonfinite": nonfinite,
-            "duplicates": duplicates,
+            # The same key in two rows of a shard is found with all others, by the rows' numbers in the whole.
+            "duplicates": "first",
+            "missing_keys": missing_keys,
             "step": step,
             "zero_point": zero_point,
         }
@@ -120,9 +130,9 @@ def build_shards(
             job = _Job(place, size, keys, stream, finished, on_rows, options)
             for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
                 job.add(piece)
-        check_all_taken(stream, first + job.rows, matrix, last is None)
+        check_all_taken(stream, first + job.rows, last, matrix)
         matrix.check_unchanged()
-    shards = publish_shards(place, job.names, overwrite=True)
+    shards = publish_shards(place, job.names, overwrite=True, duplicates=duplicates)
     durable_files.free_path(place / _RECORD)
     return BuildReport(
         path=str(place),
@@ -136,6 +146,7 @@ def build_shards(
         seconds=time.perf_counter() - begun,
         engine=kernels.engine_name(),
         key_kind=describe_file(shards[0].path).key_kind,
+        unkeyed_rows=job.unkeyed_rows,
         nonfinite=job.nonfinite,
         warnings=joined_warnings(job.warnings),
     )
@@ -160,7 +171,7 @@ class _Job:
         options: dict[str, Any],
     ) -> None:
         self.names: list[str] = []
-        self.rows = self.resumed = 0
+        self.rows = self.resumed = self.unkeyed_rows = 0
         self.nonfinite = NonFiniteValues()
         self.warnings: list[tuple[str, tuple[str, ...]]] = []
         self._place, self._size, self._keys, self._stream = place, size, keys, stream
@@ -170,9 +181,9 @@ class _Job:
         """Build the shard of the next rows, unless it is there."""
         path = self._place / shard_name(len(self.names))
         self.names.append(path.name)
-        keys = self._keys if self._stream is None else _values(self._stream.take(_height(piece)))
         told = self._finished.get(path.name)
         if told is not None and _is_finished(path, piece):
+            self._check_keys(path, _height(piece))
             durable_files.free_path(
                 journal_path(path)
             )  # of a build that was killed when it had just published
@@ -187,6 +198,7 @@ class _Job:
             self._on_rows(done - before)
             before = done
 
+        keys = self._keys if self._stream is None else KeyPiece(self._stream)
         try:
             report = build(piece, path, keys=keys, progress=advance, overwrite=True, **self._options)
         except NonFiniteError as error:
@@ -198,12 +210,27 @@ class _Job:
         with durable_files.output_errors(self._place), open(self._place / _RECORD, "ab") as record:
             record.write(told.line(path.name))
         self.resumed += report.rows_resumed
+        self.unkeyed_rows += report.unkeyed_rows
         self._count(path.name, report.rows, told)
 
     def _count(self, name: str, rows: int, told: _Told) -> None:
         self.nonfinite += told.nonfinite.from_row(self.rows)
         self.warnings.append((name, told.warnings))
         self.rows += rows
+
+    def _check_keys(self, path: Path, rows: int) -> None:
+        """Take the keys of a finished shard; ResumeError where it has others."""
+        arrays = LocalStore(str(path)).scanned_keys()
+        for start in range(0, rows, _KEY_ROWS):
+            stop = min(start + _KEY_ROWS, rows)
+            given = None if self._stream is None else self._stream.take(stop - start)
+            found = stored(arrays, start, stop) if arrays else None
+            if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
+                raise ResumeError(
+                    f"the keys have changed since {path} was built: those of its rows {start} to {stop - 1} "
+                    f"differ; start again (--restart, resume=False)"
+                )
+            self.unkeyed_rows += 0 if given is None else int(given.unkeyed().sum())
 
 
 def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
@@ -214,15 +241,8 @@ def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[s
     return (*shown, f"there are warnings of {more:,} more shards") if more > 0 else tuple(shown)
 
 
-def _rows_by_keys(stream: KeyStream, first: int) -> int:
-    if stream.count is None:
-        raise SourceError("neither the rows nor the keys can be counted: give the keys in a list or a file")
-    return max(first, stream.count)
-
-
 def _height(piece: Source) -> int:
-    rows: int | None = piece.most if isinstance(piece, Rest) else piece.rows
-    return rows or 0
+    return piece.rows or 0
 
 
 def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool) -> Iterator[Source]:
@@ -236,12 +256,6 @@ def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool
     yield rest
     while rest.go_on():
         yield rest
-
-
-def _values(keys: KeyBlock) -> Any:
-    if keys.kind == "integer":
-        return np.frombuffer(keys.data, "<i8")
-    return [key.decode() for key in keys.each()]
 
 
 # Beginning and going on -------------------------------------------------------------------------------

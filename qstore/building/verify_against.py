@@ -14,8 +14,9 @@ from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES, row_errors
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
-from ..keys.packed import KeyBlock, KeyStream, packed
-from ..keys.supply import check_all_taken, given_keys, inline_keys
+from ..keys.packed import KeyBlock, packed
+from ..keys.stream import KeyStream
+from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
@@ -71,6 +72,7 @@ def verify_against(
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
     progress: Progress = None,
     step: float | None = None,
     zero_point: int = 0,
@@ -81,7 +83,7 @@ def verify_against(
     ----------
     store : Store
         Of shape (N, D).
-    source, tensor, keys, key_encoding, rows, step, zero_point
+    source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there: N rows of D columns. Keys of the store are not
         looked at where the source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
@@ -114,6 +116,7 @@ def verify_against(
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
+        missing_keys=missing_keys,
         progress=progress,
         coding=coding,
     )[0]
@@ -128,7 +131,10 @@ def compare_with_source(
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
     progress: Progress = None,
+    step: float | None = None,
+    zero_point: int = 0,
 ) -> tuple[AgainstReport, NDArray[np.float64]]:
     """As :func:`verify_against`, and the errors of some rows from the same pass.
 
@@ -152,8 +158,9 @@ def compare_with_source(
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
+        missing_keys=missing_keys,
         progress=progress,
-        coding=Coding(),
+        coding=Coding(step, zero_point),
         noting=noting,
     )
     return report, noting.figures()
@@ -167,6 +174,7 @@ def compared_with(
     keys: Any,
     key_encoding: str | None,
     rows: slice | tuple[int, int] | None,
+    missing_keys: MissingKeys,
     progress: Progress,
     coding: Coding,
     noting: _Noting | None = None,
@@ -181,7 +189,7 @@ def compared_with(
             return _mismatch(0, found), findings
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}"), findings
-        stream = given_keys(keys, matrix, first, key_encoding)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
         carried = matrix.keyed and keys is None
         if (carried or stream is not None) and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys"), findings
@@ -190,7 +198,7 @@ def compared_with(
             parts = comparison.parts(first, last, carried)
             noted = parts if noting is None else noting.of(parts)
             report = _compare(store, noted, stream, findings, on_rows)
-        check_all_taken(stream, first + report.rows, matrix, last is None)
+        check_all_taken(stream, first + report.rows, last, matrix)
         return report, findings
 
 
@@ -285,7 +293,8 @@ class _Comparison:
             raise _TooLong
         held_codes, held_scales = coded_rows(self._store.parts(row, row + len(codes)))
         differs = (codes != held_codes).any(axis=1) | (scales != held_scales)
-        return _Compared(differs, codes, scales, held_scales)
+        # A copy: a view that an error holds on to would keep the store from closing.
+        return _Compared(differs, codes, scales, held_scales.copy())
 
 
 def _other_keys(one: KeyBlock, other: KeyBlock) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +13,13 @@ from ..errors import QStoreError
 from .failures import UsageError
 
 if TYPE_CHECKING:
+    from ..reading.stored_keys import StoredKeys
     from ..store import Store
 
 __all__ = [
     "Command",
     "add_against",
+    "add_asked_keys",
     "add_json",
     "add_quiet",
     "add_raw",
@@ -25,13 +28,16 @@ __all__ = [
     "add_tensor",
     "against_of",
     "any_slice",
+    "asked_keys",
     "at_least",
     "compared_keys_of",
+    "compared_step_of",
     "consecutive",
     "row_key",
     "rows_of_words",
     "source_of",
     "step_of",
+    "stored_keys",
 ]
 
 
@@ -127,13 +133,14 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
-    """``--keys FILE``, ``--no-keys`` and ``--key-encoding``."""
+    """``--keys FILE``, ``--no-keys``, ``--key-encoding`` and ``--missing-keys``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--keys",
         metavar="FILE",
-        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json or "
-        "tokenizer.json; the vocabulary in a .gguf file, such as SRC; or whole numbers in a .npy file",
+        help="a key for each row of SRC: text, one a line (vocab.txt); a JSON list, vocab.json, "
+        "tokenizer.json or JSON lines; a vocabulary of SentencePiece, fairseq or tiktoken, or the one in a "
+        ".gguf file, such as SRC; or whole numbers in a .npy file",
     )
     group.add_argument(
         "--no-keys",
@@ -146,6 +153,13 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         help="how the words of SRC, or the lines of FILE, are text: latin-1, gb18030, …; utf-8:replace keeps "
         "those that are none with a mark in them (default: utf-8, and such words are an error)",
     )
+    parser.add_argument(
+        "--missing-keys",
+        choices=("error", "none"),
+        default="error",
+        help="stop where rows have no key, as those behind the last of fewer keys (default), or let them "
+        "have none",
+    )
 
 
 def keys_of(arguments: argparse.Namespace) -> Any:
@@ -156,9 +170,11 @@ def keys_of(arguments: argparse.Namespace) -> Any:
 def compared_keys_of(arguments: argparse.Namespace) -> Any:
     """The same where :func:`add_against` says what to compare."""
     keys = keys_of(arguments)
-    if arguments.against is None and (keys is not None or arguments.key_encoding is not None):
+    told = keys is not None or arguments.key_encoding is not None or arguments.missing_keys != "error"
+    if arguments.against is None and told:
         raise UsageError(
-            "--keys, --no-keys and --key-encoding say what to compare keys with: give --against SRC too"
+            "--keys, --no-keys, --key-encoding and --missing-keys say what to compare keys with: give "
+            "--against SRC too"
         )
     return keys
 
@@ -215,6 +231,13 @@ def step_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"step": arguments.step, "zero_point": arguments.zero_point or 0}
 
 
+def compared_step_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same where :func:`add_against` says what to compare."""
+    if arguments.against is None and arguments.step is not None:
+        raise UsageError("--step says how SRC was stored: give --against SRC too")
+    return step_of(arguments)
+
+
 def _step(text: str) -> float:
     try:
         found = float(text)
@@ -237,12 +260,53 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of SRC")
 
 
+def _number(store: Store, word: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", word):
+        raise UsageError(f"{store.path}: the keys of this store are whole numbers, and {word!r:.80} is none")
+    return int(word)
+
+
+def add_asked_keys(parser: Any, what: str) -> None:
+    """``--key K`` and ``--keys FILE``, which ask for rows by their keys."""
+    parser.add_argument("--key", dest="asked", metavar="K", action="append", default=[], help=what)
+    parser.add_argument(
+        "--keys", dest="key_file", metavar="FILE", help="a file of such keys, one a line; - is stdin"
+    )
+
+
+def asked_keys(arguments: argparse.Namespace) -> list[str]:
+    """What :func:`add_asked_keys` read: those of the command line, then those of the file."""
+    return [*arguments.asked, *(lines_of(arguments.key_file) if arguments.key_file is not None else ())]
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a file of keys; of stdin, where it is called -."""
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read().decode()
+        else:
+            with open(path, encoding="utf-8", newline="") as file:
+                content = file.read()
+    except UnicodeDecodeError as error:
+        raise QStoreError(f"{path}: expected keys in UTF-8, one a line: {error}") from None
+    content = content.removeprefix("\ufeff").replace("\r\n", "\n")
+    return content.removesuffix("\n").split("\n") if content else []
+
+
+def stored_keys(store: Store) -> StoredKeys:
+    """The keys of a store that must have some."""
+    try:
+        return store.keys()
+    except IndexError as error:
+        raise QStoreError(str(error)) from None
+
+
 def rows_of_words(store: Store, words: list[str]) -> list[int]:
     """Rows by keys; all must be known before the first one is written."""
     if not words:
         return []
     try:
-        keys = [int(word) for word in words] if store.key_kind == "integer" else words
+        keys = [_number(store, word) for word in words] if store.key_kind == "integer" else words
         rows: list[int] = store.rows_of(keys).tolist()
     except IndexError as error:
         raise QStoreError(str(error)) from None

@@ -30,8 +30,8 @@ from .arguments import (
 )
 from .failures import UsageError
 from .printing import (
-    KEY_WORDS,
     byte_size,
+    counted_keys,
     print_facts,
     print_json,
     print_line,
@@ -178,6 +178,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
             **step_of(arguments),
         )
@@ -192,6 +193,7 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
         keys=keys_of(arguments),
         key_encoding=arguments.key_encoding,
         rows=arguments.rows,
+        missing_keys=arguments.missing_keys,
         threads=arguments.threads,
         progress=show_progress(arguments.quiet),
         overwrite=arguments.force,
@@ -225,6 +227,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
             **step_of(arguments),
         )
@@ -236,6 +239,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
             overwrite=arguments.force,
@@ -291,7 +295,7 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
         ("engine", report.engine),
     ]
     if report.key_kind is not None:
-        facts.insert(3, ("keys", f"{report.rows:,}, {KEY_WORDS[report.key_kind]}"))
+        facts.insert(3, ("keys", counted_keys(report.rows, report.unkeyed_rows, report.key_kind)))
     if report.nonfinite.count:
         facts.append(("replaced", _replaced(report.nonfinite)))
     if report.rows_resumed:

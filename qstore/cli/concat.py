@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import qstore
 
 from .arguments import Command, add_json, add_quiet, consecutive
-from .printing import byte_size, print_facts, print_json, show_progress
+from .printing import KEY_WORDS, byte_size, print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
     from ..building.concatenation import ConcatReport
@@ -19,8 +19,9 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Join stores into one file whose rows are theirs in order: files, directories of shards, quoted patterns of
 names. Codes and scales are copied as they are, without a second rounding, and compared with their checksums
-on the way; keys go along where all rows have some. OUT appears only when it is complete, and is what one
-build of all the rows would have made. With one STORE and --rows, a piece is cut out of it."""
+on the way. Keys go along: all rows must have some of one kind, or none. OUT appears only when it is
+complete, and is what one build of all the rows would have made. With one STORE and --rows, a piece is cut
+out of it."""
 
 _EXAMPLES = """\
   qstore concat monday.h5 tuesday.h5 -o both.h5
@@ -34,6 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the store to make")
     parser.add_argument("--rows", metavar="A:B", type=consecutive, help="only these rows of the whole")
+    parser.add_argument("--no-keys", action="store_true", help="leave all keys out")
     parser.add_argument(
         "--duplicates",
         choices=("error", "first"),
@@ -49,6 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     report = qstore.concat(
         arguments.stores,
         arguments.output,
+        keys=False if arguments.no_keys else None,
         rows=arguments.rows,
         duplicates=arguments.duplicates,
         overwrite=arguments.force,
@@ -65,6 +68,7 @@ def _facts(report: ConcatReport) -> list[tuple[str, object]]:
     return [
         ("store", report.path),
         ("matrix", f"{report.rows:,} × {report.dim:,}, from {report.files:,} files"),
+        ("keys", KEY_WORDS[report.key_kind] if report.key_kind else "(none)"),
         ("size", byte_size(report.file_bytes)),
         ("time", f"{report.seconds:.2f} s"),
     ]

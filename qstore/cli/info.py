@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..reports.wording import fidelity_facts
 from ..system.urls import is_url, printable_url, without_file_scheme
 from .arguments import Command, add_json
-from .printing import KEY_WORDS, byte_size, print_facts, print_json
+from .printing import byte_size, counted_keys, print_facts, print_json
 
 if TYPE_CHECKING:
     from ..format.fidelity import Fidelity
@@ -46,7 +46,10 @@ class StoreInfo:
     ratio : float
         The second by the first.
     key_kind : {"text", "integer"} or None
-        What the keys of the rows are; None where they have none. There are as many as rows.
+        What the keys of the rows are; None where they have none.
+    unkeyed_rows : int or None
+        Rows that have no key, where the others have one; None for a directory or a URL, whose keys would
+        have to be read for it.
     datasets : dict
         Where the data of each dataset lies: offset and bytes. Empty for a directory.
     shards : int or None
@@ -66,6 +69,7 @@ class StoreInfo:
     float32_bytes: int
     ratio: float
     key_kind: str | None
+    unkeyed_rows: int | None
     datasets: dict[str, dict[str, int]]
     shards: int | None
     fidelity: Fidelity | None
@@ -89,6 +93,7 @@ def _inspect(path: str) -> StoreInfo:
     from ..format.fidelity import fidelity_of
     from ..format.manifest import read_manifest
     from ..opening import describe_file
+    from ..reading.local_store import LocalStore
     from ..reading.shard_files import check_files
 
     if is_url(path):
@@ -104,7 +109,9 @@ def _inspect(path: str) -> StoreInfo:
         return _info(place, manifest.facts, sum(manifest.sizes), {}, shards=len(manifest.shards))
     about = describe_file(place)
     fidelity = _read_fidelity(place, about)
-    return _info(place, about, os.stat(place).st_size, about.extents, fidelity=fidelity)
+    unkeyed = LocalStore(place).key_index().unkeyed_rows() if about.key_kind else 0
+    size = os.stat(place).st_size
+    return _info(place, about, size, about.extents, fidelity=fidelity, unkeyed_rows=unkeyed)
 
 
 def _info(
@@ -115,6 +122,7 @@ def _info(
     *,
     shards: int | None = None,
     fidelity: Fidelity | None = None,
+    unkeyed_rows: int | None = None,
 ) -> StoreInfo:
     float32_bytes = about.rows * about.dim * 4
     return StoreInfo(
@@ -129,6 +137,7 @@ def _info(
         float32_bytes=float32_bytes,
         ratio=float32_bytes / max(file_bytes, 1),
         key_kind=about.key_kind,
+        unkeyed_rows=unkeyed_rows if about.key_kind == "text" else 0,
         datasets={name: {"offset": at.offset, "bytes": at.size} for name, at in extents.items()},
         shards=shards,
         fidelity=fidelity,
@@ -160,13 +169,20 @@ def _facts(found: StoreInfo) -> list[tuple[str, object]]:
         ("tensor", found.tensor or "(no name)"),
         ("built from", found.source_dtype or "(unknown)"),
         ("format", f"qstore {found.format_version}"),
-        ("keys", f"{found.rows:,}, {KEY_WORDS[found.key_kind]}" if found.key_kind else "(none)"),
+        ("keys", _keys(found)),
         ("content id", found.content_id),
         ("file" if found.shards is None else f"{found.shards:,} shards", size),
         ("as float32", f"{byte_size(found.float32_bytes)}, {found.ratio:.2f} times the file"),
         *((f"/{name}", f"{at['bytes']:,} bytes at {at['offset']:,}") for name, at in found.datasets.items()),
         *(_measured(found.fidelity, found.rows) if found.fidelity else ()),
     ]
+
+
+def _keys(found: StoreInfo) -> str:
+    if found.key_kind is None:
+        return "(none)"
+    unknown = "at most " if found.unkeyed_rows is None else ""
+    return unknown + counted_keys(found.rows, found.unkeyed_rows or 0, found.key_kind)
 
 
 def _measured(fidelity: Fidelity, rows: int) -> list[tuple[str, object]]:

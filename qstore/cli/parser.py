@@ -19,6 +19,7 @@ COMMANDS = {
     "ls": "list the tensors of a file",
     "info": "show what a store holds",
     "get": "read rows of a store",
+    "keys": "list rows and their keys, find the rows of keys",
     "search": "find the rows nearest to a row or a vector",
     "verify": "check a store against its checksums, and its source",
     "stats": "norms, scales, codes, columns, duplicate rows of a store",

@@ -11,6 +11,7 @@ from ..reports.wording import jsonable
 __all__ = [
     "KEY_WORDS",
     "byte_size",
+    "counted_keys",
     "print_facts",
     "print_json",
     "print_line",
@@ -22,6 +23,18 @@ __all__ = [
 
 KEY_WORDS = {"text": "texts", "integer": "whole numbers"}
 """What keys of each kind are called."""
+
+
+def counted_keys(rows: int, unkeyed: int, kind: str) -> str:
+    """How many keys there are, of what kind, and how many rows have none.
+
+    Examples
+    --------
+    >>> counted_keys(8000, 0, "integer"), counted_keys(8, 2, "text")
+    ('8,000, whole numbers', '6, texts; 2 rows have none')
+    """
+    none = f"; {unkeyed:,} rows have none" if unkeyed else ""
+    return f"{rows - unkeyed:,}, {KEY_WORDS[kind]}{none}"
 
 
 def show_progress(quiet: bool) -> bool:

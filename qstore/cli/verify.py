@@ -19,9 +19,8 @@ from .arguments import (
     add_step,
     against_of,
     compared_keys_of,
-    step_of,
+    compared_step_of,
 )
-from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
@@ -74,9 +73,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source, keys, coding = against_of(arguments), compared_keys_of(arguments), step_of(arguments)
-    if source is None and arguments.step is not None:
-        raise UsageError("--step says how SRC was stored: give --against SRC too")
+    source, keys, coding = against_of(arguments), compared_keys_of(arguments), compared_step_of(arguments)
     with qstore.open(arguments.file) as store:
         found = _verify(store, source, keys, coding, arguments)
         names = _keys_of_worst_rows(store, found)
@@ -101,6 +98,7 @@ def _verify(
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
             progress=progress,
             **coding,
         )
@@ -128,13 +126,26 @@ def _facts(
 def _agreements(found: Verified, names: dict[int, str | int], source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
         rows, blocks = found.store.rows, found.store.blocks
-        keys = "" if found.store.keys_ok is None else ", and each row is found by its key"
+        keys = "" if found.store.keys_ok is None else f", and {_found_by_key(found.store)}"
         yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
         compared = f"{what_agrees(found.against)} of {found.against.rows:,} rows agrees with {source}"
         yield "ok", compared + taken_for_zero(found.against)
     if found.against is not None and found.against.fidelity is not None:
         yield from fidelity_facts(found.against.fidelity, names)
+
+
+def _found_by_key(store: VerifyReport) -> str:
+    """Which rows are found by their keys, where all is well with these."""
+    if not store.unkeyed_rows and not store.repeated_rows:
+        return "each row is found by its key"
+    reasons = [f"{store.unkeyed_rows:,} have none"] if store.unkeyed_rows else []
+    if store.repeated_example is not None:
+        key, row, first = store.repeated_example
+        example = f"such as row {row}, {key!r:.80} like row {first}"
+        reasons.append(f"{store.repeated_rows:,} have that of an earlier row, {example}")
+    found = store.rows - store.unkeyed_rows - store.repeated_rows
+    return f"{found:,} of them are found by their keys: {'; '.join(reasons)}"
 
 
 COMMAND = Command(

@@ -91,30 +91,50 @@ class Selection:
         for start in range(self.first, self.last, step):
             yield start, min(start + step, self.last)
 
-    def words(self, first: int, count: int) -> list[bytes]:
+    def words(self, first: int, count: int, most: int) -> list[bytes]:
         """The words of `count` rows from `first` on: their keys, or else their numbers.
+
+        Parameters
+        ----------
+        first, count : int
+        most : int
+            Bytes that a word may have.
 
         Raises
         ------
         ExportError
-            A key is empty or holds white space, which separates words where this is used, or NUL.
+            A row has no key, or one that is empty, too long or holds white space, which separates words where
+            this is used, or NUL.
         """
         if self.keys is None:
             return [str(row).encode() for row in range(first, first + count)]
         keys = self.keys(first, first + count)
         if self.key_kind == "integer":
             return [b"%d" % key for key in keys]
-        return [_word(key, first + number) for number, key in enumerate(keys)]
+        words = [_word(key, first + number) for number, key in enumerate(keys)]
+        for number, word in enumerate(words):
+            if len(word) > most:
+                raise _unfit(keys[number], first + number, f"at most {most} bytes")
+        return words
 
 
-def _word(key: str, row: int) -> bytes:
+def _word(key: str | None, row: int) -> bytes:
+    if key is None:
+        raise ExportError(
+            f"row {row} has no key, expected a word for each row: export to .parquet, leave the keys out "
+            f"with keys=False (--no-keys), or export only rows that have one with rows= (--rows A:B)"
+        )
     try:
         word = key.encode()
     except (AttributeError, UnicodeEncodeError):
-        raise ExportError(f"the key of row {row} is {key!r}, expected text") from None
+        raise ExportError(f"the key of row {row} is {key!r:.200}, expected text") from None
     if word.split() != [word] or b"\0" in word:
-        raise ExportError(
-            f"the key of row {row} is {key!r}, expected a word without white space and NUL, which this "
-            f"format cannot hold; replace it, or export to .parquet"
-        )
+        raise _unfit(key, row, "one character or more, without white space and NUL")
     return word
+
+
+def _unfit(key: str, row: int, expected: str) -> ExportError:
+    return ExportError(
+        f"the key of row {row} is {key!r:.200}, expected a word of {expected}, which is all this format can "
+        f"hold; replace it with keys=, leave the keys out with keys=False (--no-keys), or export to .parquet"
+    )

@@ -10,6 +10,11 @@ from .shortest_decimals import shortest_words
 
 __all__ = ["Word2vecBinary", "Word2vecText"]
 
+# What readers take for damage: a row of text that is longer, and a word of a binary file.
+_LONGEST_LINE = 1 << 24
+_LONGEST_WORD = (1 << 16) - 1  # beside a line feed
+_LONGEST_NUMBER = 26
+
 # Text takes some 100 bytes a value on its way.
 _TEXT_VALUES = 1 << 16
 
@@ -24,8 +29,10 @@ class Word2vecText(Format):
     def write(self, file: BinaryIO, selection: Selection) -> None:
         """First line, then a line a row; see :meth:`Format.write`."""
         file.write(_first_line(selection))
+        most = max(_LONGEST_WORD, _LONGEST_LINE - _LONGEST_NUMBER * selection.shape[1])
         for first, block in selection.blocks(_TEXT_VALUES):
-            rows = zip(selection.words(first, len(block)), shortest_words(block), strict=True)
+            words = selection.words(first, len(block), most)
+            rows = zip(words, shortest_words(block), strict=True)
             file.write(b"".join(b" ".join([word, *numbers]) + b"\n" for word, numbers in rows))
 
     def least_size(self, selection: Selection) -> int:
@@ -46,7 +53,7 @@ class Word2vecBinary(Format):
         file.write(_first_line(selection))
         for first, block in selection.blocks():
             values, width = block.tobytes(), block.shape[1] * block.itemsize
-            words = enumerate(selection.words(first, len(block)))
+            words = enumerate(selection.words(first, len(block), _LONGEST_WORD))
             file.writelines(b"%b %b\n" % (word, values[i * width : (i + 1) * width]) for i, word in words)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "KEY_NAMES",
     "MOST_COLUMNS",
     "NAME_LIMIT",
+    "NO_KEY",
     "NO_PARTS",
     "SIGNATURE",
     "SUPERBLOCK_SIZE",
@@ -75,6 +76,9 @@ KEY_NAMES = {
     "integer": ("ids", "sorted", "rows", "checksums"),
 }
 """The datasets of the group ``/keys``, in the order they are made; the first one tells the kind of keys."""
+
+NO_KEY = "\uffffno key"
+"""The text that stands in ``/keys`` for a row that has no key. U+FFFF is no character: no word has it."""
 
 TYPES = {
     "codes": "<u1",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,15 @@ from numpy.lib.format import MAGIC_PREFIX
 
 from ..errors import SourceError
 from ..sources import UTF8, TextEncoding
-from ..sources.containers.json_object import once_each
 from ..sources.files import check_no_url
 from ..sources.gguf.parts import read_vocabulary
 from ..system.stand_ins import HEAD_BYTES, stand_in
 from ..system.urls import without_file_scheme
-from .packed import KeyBlock, KeyStream, packed, packed_utf8
+from .json_files import read_json, read_json_lines
+from .line_forms import LineForm, form_of
+from .packed import KeyBlock, packed_utf8
+from .stream import KeyStream
+from .vocabulary import read_tiktoken
 
 __all__ = ["read_key_file"]
 
@@ -25,19 +27,32 @@ _PIECE_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_key_file(path: str | os.PathLike[str], encoding: TextEncoding | None = None) -> KeyStream:
+def read_key_file(
+    path: str | os.PathLike[str], encoding: TextEncoding | None = None, padded: bool = False
+) -> KeyStream:
     """The keys in a file, in the order of the rows. What the file is, its name and content tell.
 
     ``.json``
         A list of texts or of whole numbers; an object ``{key: row}``, such as a ``vocab.json``; or a
         ``tokenizer.json`` of Hugging Face: its model's vocabulary and added tokens.
+    ``.jsonl``, ``.ndjson``
+        A text or a whole number a line, in JSON.
     ``.npy``
         Whole numbers, shape (N,).
     ``.gguf``
         The vocabulary in it, its tokens as they stand there: often the very file that the rows are in.
     any other name
         Text in UTF-8 or the encoding that is given, a key a line, such as a ``vocab.txt``. The end of a line,
-        LF or CR LF, is not part of the key, everything else is. An empty line is an empty key.
+        LF or CR LF, is not part of the key, everything else is. An empty line is an empty key. Lines of
+        several columns are keys only where it is known which of them: see :func:`.line_forms.form_of`.
+
+    Parameters
+    ----------
+    path : path-like
+    encoding : TextEncoding, optional
+        How the lines of a text file are text: by default UTF-8.
+    padded : bool
+        Whether rows may have no key, where the file gives the numbers of rows.
 
     Raises
     ------
@@ -50,15 +65,19 @@ def read_key_file(path: str | os.PathLike[str], encoding: TextEncoding | None = 
     name = os.fsdecode(without_file_scheme(path))
     check_no_url(name)
     _refuse_stand_ins(name)
-    if encoding is not None and name.lower().endswith((".npy", ".json", ".gguf")):
+    if encoding is not None and name.lower().endswith((".npy", ".json", ".jsonl", ".ndjson", ".gguf")):
         raise SourceError(f"{name} is no text file: leave key_encoding= (--key-encoding) out")
     if name.lower().endswith(".npy"):
         return KeyStream.of(_array(name))
     if name.lower().endswith(".json"):
-        return KeyStream.of(_from_json(name))
+        return read_json(name, padded)
+    if name.lower().endswith((".jsonl", ".ndjson")):
+        stream = KeyStream.of(read_json_lines(name, _lines(name, UTF8)))
+        stream.count = _count_lines(name)
+        return stream
     if name.lower().endswith(".gguf"):
         return KeyStream.of(read_vocabulary(name))
-    return KeyStream(_text_blocks(name, encoding or UTF8), _count_lines(name))
+    return _read_text(name, encoding or UTF8, padded)
 
 
 def _refuse_stand_ins(path: str) -> None:
@@ -74,6 +93,23 @@ def _refuse_stand_ins(path: str) -> None:
 # Text ---------------------------------------------------------------------------------------------------
 
 
+def _read_text(path: str, encoding: TextEncoding, padded: bool) -> KeyStream:
+    _, lines = next(_lines(path, encoding), (0, []))
+    form = form_of(path, lines)
+    if form is LineForm.TIKTOKEN:
+        return read_tiktoken(path, _lines(path, encoding), padded)
+    stream = KeyStream(_text_blocks(path, form, encoding), _count_lines(path) + len(form.before))
+    if form.before:
+        stream.note = (
+            f"; {path} was read as the dict.txt of fairseq, whose rows begin with {_words(form.before)}"
+        )
+    return stream
+
+
+def _words(keys: tuple[bytes, ...]) -> str:
+    return ", ".join(key.decode() for key in keys)
+
+
 def _count_lines(path: str) -> int:
     lines, last = 0, b"\n"
     with open(path, "rb") as file:
@@ -83,23 +119,30 @@ def _count_lines(path: str) -> int:
     return lines + (not last.endswith(b"\n"))
 
 
-def _text_blocks(path: str, encoding: TextEncoding) -> Iterator[KeyBlock]:
+def _text_blocks(path: str, form: LineForm, encoding: TextEncoding) -> Iterator[KeyBlock]:
+    if form.before:
+        yield packed_utf8(list(form.before))
+    for row, lines in _lines(path, encoding):
+        yield packed_utf8(form.keys(path, lines, row), row)
+
+
+def _lines(path: str, encoding: TextEncoding) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield (number of the first, counted from 0; lines in UTF-8), some MiB at a time."""
     row = 0
     with open(path, "rb") as file:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
         while lines := file.readlines(_PIECE_BYTES):
-            block = _block(path, lines, row, encoding)
-            yield block
-            row += block.rows
+            yield row, _in_utf8(path, lines, row, encoding)
+            row += len(lines)
 
 
-def _block(path: str, lines: list[bytes], row: int, encoding: TextEncoding) -> KeyBlock:
+def _in_utf8(path: str, lines: list[bytes], row: int, encoding: TextEncoding) -> list[bytes]:
     """The lines without their ends. In UTF-8 all together are text if each one is."""
     try:
         if encoding != UTF8:
             bare = [line.removesuffix(b"\n").removesuffix(b"\r") for line in lines]
-            return packed([encoding.decode(line) for line in bare], row)
+            return [encoding.decode(line).encode() for line in bare]
         whole = b"".join(lines)
         whole.decode()
     except UnicodeError as error:
@@ -109,7 +152,7 @@ def _block(path: str, lines: list[bytes], row: int, encoding: TextEncoding) -> K
             f"line; {encoding.hint()}"
         ) from None
     parts = whole.removesuffix(b"\n").split(b"\n")
-    return packed_utf8([part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts, row)
+    return [part.removesuffix(b"\r") for part in parts] if b"\r" in whole else parts
 
 
 # Numbers ------------------------------------------------------------------------------------------------
@@ -132,57 +175,3 @@ def _array(path: str) -> Any:
                 f"{len(array)} keys; save all keys as one array"
             )
     return array
-
-
-# JSON ---------------------------------------------------------------------------------------------------
-
-
-def _from_json(path: str) -> list[Any]:
-    try:
-        with open(path, "rb") as file:
-            content = json.load(file, object_pairs_hook=once_each)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is no JSON: {error}") from None
-    if isinstance(content, list):
-        return content
-    if not isinstance(content, dict):
-        raise SourceError(
-            f"{path} holds a {type(content).__name__}, expected a list or an object {{key: row}}"
-        )
-    if isinstance(content.get("model"), dict):
-        return _in_order(path, _tokens(path, content))
-    return _in_order(path, list(content.items()))
-
-
-def _tokens(path: str, tokenizer: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """(token, row) of a tokenizer.json: Unigram has a list of [token, score], all other models an object."""
-    vocabulary = tokenizer["model"].get("vocab")
-    if isinstance(vocabulary, dict):
-        pairs = list(vocabulary.items())
-    elif isinstance(vocabulary, list) and all(isinstance(entry, list) and entry for entry in vocabulary):
-        pairs = [(entry[0], row) for row, entry in enumerate(vocabulary)]
-    else:
-        raise SourceError(
-            f"{path} has no vocabulary (model.vocab): expected a tokenizer.json of Hugging Face"
-        )
-    added = tokenizer.get("added_tokens") or []
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise SourceError(f"{path}: added_tokens is no list of objects")
-    return pairs + [(token.get("content"), token.get("id")) for token in added]
-
-
-def _in_order(path: str, pairs: list[tuple[Any, Any]]) -> list[Any]:
-    """Tokens by row; the same pair may come twice."""
-    tokens: dict[int, Any] = {}
-    for token, row in pairs:
-        if type(row) is not int or row < 0:
-            raise SourceError(f"{path}: the row of {token!r:.80} is {row!r:.80}, expected a number from 0 on")
-        if tokens.setdefault(row, token) != token:
-            raise SourceError(f"{path}: row {row} has two keys, {tokens[row]!r:.80} and {token!r:.80}")
-    if tokens and max(tokens) >= len(tokens):
-        missing = next(row for row in range(len(tokens)) if row not in tokens)
-        raise SourceError(
-            f"{path}: {len(tokens)} keys have rows up to {max(tokens)}: "
-            f"{max(tokens) + 1 - len(tokens)} rows have no key, the first is row {missing}"
-        )
-    return [tokens[row] for row in range(len(tokens))]

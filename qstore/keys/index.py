@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
-from ..errors import SourceError
 from ..format.layout import KEY_NAMES, Extent, KeyPart
 from ..system import durable_files
+from .equal_keys import LARGEST, SIGN, refused, repeats, value_ranges
 from .packed import KeyBlock
 
 __all__ = ["KeyIndexWriter"]
@@ -29,8 +29,7 @@ MOST_SORTED = 4 << 20
 _BINS = 1 << 16
 _STEP_ROWS = 1 << 18
 _STEP_BYTES = 16 << 20
-_SIGN = np.uint64(1 << 63)
-_LARGEST = (1 << 64) - 1
+_SIGN = np.uint64(SIGN)
 
 Values = NDArray[np.uint64]
 Rows = NDArray[np.int64]
@@ -90,10 +89,11 @@ class KeyIndexWriter:
         """
         if self._part.kind == "text":
             self._write("offsets", self._written["bytes"].to_bytes(8, "little"))
-        for low, high, count in self._ranges(0, _LARGEST, self._rows):
+        for low, high, count in value_ranges(0, LARGEST, self._rows, self._histogram, MOST_SORTED, _BINS):
             for values, rows in self._in_order(low, high, count):
                 if self._unique:
-                    self._check_unique(values, rows)
+                    for repeat in repeats(values, rows, self._key_of, self._part.kind == "text"):
+                        raise refused(repeat)
                 if self._part.kind == "integer":
                     values ^= _SIGN
                 self._write("hashes" if self._part.kind == "text" else "sorted", values.data.cast("B"))
@@ -143,26 +143,6 @@ class KeyIndexWriter:
 
     # Ranges ---------------------------------------------------------------------------------------
 
-    def _ranges(self, low: int, high: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """Divide the values from `low` to `high` (both included) into ranges with few enough of them.
-
-        Yields (low, high, count) in ascending order. Only a range of a single value may have more.
-        """
-        if count <= MOST_SORTED or low == high:
-            yield low, high, count
-            return
-        width = (high - low) // _BINS + 1
-        counts = self._histogram(low, high, width).tolist()
-        first = held = 0
-        for number, found in enumerate([*counts, MOST_SORTED + 1]):
-            if held and held + found > MOST_SORTED:
-                bounds = low + first * width, min(high, low + number * width - 1)
-                yield from [(*bounds, held)] if held <= MOST_SORTED else self._ranges(*bounds, held)
-                held = 0
-            if not held:
-                first = number
-            held += found
-
     def _histogram(self, low: int, high: int, width: int) -> NDArray[np.int64]:
         counts = np.zeros(_BINS, np.int64)
         for _, values in self._values():
@@ -195,25 +175,6 @@ class KeyIndexWriter:
             rows = np.flatnonzero(values - np.uint64(low) <= np.uint64(high - low))  # modulo 2**64
             if len(rows):
                 yield values[rows], rows + first
-
-    # Duplicates -----------------------------------------------------------------------------------
-
-    def _check_unique(self, values: Values, rows: Rows) -> None:
-        """Raise where two keys are the same; equal hashes alone are no reason."""
-        same = np.flatnonzero(values[1:] == values[:-1])
-        if not len(same):
-            return
-        for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1):
-            seen: dict[str | int, int] = {}
-            for row in rows[run[0] : run[-1] + 2].tolist():
-                key = self._key_of(row)
-                if key in seen:
-                    raise SourceError(
-                        f"rows {seen[key]} and {row} have the same key, {key!r:.200}: expected each once; "
-                        f'mend the keys, or let such a key stand for the first row with duplicates="first" '
-                        f"(--duplicates first)"
-                    )
-                seen[key] = row
 
     def _key_of(self, row: int) -> str | int:
         if self._part.kind == "integer":

@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 from ..engine import kernels
 from ..errors import FormatError
+from ..format.layout import NO_KEY
+from .equal_keys import NO_KEY_HASH
+from .given import beyond_int64
 
-__all__ = ["MISSING", "KeyIndex", "open_keys"]
+__all__ = ["MISSING", "KeyIndex", "key_index_of", "open_keys"]
 
 MISSING = -1
+_NO_KEY = NO_KEY.encode()
 Rows = NDArray[np.int64]
 
 
@@ -37,7 +41,7 @@ class KeyIndex(ABC):
 
     @abstractmethod
     def rows_of(self, keys: Any) -> Rows:
-        """The row of each key, :data:`MISSING` where there is none.
+        """The row of each key of a list, tuple or array, :data:`MISSING` where there is none.
 
         Raises
         ------
@@ -48,12 +52,16 @@ class KeyIndex(ABC):
         """
 
     @abstractmethod
-    def keys_of(self, rows: Rows) -> list[str] | Rows:
-        """Keys of rows, from 0 to N - 1 each; errors as for :meth:`rows_of`."""
+    def keys_of(self, rows: Rows) -> list[str | None] | Rows:
+        """Keys of rows, from 0 to N - 1 each, None where one has none; errors as for :meth:`rows_of`."""
 
     @abstractmethod
-    def keys_between(self, first: int, last: int) -> list[str] | Rows:
+    def keys_between(self, first: int, last: int) -> list[str | None] | Rows:
         """Keys of the rows `first` to before `last`, read at once; errors as for :meth:`rows_of`."""
+
+    @abstractmethod
+    def unkeyed_rows(self) -> int:
+        """How many rows have no key."""
 
     def _damaged(self, what: str) -> FormatError:
         return FormatError(f"{self.path}: the keys are damaged: {what}; qstore verify says more")
@@ -79,9 +87,11 @@ class TextKeys(KeyIndex):
             ) from None
         if bad >= 0:
             raise self._damaged(f"what belongs to the hash of {texts[bad]!r:.200} is no row, or has no text")
+        if NO_KEY in texts:
+            out[[text == NO_KEY for text in texts]] = MISSING
         return out
 
-    def keys_of(self, rows: Rows) -> list[str]:
+    def keys_of(self, rows: Rows) -> list[str | None]:
         """See :meth:`KeyIndex.keys_of`."""
         offsets, text = self._arrays["offsets"], self._arrays["bytes"]
         starts, stops = offsets[rows], offsets[rows + 1]
@@ -89,7 +99,7 @@ class TextKeys(KeyIndex):
         pairs = zip(starts.tolist(), stops.tolist(), rows.tolist(), strict=True)
         return [self._decoded(text[start:stop].tobytes(), row) for start, stop, row in pairs]
 
-    def keys_between(self, first: int, last: int) -> list[str]:
+    def keys_between(self, first: int, last: int) -> list[str | None]:
         """See :meth:`KeyIndex.keys_between`."""
         bounds = self._arrays["offsets"][first : last + 1]
         self._check(bounds[:-1], bounds[1:], np.arange(first, last))
@@ -100,12 +110,19 @@ class TextKeys(KeyIndex):
             for number, (start, stop) in enumerate(itertools.pairwise(places))
         ]
 
+    def unkeyed_rows(self) -> int:
+        """See :meth:`KeyIndex.unkeyed_rows`: as many as have the hash of no key."""
+        wanted, hashes = np.uint64(NO_KEY_HASH), self._arrays["hashes"]
+        return int(hashes.searchsorted(wanted, "right")) - int(hashes.searchsorted(wanted))
+
     def _check(self, starts: Rows, stops: Rows, rows: Rows) -> None:
         bad = (starts < 0) | (stops < starts) | (stops > len(self._arrays["bytes"]))
         if bad.any():
             raise self._damaged(f"the offsets of the text of row {rows[bad.argmax()]} lie")
 
-    def _decoded(self, raw: bytes, row: int) -> str:
+    def _decoded(self, raw: bytes, row: int) -> str | None:
+        if raw == _NO_KEY:
+            return None
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -119,11 +136,12 @@ class IntegerKeys(KeyIndex):
 
     def rows_of(self, keys: Any) -> Rows:
         """Rows of an array of whole numbers; see :meth:`KeyIndex.rows_of`."""
-        ids = _ids(keys)
+        ids, beyond = _ids(keys)
         out = np.empty(len(ids), np.int64)
         bad = kernels.key_engine().find_ids(self._arrays["sorted"], self._arrays["rows"], ids, out)
         if bad >= 0:
             raise self._damaged(f"what belongs to {ids[bad]} is no row")
+        out[beyond] = MISSING
         return out
 
     def keys_of(self, rows: Rows) -> Rows:
@@ -135,11 +153,18 @@ class IntegerKeys(KeyIndex):
         """See :meth:`KeyIndex.keys_between`."""
         return np.array(self._arrays["ids"][first:last])
 
+    def unkeyed_rows(self) -> int:
+        """See :meth:`KeyIndex.unkeyed_rows`: none, as whole numbers have no room for it."""
+        return 0
+
 
 def open_keys(path: str, arrays: Mapping[str, NDArray[Any]]) -> KeyIndex | None:
     """The keys of the store at `path` whose datasets these are; None without any."""
-    if not arrays:
-        return None
+    return key_index_of(path, arrays) if arrays else None
+
+
+def key_index_of(path: str, arrays: Mapping[str, NDArray[Any]]) -> KeyIndex:
+    """The same where there are some."""
     return TextKeys(path, arrays) if "hashes" in arrays else IntegerKeys(path, arrays)
 
 
@@ -158,18 +183,28 @@ def _texts(keys: Any) -> Sequence[str]:
     return list(keys)
 
 
-def _ids(keys: Any) -> Rows:
+def _ids(keys: Any) -> tuple[Rows, NDArray[np.bool_]]:
+    """Whole numbers as int64, and which of them are none: these are in no store."""
     try:
         ids = np.asarray(keys)
     except ValueError:  # ragged
-        ids = np.empty(0, object)
-    if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or _too_large(ids))):
-        raise TypeError(
-            f"the keys of this store are whole numbers: expected a list or array of integers of 64 bits, "
-            f"found {keys!r:.200}"
-        )
-    return np.ascontiguousarray(ids, np.int64)
+        raise _no_ids(keys) from None
+    if ids.ndim != 1:
+        raise _no_ids(keys)
+    if ids.dtype.kind in "iu":
+        beyond = beyond_int64(ids)
+        return np.ascontiguousarray(np.where(beyond, 0, ids) if beyond.any() else ids, np.int64), beyond
+    # Beyond 64 bits, NumPy makes objects of whole numbers, or even floats.
+    numbers = keys.tolist() if isinstance(keys, np.ndarray) else keys
+    if not all(isinstance(number, (int, np.integer)) and not isinstance(number, bool) for number in numbers):
+        raise _no_ids(keys)
+    beyond = np.array([not -(1 << 63) <= number < 1 << 63 for number in numbers], np.bool_)
+    return np.array(
+        [0 if out else number for number, out in zip(numbers, beyond, strict=True)], np.int64
+    ), beyond
 
 
-def _too_large(ids: NDArray[Any]) -> bool:
-    return ids.dtype == np.uint64 and bool(ids.max() > np.iinfo(np.int64).max)
+def _no_ids(keys: Any) -> TypeError:
+    return TypeError(
+        f"the keys of this store are whole numbers: expected a list or array of integers, found {keys!r:.200}"
+    )

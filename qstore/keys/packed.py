@@ -1,25 +1,35 @@
-"""Keys on their way into a store: packed in blocks of bytes, and taken one block of rows at a time."""
+"""Keys on their way into a store: packed in blocks of bytes."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..format.layout import NO_KEY
+from .given import BEYOND, as_listed, beyond_int64
 
-__all__ = ["KeyBlock", "KeyKind", "KeyStream", "joined", "packed", "packed_utf8", "unpacked"]
+__all__ = [
+    "KeyBlock",
+    "KeyKind",
+    "joined",
+    "listed",
+    "packed",
+    "packed_utf8",
+    "stored",
+    "unpacked",
+]
 
 KeyKind = Literal["text", "integer"]
 
-# Keys packed at once: some MiB.
-_PIECE = 1 << 16
 _LONGEST = (1 << 32) - 1
 _NO_LENGTHS = np.empty(0, np.uint32)
+_NO_KEY = NO_KEY.encode()
 
 
 class KeyBlock(NamedTuple):
@@ -32,7 +42,7 @@ class KeyBlock(NamedTuple):
     lengths : ndarray of uint32
         Bytes of each text; none for integers.
     data : bytes or memoryview
-        The texts in UTF-8, or the integers as little-endian int64.
+        The texts in UTF-8, or the integers as little-endian int64; :data:`.layout.NO_KEY` for no key.
     """
 
     kind: KeyKind
@@ -54,6 +64,24 @@ class KeyBlock(NamedTuple):
         ends = list(accumulate(size, initial=0))
         return [bytes(self.data[start:stop]) for start, stop in pairwise(ends)]
 
+    def unkeyed(self) -> NDArray[np.bool_]:
+        """Which of the rows have no key."""
+        found = np.zeros(self.rows, np.bool_)
+        if self.kind == "integer" or _NO_KEY not in bytes(self.data):
+            return found
+        places = np.flatnonzero(self.lengths == len(_NO_KEY))
+        starts = np.cumsum(self.lengths, dtype=np.int64)[places] - len(_NO_KEY)
+        texts = np.frombuffer(self.data, np.uint8)[starts[:, None] + np.arange(len(_NO_KEY))]
+        found[places] = (texts == np.frombuffer(_NO_KEY, np.uint8)).all(axis=1)
+        return found
+
+    def values(self) -> list[str | int | None]:
+        """The keys as users see them."""
+        if self.kind == "integer":
+            numbers: list[str | int | None] = np.frombuffer(self.data, "<i8").tolist()
+            return numbers
+        return [None if key == _NO_KEY else key.decode() for key in self.each()]
+
     def split(self, rows: int) -> tuple[KeyBlock, KeyBlock]:
         """Those of the first rows, and the others. No byte is copied."""
         size = 8 * rows if self.kind == "integer" else int(self.lengths[:rows].sum(dtype=np.int64))
@@ -70,6 +98,15 @@ def unpacked(kind: KeyKind, rows: int, payload: bytes) -> KeyBlock | None:
     lengths = np.frombuffer(payload[:head], "<u4") if len(payload) >= head else _NO_LENGTHS
     size = int(lengths.sum(dtype=np.int64)) if kind == "text" else 8 * rows
     return KeyBlock(kind, rows, lengths, payload[head:]) if len(payload) == head + size else None
+
+
+def stored(arrays: Mapping[str, NDArray[Any]], first: int, last: int) -> KeyBlock:
+    """The keys of the rows `first` to before `last` of a store, as its datasets have them."""
+    if "ids" in arrays:
+        return KeyBlock("integer", last - first, _NO_LENGTHS, arrays["ids"][first:last].tobytes())
+    bounds = arrays["offsets"][first : last + 1]
+    lengths = np.diff(bounds).astype(np.uint32)
+    return KeyBlock("text", last - first, lengths, arrays["bytes"][bounds[0] : bounds[-1]].tobytes())
 
 
 def joined(blocks: Sequence[KeyBlock]) -> KeyBlock:
@@ -90,8 +127,8 @@ def packed(keys: Any, first: int = 0) -> KeyBlock:
 
     Parameters
     ----------
-    keys : sequence of str, array_like of int, or iterable of either
-        None of them: texts.
+    keys : sequence of str or None, array_like of int, or iterable of either
+        None where a row has no key. None of them: texts.
 
     Raises
     ------
@@ -101,30 +138,37 @@ def packed(keys: Any, first: int = 0) -> KeyBlock:
     """
     if isinstance(keys, KeyBlock):
         return keys
+    keys = listed(keys)
     if isinstance(keys, np.ndarray):
         if keys.ndim != 1:
             raise SourceError(f"keys have shape {keys.shape}, expected (n,)")
         if keys.dtype.kind in "iu":
             return _packed_ids(keys, first)
-    _check_iterable(keys)
     values = list(keys) if not isinstance(keys, np.ndarray) else keys.tolist()
-    if values and isinstance(values[0], (int, np.integer)) and not isinstance(values[0], bool):
+    sample = next((value for value in values if value is not None), None)
+    if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
         return _packed_ids(_array_of_ids(values, first), first)
     return _packed_texts(values, first)
 
 
-def _check_iterable(keys: Any) -> None:
+def listed(keys: Any) -> Any:
+    """Something to iterate over, or an array."""
     if isinstance(keys, (str, bytes, Mapping)) or not hasattr(keys, "__iter__"):
         raise SourceError(
             f"keys are of type {type(keys).__name__}, expected one for each row, in a list or iterator"
         )
+    try:
+        return as_listed(keys)
+    except TypeError as error:
+        raise SourceError(str(error)) from None
 
 
 def _array_of_ids(values: list[Any], first: int) -> NDArray[Any]:
     for number, value in enumerate(values):
-        if not isinstance(value, (int, np.integer)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+            more = ": rows without a key need texts as keys, str(number)" if value is None else ""
             raise SourceError(
-                f"the key of row {first + number} is {value!r:.200}, expected a whole number as before"
+                f"the key of row {first + number} is {value!r:.200}, expected a whole number as others{more}"
             )
         if not -(1 << 63) <= value < 1 << 63:
             raise _too_large(first + number, value)
@@ -132,26 +176,38 @@ def _array_of_ids(values: list[Any], first: int) -> NDArray[Any]:
 
 
 def _packed_ids(ids: NDArray[Any], first: int) -> KeyBlock:
-    if ids.dtype == np.uint64 and ids.size and ids.max() > np.iinfo(np.int64).max:
-        bad = int((ids > np.iinfo(np.int64).max).argmax())
+    beyond = beyond_int64(ids)
+    if beyond.any():
+        bad = int(beyond.argmax())
         raise _too_large(first + bad, ids[bad])
     return KeyBlock("integer", len(ids), _NO_LENGTHS, ids.astype("<i8", copy=False).tobytes())
 
 
 def _too_large(row: int, value: Any) -> SourceError:
-    return SourceError(f"the key of row {row} is {value}, expected a whole number of 64 bits with sign")
+    return SourceError(
+        f"the key of row {row} is {value}, expected a whole number of 64 bits with sign: {BEYOND}"
+    )
 
 
 def _packed_texts(texts: list[Any], first: int) -> KeyBlock:
     try:
         parts = [str.encode(text) for text in texts]
     except (TypeError, UnicodeEncodeError):
-        row, bad = next((first + number, text) for number, text in enumerate(texts) if not _is_text(text))
-        raise SourceError(
-            f"the key of row {row} is {bad!r:.200}, expected "
-            + ("text without half a surrogate pair" if isinstance(bad, str) else "text")
-        ) from None
+        parts = [_utf8(text, first + number) for number, text in enumerate(texts)]
     return packed_utf8(parts, first)
+
+
+def _utf8(text: Any, row: int) -> bytes:
+    if text is None:
+        return _NO_KEY
+    try:
+        return str.encode(text)
+    except TypeError:
+        expected = "text; bytes are none before key.decode()" if isinstance(text, bytes) else "text"
+        expected += " or a whole number" if isinstance(text, (float, np.bool_, bool)) else ""
+    except UnicodeEncodeError:
+        expected = "text without half a surrogate pair"
+    raise SourceError(f"the key of row {row} is {text!r:.200}, expected {expected}")
 
 
 def packed_utf8(parts: list[bytes], first: int = 0) -> KeyBlock:
@@ -160,118 +216,3 @@ def packed_utf8(parts: list[bytes], first: int = 0) -> KeyBlock:
     if lengths.size and lengths.max() > _LONGEST:
         raise SourceError(f"the key of row {first + int(lengths.argmax())} has 4 GiB or more")
     return KeyBlock("text", len(parts), lengths.astype(np.uint32), b"".join(parts))
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        return False
-    return isinstance(value, str)
-
-
-class KeyStream:
-    """Keys of all rows in order, taken as rows are. For one thread.
-
-    Parameters
-    ----------
-    blocks : iterable of KeyBlock
-    count : int, optional
-        How many keys there are, where it is known.
-
-    Attributes
-    ----------
-    taken : int
-        Keys taken so far.
-    rows : int or None
-        How many are needed in all, where it is known: for messages.
-    """
-
-    def __init__(self, blocks: Iterable[KeyBlock], count: int | None = None) -> None:
-        self._blocks = iter(blocks)
-        self._held: KeyBlock | None = None
-        self._kind: KeyKind = "text"
-        self.count = count
-        self.taken = 0
-        self.rows: int | None = None
-
-    @classmethod
-    def of(cls, keys: Any) -> KeyStream:
-        """Keys as users give them: those that :func:`packed` takes."""
-        _check_iterable(keys)
-        if isinstance(keys, (list, tuple, np.ndarray)):
-            pieces: Iterator[Any] = (keys[at : at + _PIECE] for at in range(0, max(1, len(keys)), _PIECE))
-            return cls(_packed_in_turn(pieces), len(keys))
-        return cls(_packed_in_turn(_pieces(iter(keys))))
-
-    @classmethod
-    def in_pieces(cls, pieces: Iterable[Any], count: int | None = None) -> KeyStream:
-        """Keys that come some at a time, each piece as :func:`packed` takes it; one piece at least."""
-        return cls(_packed_in_turn(pieces), count)
-
-    def kind(self) -> KeyKind:
-        """What the keys are; texts where there are none."""
-        self._look()
-        return self._kind
-
-    def _look(self) -> KeyBlock | None:
-        """The block that the next key is in; None behind the last key."""
-        if self._held is None:
-            self._held = next(self._blocks, None)
-            self._kind = self._kind if self._held is None else self._held.kind
-        return self._held
-
-    def take(self, count: int) -> KeyBlock:
-        """The next `count` keys.
-
-        Raises
-        ------
-        SourceError
-            There are fewer.
-        """
-        parts, wanted = [], count
-        while (part := self._look()) is not None:
-            part, rest = part.split(min(wanted, part.rows))
-            self._held = rest if rest.rows else None
-            parts.append(part)
-            wanted -= part.rows
-            if not wanted:
-                break
-        self.taken += count - wanted
-        if wanted:
-            expected = f"at least {self.taken + wanted}" if self.rows is None else str(self.rows)
-            raise SourceError(f"there are {self.taken} keys, expected one for each row: {expected}")
-        return joined(parts) if parts else packed([])
-
-    def skip(self, count: int) -> None:
-        """Drop the next `count` keys; errors as for :meth:`take`."""
-        for start in range(0, count, _PIECE):
-            self.take(min(_PIECE, count - start))
-
-    def drain(self) -> int:
-        """Take all that are left; return how many keys there were."""
-        self.taken += self._held.rows if self._held is not None else 0
-        self.taken += sum(block.rows for block in self._blocks)
-        self._held = None
-        return self.taken
-
-
-def _pieces(keys: Iterator[Any]) -> Iterator[list[Any]]:
-    """Lists of the keys of an iterator; one at least."""
-    piece = list(islice(keys, _PIECE))
-    yield piece
-    for first in keys:
-        yield list(chain([first], islice(keys, _PIECE - 1)))
-
-
-def _packed_in_turn(pieces: Iterable[Any]) -> Iterator[KeyBlock]:
-    first, kind = 0, None
-    for piece in pieces:
-        block = packed(piece, first)
-        if first and kind != block.kind:
-            raise SourceError(
-                f"the keys from row {first} on are of kind {block.kind}, expected {kind} as before"
-            )
-        kind = block.kind
-        first += block.rows
-        yield block

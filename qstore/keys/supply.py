@@ -4,45 +4,68 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..sources import Source, TextEncoding
 from .files import read_key_file
-from .packed import KeyStream
+from .stream import KeyStream, too_few
 
-__all__ = ["check_all_taken", "given_keys", "inline_keys"]
+__all__ = ["MissingKeys", "check_all_taken", "check_missing_keys", "given_keys", "inline_keys"]
+
+MissingKeys = Literal["error", "none"]
+"""What to do where a row has no key: stop, or let it have none."""
 
 
-def given_keys(keys: Any, matrix: Source, first: int, key_encoding: str | None = None) -> KeyStream | None:
-    """The keys of the rows from `first` on, as they are given, or as the source has them apart from its rows.
+def check_missing_keys(missing_keys: str) -> bool:
+    """Whether rows may have no key."""
+    if missing_keys not in ("error", "none"):
+        raise ValueError(f'missing_keys is {missing_keys!r}, expected "error" or "none"')
+    return missing_keys == "none"
 
-    None where there are none, or they are not wanted (False).
+
+def given_keys(
+    keys: Any,
+    matrix: Source,
+    first: int,
+    last: int | None,
+    key_encoding: str | None,
+    missing_keys: MissingKeys,
+) -> KeyStream | None:
+    """The keys of the rows `first` to before `last` (None: to the end), where they lie apart from the rows.
+
+    They are given, or the source has them so: those of all its rows, or of the rows before `last`. None where
+    there are none, they are not wanted (False), or each chunk of the source brings its own.
 
     `key_encoding` says how the bytes of a key file, or else of the keys that the source carries, are text.
 
     Raises
     ------
     SourceError
-        It is known that there are fewer or more than the source has rows; the encoding is unknown, or there
-        are no bytes that it could be of.
+        It is known that there are fewer or more; the source's own cannot be read; the encoding is unknown, or
+        there are no bytes that it could be of.
     """
+    padded = check_missing_keys(missing_keys)
+    if isinstance(keys, KeyStream):
+        return keys
     encoding = None if key_encoding is None else TextEncoding.parse(key_encoding)
-    stream = _stream(keys, matrix, encoding)
+    if keys is None:
+        matrix.check_keys()
+    stream = _stream(keys, matrix, encoding, padded)
     if stream is None:
         return None
-    if stream.count is not None and matrix.rows is not None and stream.count != matrix.rows:
-        raise _wrong_count(stream.count, matrix.rows)
-    stream.rows = matrix.rows
+    stream.rows, stream.padded = matrix.rows, padded
+    if stream.count is not None and matrix.rows is not None:
+        _check_count(stream, stream.count, matrix.rows, last)
     stream.skip(first)
     return stream
 
 
-def _stream(keys: Any, matrix: Source, encoding: TextEncoding | None) -> KeyStream | None:
+def _stream(keys: Any, matrix: Source, encoding: TextEncoding | None, padded: bool) -> KeyStream | None:
     if isinstance(keys, (str, os.PathLike)):
-        return read_key_file(keys, encoding)
+        return read_key_file(keys, encoding, padded)
     if keys is None or keys is False:
         if encoding is not None:
             _decode_carried(matrix, encoding, wanted=keys is None)
@@ -63,19 +86,35 @@ def _decode_carried(matrix: Source, encoding: TextEncoding, wanted: bool) -> Non
     matrix.decode_keys(encoding)
 
 
-def check_all_taken(stream: KeyStream | None, rows: int, matrix: Source, whole: bool) -> None:
-    """Raise if there are more keys than rows: `rows` have been read, to the source's end if `whole`."""
-    if stream is None or (matrix.rows is None and not whole):
+def check_all_taken(stream: KeyStream | None, rows: int, last: int | None, matrix: Source) -> None:
+    """Raise if there are other keys than rows, where that was not known before.
+
+    The source was read up to row `rows`, and `last` is where the rows taken were to end.
+    """
+    if stream is None or (matrix.rows is None and last is not None):
         return
     total = rows if matrix.rows is None else matrix.rows
-    if stream.count != total and stream.drain() != total:
-        raise _wrong_count(stream.taken, total)
+    if stream.count is not None:
+        _check_count(stream, stream.count, total, last)
+        return
+    behind = stream.behind(total)
+    _check(stream, stream.drain(), total, last, behind)
 
 
-def _wrong_count(keys: int, rows: int) -> SourceError:
-    return SourceError(
-        f"there are {keys} keys, expected one for each of the source's {rows} rows: nothing is published"
-    )
+def _check_count(stream: KeyStream, count: int, rows: int, last: int | None) -> None:
+    _check(stream, count, rows, last, stream.behind(rows) if count > rows else [])
+
+
+def _check(stream: KeyStream, count: int, rows: int, last: int | None, behind: list[Any]) -> None:
+    if count > rows:
+        more = ", …" if count - rows > len(behind) else ""
+        raise SourceError(
+            f"there are {count} keys, expected one for each of the source's {rows} rows: none is left for "
+            f"{', '.join(f'{key!r:.80}' for key in behind)}{more}; nothing is published: give only the first "
+            f"{rows}, if these belong to its rows{stream.note}"
+        )
+    if count < rows and count != last and (not stream.padded or stream.kind() == "integer"):
+        raise too_few(stream, count, f"of the source's {rows} rows: nothing is published")
 
 
 def inline_keys(matrix: Source, first: int, rows: int | None) -> Iterator[tuple[NDArray[Any], Any]]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..engine.arguments import as_row_numbers
 from ..errors import MissingKeyError
+from ..keys.given import as_listed
 from ..keys.lookup import MISSING, KeyIndex
 from .backing import Backing
 
@@ -20,11 +21,14 @@ _SHOWN = 5
 
 def rows_of(backing: Backing, keys: Any, default: int | None = None) -> NDArray[np.int64]:
     """Row of each key; see :meth:`.Store.rows_of`."""
-    rows = backing.key_index().rows_of(keys)
+    index, given = backing.key_index(), as_listed(keys)
+    if not isinstance(given, (str, bytes, list, tuple, np.ndarray)) and hasattr(given, "__iter__"):
+        given = list(given)
+    rows = index.rows_of(given)
     missing = rows == MISSING
     if missing.any():
         if default is None:
-            raise _missing(keys, missing)
+            raise _missing(given, missing)
         rows[missing] = default
     return rows
 
@@ -71,12 +75,20 @@ def contains(backing: Backing, key: Any) -> bool:
 
 
 def is_named(key: Any) -> bool:
-    """Whether an index picks rows by text keys: one, a list or array of them, or a tuple that begins so."""
+    """Whether an index picks rows by text keys: one, a list or column of them, or a tuple that begins so."""
     if isinstance(key, tuple):
         return bool(key) and not isinstance(key[0], tuple) and is_named(key[0])
-    if isinstance(key, list):
-        return bool(key) and isinstance(key[0], str)
-    return isinstance(key, str) or (isinstance(key, np.ndarray) and key.dtype.kind in "UT")
+    if isinstance(key, (str, list, np.ndarray)):
+        return _is_text(key)
+    return hasattr(key, "__array__") and _is_text(as_listed(key))
+
+
+def _is_text(key: Any) -> bool:
+    if isinstance(key, np.ndarray) and key.dtype.kind != "O":
+        return key.dtype.kind in "UT"
+    if isinstance(key, np.ndarray) and key.ndim != 1:
+        return False
+    return isinstance(key, str) or (len(key) > 0 and isinstance(key[0], str))
 
 
 def numbered(backing: Backing, key: Any) -> Any:

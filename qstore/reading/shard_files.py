@@ -7,11 +7,16 @@ import itertools
 import os
 import stat
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ..errors import ClosedError, FormatError, ShardError, VersionError
 from ..format.inspection import inspect_file
 from ..format.layout import Facts, Shard
 from ..format.manifest import Manifest
+from ..keys.repeats import KeyFile
 from ..system.stand_ins import HEAD_BYTES, pointer
 from .local_store import LocalStore
 
@@ -69,6 +74,17 @@ class ShardFiles:
             found = self._opened(number)
         self._used[number] = next(self._clock)
         return found
+
+    def key_parts(self) -> list[KeyFile]:
+        """The keys of those that have rows; each shard is opened when its keys are asked for."""
+        return [
+            KeyFile(shard.path, shard.first, shard.rows, partial(self._scanned_keys, number))
+            for number, shard in enumerate(self.shards)
+            if shard.rows
+        ]
+
+    def _scanned_keys(self, number: int) -> dict[str, NDArray[Any]]:
+        return self.get(number).scanned_keys()
 
     def check_open(self) -> None:
         """ClosedError if it is closed."""

@@ -31,8 +31,6 @@ class ShardedKeys(KeyIndex):
 
     def rows_of(self, keys: Any) -> Rows:
         """See :meth:`.KeyIndex.rows_of`."""
-        if not isinstance(keys, (str, bytes, list, tuple, np.ndarray)) and hasattr(keys, "__iter__"):
-            keys = list(keys)
         found: Rows | None = None
         for number, shard in enumerate(self._files.shards):
             if not shard.rows:
@@ -52,14 +50,21 @@ class ShardedKeys(KeyIndex):
         rows[rows != MISSING] += self._files.shards[number].first
         return rows
 
-    def keys_of(self, rows: Rows) -> list[str] | Rows:
+    def keys_of(self, rows: Rows) -> list[str | None] | Rows:
         """See :meth:`.KeyIndex.keys_of`."""
         out = np.empty(len(rows), object if self.kind == "text" else np.int64)
         for number, at, local in by_part(self._firsts, self._total, rows):
             out[at] = self._files.get(number).key_index().keys_of(local)
         return out.tolist() if self.kind == "text" else out
 
-    def keys_between(self, first: int, last: int) -> list[str] | Rows:
+    def unkeyed_rows(self) -> int:
+        """See :meth:`.KeyIndex.unkeyed_rows`."""
+        shards = enumerate(self._files.shards)
+        return sum(
+            self._files.get(number).key_index().unkeyed_rows() for number, shard in shards if shard.rows
+        )
+
+    def keys_between(self, first: int, last: int) -> list[str | None] | Rows:
         """See :meth:`.KeyIndex.keys_between`."""
         pieces: list[Any] = []
         for number, shard in enumerate(self._files.shards):

@@ -245,7 +245,7 @@ class ShardedStore(Backing):
 
     def verify(self, progress: Progress = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. Blocks are numbered through all shards; a bad shard is a problem."""
-        from .verify import VerifyReport
+        from .verify import VerifyReport, with_key_counts
 
         self._check_open()
         blocks, keys_ok = 0, self.facts.key_kind is not None
@@ -255,7 +255,8 @@ class ShardedStore(Backing):
             for number, shard in enumerate(self.shards):
                 name = os.path.basename(shard.path)
                 try:
-                    found = self._files.get(number).verify()
+                    file = self._files.get(number)
+                    found = file.verify()
                 except ClosedError:
                     raise
                 except (QStoreError, OSError) as error:
@@ -265,9 +266,15 @@ class ShardedStore(Backing):
                     keys_ok &= found.keys_ok is not False
                     broken.extend(blocks + block for block in found.broken_blocks)
                     problems.extend(f"shard {name}: {problem}" for problem in found.problems)
+                    if shard.rows and self.facts.key_kind not in (None, file.facts.key_kind):
+                        keys_ok = False
+                        problems.append(
+                            f"shard {name}: its keys are of kind {file.facts.key_kind}, expected "
+                            f"{self.facts.key_kind} as the manifest says"
+                        )
                 blocks += layout.block_count(shard.rows, self.facts.dim)
                 on_rows(shard.rows)
-        return VerifyReport(
+        report = VerifyReport(
             ok=not problems,
             rows=self.facts.rows,
             blocks=blocks,
@@ -277,6 +284,7 @@ class ShardedStore(Backing):
             content_id_ok=not any("content id" in problem for problem in problems),
             problems=tuple(problems),
         )
+        return with_key_counts(report, self._files.key_parts() if report.keys_ok else [])
 
     # Life -----------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from ..format import layout
 from ..format.checksums import crc32
 from ..keys.checking import key_problems
+from ..keys.lookup import key_index_of
+from ..keys.repeats import KeyFile, find_repeats
 from ..system.progress import Progress, rows_progress
 
 if TYPE_CHECKING:
     from .parts import Part
 
-__all__ = ["VerifyReport", "verify_parts"]
+__all__ = ["VerifyReport", "verify_parts", "with_key_counts"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,16 @@ class VerifyReport:
     content_id_ok : bool
         The content id belongs to these checksums.
     keys_ok : bool or None
-        The keys are whole and the index finds each; None where rows have none.
+        The keys are whole, and the index finds each at the first row that has it; None where rows have none.
     problems : tuple of str
         The same in words.
+    unkeyed_rows : int
+        Rows that have no key, where the others have one.
+    repeated_rows : int
+        Rows that are not found by their key, as an earlier one of the whole store has the same. Looked for
+        where nothing is wrong with the keys.
+    repeated_example : tuple of (str or int, int, int) or None
+        The key of one of these, its number, and that of the row that is found.
     """
 
     ok: bool
@@ -47,6 +56,9 @@ class VerifyReport:
     content_id_ok: bool
     keys_ok: bool | None
     problems: tuple[str, ...]
+    unkeyed_rows: int = 0
+    repeated_rows: int = 0
+    repeated_example: tuple[str | int, int, int] | None = None
 
 
 def verify_parts(
@@ -86,7 +98,7 @@ def verify_parts(
         problems.append("the content id does not belong to the checksums")
     if fidelity is not None and not layout.fidelity_intact(fidelity):
         problems.append("/fidelity, what was measured at the build, differs from its checksum")
-    return VerifyReport(
+    report = VerifyReport(
         ok=not problems,
         rows=rows,
         blocks=len(checksums),
@@ -95,6 +107,23 @@ def verify_parts(
         content_id_ok=content_id_ok,
         keys_ok=not in_keys if keys else None,
         problems=tuple(problems),
+    )
+    files = [KeyFile("the store", 0, rows, lambda: keys or {})]
+    return with_key_counts(report, files if report.keys_ok and rows else [])
+
+
+def with_key_counts(report: VerifyReport, files: Sequence[KeyFile]) -> VerifyReport:
+    """The report with the rows counted that have no key, and those that are not found by theirs."""
+    if not files:
+        return report
+    kind = key_index_of(files[0].path, files[0].arrays()).kind
+    repeats = find_repeats(kind, files)
+    example = next(repeats, None)
+    return replace(
+        report,
+        unkeyed_rows=sum(key_index_of(file.path, file.arrays()).unkeyed_rows() for file in files),
+        repeated_rows=sum(1 for _ in repeats) + (example is not None),
+        repeated_example=None if example is None else (example.key, example.row, example.first),
     )
 
 

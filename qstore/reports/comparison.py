@@ -34,7 +34,7 @@ class DriftedRow:
     Attributes
     ----------
     key : str or int or None
-        None where rows were matched by their numbers.
+        None where rows were matched by their numbers, as those without a key always are.
     row_a, row_b : int
     drift : float
         Norm of the difference by the norm of the row in `a`; infinite where that is a row of zeros.
@@ -80,6 +80,7 @@ class StoreComparison:
     shape_a, shape_b : tuple of int
     rows_compared : int
         Rows of `a` that have a counterpart in `b`: by key where both have keys of one kind, else by number.
+        Rows without a key have one where the same row of `b` has no key, either.
     rows_changed : int
         Those whose codes or scale differ.
     drift : Distribution
@@ -214,7 +215,7 @@ class _Block(NamedTuple):
 
 def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_width: bool) -> _Block:
     keys = a.key_of(slice(start, stop)) if keyed else None
-    rows_b = b.rows_of(keys, default=_NOWHERE) if keyed else np.arange(start, stop)
+    rows_b = _partners(b, keys, start) if keyed else np.arange(start, stop)
     if not same_width:
         nothing = np.empty(0)
         return _Block(start, rows_b, keys, 0, np.empty(0, np.int64), nothing, nothing)
@@ -230,6 +231,25 @@ def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_
     before = kernels.dequantize(codes[differing], scales[differing], "float64")
     errors = row_errors(before, codes_b[differing], scales_b[differing])
     return _Block(start, rows_b, keys, there.size, there[differing], errors[:, 3], errors[:, 4])
+
+
+def _partners(b: Store, keys: Any, start: int) -> NDArray[np.int64]:
+    """The row in `b` of each key of the rows from `start` on; the row itself where neither has a key."""
+    rows, bare = _rows_of(b, keys)
+    same = bare[bare + start < len(b)]
+    none = [key is None for key in b.key_of(same + start)]
+    rows[same[none]] = same[none] + start
+    return rows
+
+
+def _rows_of(store: Store, keys: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row of each key, and the places of those that are None: they are nowhere."""
+    if isinstance(keys, np.ndarray) or None not in keys:
+        return store.rows_of(keys, default=_NOWHERE), np.empty(0, np.int64)
+    none = np.array([key is None for key in keys])
+    rows = np.full(len(keys), _NOWHERE, np.int64)
+    rows[~none] = store.rows_of([key for key in keys if key is not None], default=_NOWHERE)
+    return rows, np.flatnonzero(none)
 
 
 class _Drifts:
@@ -259,6 +279,7 @@ class _Drifts:
     def _add_keys(self, block: _Block) -> None:
         own = block.first_row + np.arange(block.rows_b.size)
         removed = np.flatnonzero(block.rows_b == _NOWHERE)
+        removed = removed[[block.keys[place] is not None for place in removed.tolist()]]
         moved = np.flatnonzero((block.rows_b != own) & (block.rows_b != _NOWHERE))
         self._removed += removed.size
         self._moved += moved.size
@@ -303,7 +324,9 @@ def _added(a: Store, b: Store, threads: int | None) -> tuple[int, list[Any]]:
 
     def absent(start: int) -> tuple[Any, NDArray[np.int64]]:
         keys = b.key_of(slice(start, min(start + step, len(b))))
-        return keys, np.flatnonzero(a.rows_of(keys, default=_NOWHERE) == _NOWHERE)
+        rows, none = _rows_of(a, keys)
+        rows[none] = 0
+        return keys, np.flatnonzero(rows == _NOWHERE)
 
     for keys, places in in_order(absent, range(0, len(b), step), threads):
         count += places.size

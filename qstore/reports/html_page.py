@@ -14,6 +14,7 @@ from typing import Any
 from ..building.verify_against import AgainstReport, compare_with_source
 from ..errors import ExistsError
 from ..format.fidelity import Fidelity
+from ..keys.supply import MissingKeys
 from ..store import Store
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
@@ -21,7 +22,7 @@ from ..system.urls import is_url
 from . import pictures
 from .descriptions import caption, description
 from .panels import Facts, Theme, share_of_rows
-from .provenance import made_by, store_name
+from .provenance import keys_words, made_by, source_words, store_name
 from .row_sample import SampledErrors, errors_of, sample_rows
 from .wording import (
     distribution_table,
@@ -67,6 +68,9 @@ def report(
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
+    step: float | None = None,
+    zero_point: int = 0,
     overwrite: bool = False,
     threads: int | None = None,
     progress: Progress = None,
@@ -83,7 +87,7 @@ def report(
     store : Store
     path : path-like
         Appears when it is complete.
-    source, tensor, keys, key_encoding, rows
+    source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
         What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
         error measured. It is read once.
     overwrite : bool
@@ -115,13 +119,18 @@ def report(
             keys=keys,
             key_encoding=key_encoding,
             rows=rows,
+            missing_keys=missing_keys,
             progress=progress,
+            step=step,
+            zero_point=zero_point,
         )
         fidelity = against.fidelity
         if fidelity is not None:
             errors = errors_of(store, noted, figures)
     facts = pictures.gather_facts(store, errors, fidelity, threads=threads, progress=progress)
-    page = _Page(store, facts, against, made_by(store, target, source, tensor, keys, key_encoding, rows))
+    about_keys = keys_words(keys, key_encoding, missing_keys)
+    about_source = source_words(source, tensor, rows, step, zero_point)
+    page = _Page(store, facts, against, made_by(store, target, source, about_source, about_keys))
     text = "".join(_html(page))
     with output_errors(target), atomic_output(target) as file:
         file.write(text.encode(errors="backslashreplace"))  # names of files may be no text

@@ -60,8 +60,9 @@ def gather_facts(
     whole = np.isfinite(values).all(axis=1)
     numbers = numbers[whole]
     places, shares = plane_of(values[whole]) if numbers.size else (np.zeros((0, 2)), np.zeros(2))
-    names = store.key_of(numbers) if store.key_kind else numbers
-    return Facts(stats, errors, fidelity, places, shares, [str(name) for name in names])
+    keys = store.key_of(numbers) if store.key_kind else numbers
+    names = [str(row if key is None else key) for row, key in zip(numbers.tolist(), keys, strict=True)]
+    return Facts(stats, errors, fidelity, places, shares, names)
 
 
 def plot(

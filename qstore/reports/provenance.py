@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..keys.supply import MissingKeys
 from ..sources import RawSource
 from ..sources.concatenated import are_paths
 from ..store import Store
 from ..system.urls import is_url
 
-__all__ = ["made_by", "store_name"]
+__all__ = ["keys_words", "made_by", "source_words", "store_name"]
 
 
 def store_name(store: Store) -> str:
@@ -25,16 +26,16 @@ def made_by(
     store: Store,
     page: Path,
     source: Any,
-    tensor: str | None,
-    keys: Any,
-    key_encoding: str | None,
-    rows: slice | tuple[int, int] | None,
+    of_source: list[str] | None,
+    of_keys: list[str] | None,
 ) -> list[tuple[str, object]]:
-    """Facts in words. The command names store and page as in their folders, the source as it was given."""
+    """Facts in words. The command names store and page as in their folders, the source as it was given.
+
+    `of_source` and `of_keys` are what :func:`source_words` and :func:`keys_words` give.
+    """
     facts: list[tuple[str, object]] = [("qstore", __version__)]
     if source is not None:
         facts.append(("source", _named(source)))
-    of_source, of_keys = _source_words(source, tensor, rows), _keys_words(keys, key_encoding)
     one_place = is_url(store.path) or os.path.lexists(store.path)  # no list of files
     if of_source is not None and of_keys is not None and one_place:
         words = ["qstore", "report", store_name(store), "-o", page.name, *of_source, *of_keys]
@@ -53,7 +54,13 @@ def _named(source: Any) -> str:
     return f"{type(source).__name__} in memory" + ("" if shape is None else f", shape {tuple(shape)}")
 
 
-def _source_words(source: Any, tensor: str | None, rows: slice | tuple[int, int] | None) -> list[str] | None:
+def source_words(
+    source: Any,
+    tensor: str | None,
+    rows: slice | tuple[int, int] | None,
+    step: float | None,
+    zero_point: int,
+) -> list[str] | None:
     """What follows ``--against`` on the command line, with it; None where no command names such a source."""
     if source is None:
         return []
@@ -70,10 +77,12 @@ def _source_words(source: Any, tensor: str | None, rows: slice | tuple[int, int]
     if rows is not None:
         start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else rows
         words += ["--rows", f"{'' if start is None else start}:{'' if stop is None else stop}"]
+    if step is not None:
+        words += ["--step", repr(step), *(["--zero-point", str(zero_point)] if zero_point else [])]
     return ["--against", *words]
 
 
-def _keys_words(keys: Any, key_encoding: str | None) -> list[str] | None:
+def keys_words(keys: Any, key_encoding: str | None, missing_keys: MissingKeys) -> list[str] | None:
     """Options that say which keys are compared; None where none do."""
     if keys is False:
         words = ["--no-keys"]
@@ -83,4 +92,5 @@ def _keys_words(keys: Any, key_encoding: str | None) -> list[str] | None:
         words = []
     else:
         return None
-    return words if key_encoding is None else [*words, "--key-encoding", key_encoding]
+    words += [] if key_encoding is None else ["--key-encoding", key_encoding]
+    return words if missing_keys == "error" else [*words, "--missing-keys", missing_keys]

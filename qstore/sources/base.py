@@ -19,8 +19,8 @@ __all__ = ["Fingerprint", "KeyedSource", "Keys", "RowSource", "Source", "TensorI
 Fingerprint = dict[str, Any]
 """JSON-able identity of a source: equal fingerprints mean "surely the same matrix"."""
 
-Keys = list[str] | NDArray[np.int64]
-"""One key for each row of a chunk: texts, or whole numbers."""
+Keys = list[str] | list[str | None] | NDArray[np.int64]
+"""One key for each row of a chunk: texts, None where a row has none, or whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ class Source(ABC):
             f"{self.name or type(self).__name__} carries no keys in an encoding to be told (as word vectors "
             f"do): leave key_encoding= (--key-encoding) out"
         )
+
+    def check_keys(self) -> None:  # noqa: B027 - most keys show what they are when they are read
+        """Raise `SourceError` where the keys it carries cannot be those of a store."""
 
     def fingerprint(self) -> Fingerprint | None:
         """Identity of the source, compared when an interrupted build goes on; None: cannot be told."""

@@ -11,12 +11,21 @@ from ..engine.arrays import conversion, is_record
 from ..engine.quantization import ELEMENT_TYPES, element_type
 from ..errors import SourceError
 
-__all__ = ["check_matrix", "check_range", "shortened", "type_name"]
+__all__ = ["check_matrix", "check_range", "is_utf8", "shortened", "type_name"]
 
 
 def shortened(text: str, limit: int = 200) -> str:
     """`text`, cut to about `limit` characters: names and reasons in hostile files can be megabytes long."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def type_name(dtype: np.dtype[Any]) -> str:

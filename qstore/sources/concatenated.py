@@ -94,6 +94,17 @@ class _Parts(Source):
         """Yield the rows from `start` on with their keys, where all parts have keys."""
         return self._keyed_chunks(start) if self.keyed else super().keyed_chunks(start)
 
+    def check_keys(self) -> None:
+        """Raise `SourceError` where some parts have keys and others have none."""
+        bare = [number for number, part in enumerate(self._parts) if not part.keyed]
+        if 0 < len(bare) < len(self._parts):
+            raise SourceError(
+                f"input number {bare[0] + 1} of {len(self._parts)} has no keys for its rows, and others "
+                f"have: leave all out with keys=False (--no-keys), or give all rows some with keys= (--keys)"
+            )
+        for part in self._parts:
+            part.check_keys()
+
     def _keyed_chunks(self, start: int) -> Iterator[tuple[NDArray[Any], Keys]]:
         before = start
         for part in self._parts:

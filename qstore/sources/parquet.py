@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, SourceError, TensorError
 from .base import Fingerprint, Keys, Source, TensorInfo
-from .checks import check_matrix, shortened, type_name
+from .checks import check_matrix, is_utf8, shortened, type_name
 from .containers.byte_stream import FileBytes
 from .files import RawFile
 from .tensor_choice import only_matrix, unknown_tensor
@@ -70,7 +70,8 @@ class ParquetRows(Source):
     tensor : str, optional
         Name of the column. May be left out where only one holds lists.
     keys : str, optional
-        Name of a column of strings or whole numbers, one key for each row.
+        Name of a column of strings or whole numbers, plain or in a dictionary, one key for each row. Bytes
+        without a type of their own are keys where they are UTF-8; a null is no key.
 
     Raises
     ------
@@ -92,7 +93,9 @@ class ParquetRows(Source):
                 self._parquet = _open(self._file, on_error)
                 name = only_matrix(path, _columns(self._parquet)).name if tensor is None else tensor
                 info = _column(path, self._parquet, name)
-                self._keys = None if keys is None else _key_column(path, self._parquet, keys)
+                if keys is not None and keys not in self._parquet.schema_arrow.names:
+                    raise unknown_tensor(path, keys, self._parquet.schema_arrow.names)
+                self._keys = keys
             self.name, self.dtype = name, info.dtype
             self._where = f"{path}: column {shortened(repr(name))}"
             check_matrix(self._where, info.shape, info.dtype)
@@ -110,11 +113,24 @@ class ParquetRows(Source):
         """Yield the same with as many keys; raises `SourceError` where no column of keys was named."""
         if self._keys is None:
             raise SourceError(f"{self._where} was opened without keys=: name the column that holds them")
+        self.check_keys()
         where = f"{self._file.path}: column {shortened(repr(self._keys))}"
         return (
             (_matrix(self._where, column, row, self.dim), _key_values(where, keys, row))
             for row, (column, keys) in self._batches(start, [self.name, self._keys])
         )
+
+    def check_keys(self) -> None:
+        """Raise `SourceError` where there are two columns of the name, or it holds what can be no keys."""
+        if self._keys is None:
+            return
+        _column(self._file.path, self._parquet, self._keys)
+        kind = self._parquet.schema_arrow.field(self._keys).type
+        if not _can_be_key(kind):
+            raise SourceError(
+                f"{self._file.path}: column {shortened(repr(self._keys))} holds {kind}: expected strings or "
+                f"whole numbers as keys; leave it out with keys=False (--no-keys), or give others with --keys"
+            )
 
     def _batches(self, start: int, names: list[str]) -> Iterator[tuple[int, list[Any]]]:
         """Columns, batch by batch, with the number of the first row."""
@@ -198,26 +214,39 @@ def _column(path: str, parquet: Any, name: str) -> TensorInfo:
 
 
 def _has_own_keys(path: str) -> bool:
-    """Whether there is one column ``key`` that can be one: what :func:`qstore.export` writes."""
+    """Whether there is a column ``key``, as :func:`qstore.export` writes it; one of lists is a matrix."""
     with ExitStack() as stack:
         file = stack.enter_context(RawFile(path))
         with _named_errors(path):
             schema = _open(file, stack).schema_arrow
-        return schema.names.count(_OWN_KEYS) == 1 and _can_be_key(schema.field(_OWN_KEYS).type)
+        return any(field.name == _OWN_KEYS and not _is_list(field.type) for field in schema)
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
 
 
 def _can_be_key(kind: Any) -> bool:
     from pyarrow import types
 
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind))
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(_is_text(kind) or _is_bytes(kind) or types.is_integer(kind))
 
 
-def _key_column(path: str, parquet: Any, name: str) -> str:
-    _column(path, parquet, name)
-    kind = parquet.schema_arrow.field(name).type
-    if not _can_be_key(kind):
-        raise SourceError(f"{path}: column {name!r} holds {kind}: expected strings or whole numbers as keys")
-    return name
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Bytes without a type: older writers leave out that they are text."""
+    from pyarrow import types
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _info(parquet: Any, field: Any) -> TensorInfo:
@@ -289,18 +318,35 @@ def _first_null(values: Any) -> int:
 def _key_values(where: str, keys: Any, row: int) -> Keys:
     import pyarrow
 
-    if keys.null_count:
-        raise SourceError(f"{where}: row {row + _first_null(keys)} is null: expected a key")
+    if pyarrow.types.is_dictionary(keys.type):
+        keys = keys.dictionary_decode()
     if not pyarrow.types.is_integer(keys.type):
-        texts: list[str] = keys.to_pylist()
-        return texts
+        texts: list[str | None] = keys.to_pylist()
+        return _decoded(where, texts, row) if _is_bytes(keys.type) else texts
+    if keys.null_count:
+        raise SourceError(
+            f"{where}: row {row + _first_null(keys)} is null: expected a key, as whole numbers cannot leave "
+            f"a row without one; leave all out with keys=False (--no-keys), or write the column as strings"
+        )
     try:
         numbers: NDArray[np.int64] = keys.cast(pyarrow.int64()).to_numpy()
     except pyarrow.ArrowInvalid as error:
         raise SourceError(
-            f"{where}: rows {row} and after expected keys of 64 bits with sign: {error}"
+            f"{where}: rows {row} and after expected keys of 64 bits with sign: {error}; write the column as "
+            f"strings, or leave it out with keys=False (--no-keys)"
         ) from error
     return numbers
+
+
+def _decoded(where: str, keys: list[Any], row: int) -> list[str | None]:
+    try:
+        return [None if key is None else key.decode() for key in keys]
+    except UnicodeDecodeError as error:
+        bad = next(number for number, key in enumerate(keys) if key is not None and not is_utf8(key))
+        raise SourceError(
+            f"{where}: row {row + bad} is {shortened(repr(keys[bad]))}, bytes that are no UTF-8: expected "
+            f"text as a key; leave the column out with keys=False (--no-keys), or write it as strings"
+        ) from error
 
 
 def _footer_crc32(file: RawFile) -> int:

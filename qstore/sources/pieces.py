@@ -82,11 +82,6 @@ class Rest(Source):
         )
         self._held: tuple[NDArray[Any], Any] | None = None
 
-    @property
-    def most(self) -> int:
-        """Rows of this piece, at most."""
-        return self._most if self._left is None else min(self._most, self._left)
-
     def go_on(self) -> bool:
         """Begin with the next piece; False where no row is left."""
         while self._left != 0 and (self._held is None or not len(self._held[0])):

@@ -90,6 +90,8 @@ class CodesSource(QuantizedSource):
         expected = f"{(self.rows,)} of float64, or {(self.rows, 1)}, one scale a row"
         self._scales = _rows_of("scales", scales, expected)
         if (self._scales.rows, self._scales.dim) != (self.rows, 1) or "float" not in self._scales.dtype:
+            if (self._scales.rows, self._scales.dim) == (1, 1):
+                expected += "; codes that share one are built alone, with step= and zero_point="
             raise _unfit("scales", scales, expected)
         if isinstance(scales, np.ndarray):
             check_scales("the pair of codes and scales", self._read_scales(0, self.rows), 0)

@@ -74,6 +74,8 @@ class UnfinishedStore:
         recorded any more.
     key_kind : {"text", "integer"} or None
         What keys the rows have, if any; to be set before the first block is recorded.
+    unkeyed_rows : int
+        Rows of recorded blocks that have no key, where others have one.
     key_checksums : array of uint32
         CRC-32 of the packed keys of each recorded block.
     findings : Findings
@@ -113,6 +115,7 @@ class UnfinishedStore:
         self.stale = False
         self.measured: NDArray[np.float64] | None = None
         self.key_kind: KeyKind | None = None
+        self.unkeyed_rows = 0
         self.key_checksums = array("I")
         self.findings = Findings(dim)
         self._found_rows = 0
@@ -252,6 +255,7 @@ class UnfinishedStore:
         self._measured &= record.errors is not None
         if record.keys is not None:
             self.key_checksums.append(record.keys.crc32())
+            self.unkeyed_rows += int(np.count_nonzero(record.keys.unkeyed()))
             self._text_bytes += len(record.keys.data) if record.keys.kind == "text" else 0
 
     def _blocks(self) -> int:

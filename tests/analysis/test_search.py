@@ -266,7 +266,7 @@ def test_what_fits_no_search_is_named(make_store: MakeStore) -> None:
     wrong: list[tuple[Any, str]] = [
         (((np.ones(3),)), r"shape \(3,\), expected \(4,\) or \(Q, 4\)"),
         ((np.ones((1, 1, 4)),), "expected 1 or 2 dimensions"),
-        ((["a"] * 4,), "real numbers"),
+        ((np.array(["a"] * 4),), "real numbers"),
         (([1, 2, np.nan, 4],), r"queries\[2\] is nan"),
         (([[1, 2, 3, 4], [0, -np.inf, 0, 0]],), r"queries\[1, 1\] is -inf"),
         ((np.ones(4), 0), "k is 0"),
@@ -451,7 +451,7 @@ def test_command_says_what_is_wrong(points: qstore.Store, cli: Cli, tmp_path: Pa
         (["--vector", tmp_path / "no.npy"], 1, "is not a .npy file"),
         (["--vector", tmp_path / "none.npy"], 1, "No such file"),
         (["--vector", tmp_path / "many.npz"], 2, "holds several arrays"),
-        ([], 2, "one of the arguments --row --key --vector is required"),
+        ([], 2, "one of the arguments --row --key --keys --vector is required"),
         (["--row", "0", "-k", "0"], 2, "at least 1"),
         (["--row", "0", "--metric", "angular"], 2, "invalid choice"),
     ]

@@ -166,10 +166,10 @@ def no_header(case: Case) -> None:
 
 
 def other_zero_points(case: Case) -> None:
-    codes = np.array([[-3, 0, 100]], np.int8)
-    refused((codes, np.array([0.5])), case, "expected .* of uint8")
+    codes = np.array([[-3, 0, 100], [1, 2, 3]], np.int8)
+    refused((codes, np.array([0.5])), case, "codes that share one are built alone, with step=")
     assert case.build(case.saved("codes.npy", codes), *case.options(SCALE="0.5", Z="3")) == 0
-    assert case.store[0].tolist() == [-3.0, -1.5, 48.5]
+    assert case.store[:].tolist() == [[-3.0, -1.5, 48.5], [-1.0, -0.5, 0.0]]
 
 
 def too_many_bits(case: Case) -> None:

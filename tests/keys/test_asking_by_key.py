@@ -71,7 +71,7 @@ def test_keys_of_another_kind_are_refused(engine: str, words: qstore.Store, tmp_
     with pytest.raises(TypeError, match="`in` looks for a text key"):
         3 in words  # noqa: B015
     with keyed(tmp_path / "ids.h5", [5, 6]) as store:
-        strange = [["5"], [5.0], 5, "5", [1 << 63], [[5]], np.array([1 << 63], np.uint64)]
+        strange = [["5"], [5.0], 5, "5", [[5]]]
         for wrong in strange:
             with pytest.raises(TypeError):
                 store.rows_of(wrong)

@@ -19,7 +19,7 @@ import qstore
 from qstore.building.verify_against import compare_with_source
 from qstore.cli import main
 from qstore.engine.row_errors import ROW_FIGURES
-from qstore.reports.provenance import made_by
+from qstore.reports.provenance import keys_words, made_by, source_words
 from qstore.reports.row_sample import errors_of, sample_errors, sample_rows
 from qstore.sources import RawSource
 
@@ -228,9 +228,17 @@ def test_the_page_names_source_version_and_a_command_that_makes_it(
 def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: NDArray[np.float32]) -> None:
     store = make_store(matrix)
 
-    def command(tensor: str | None, rows: Any, keys: Any = None, encoding: str | None = None) -> str:
-        page = Path("/x/page.html")
-        return str(dict(made_by(store, page, "a b.npz", tensor, keys, encoding, rows)).get("command"))
+    def command(
+        tensor: str | None,
+        rows: Any,
+        keys: Any = None,
+        encoding: str | None = None,
+        missing: Any = "error",
+        coding: Any = (None, 0),
+    ) -> str:
+        source = source_words("a b.npz", tensor, rows, *coding)
+        words = keys_words(keys, encoding, missing)
+        return str(dict(made_by(store, Path("/x/page.html"), "a b.npz", source, words)).get("command"))
 
     begin = "qstore report store.h5 -o page.html --against 'a b.npz'"
     assert command("x", slice(5, None)) == f"{begin} --tensor x --rows 5:"
@@ -238,10 +246,13 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
     assert command(None, slice(None, -1)) == f"{begin} --rows :-1"
     assert command(None, None, False) == f"{begin} --no-keys"
     assert command(None, None, Path("k.txt"), "latin-1") == f"{begin} --keys k.txt --key-encoding latin-1"
+    assert command(None, None, "k.txt", None, "none") == f"{begin} --keys k.txt --missing-keys none"
+    assert command(None, None, coding=(0.5, 3)) == f"{begin} --step 0.5 --zero-point 3"
+    assert command(None, None, coding=(1.0, 0)) == f"{begin} --step 1.0"
     assert command(None, None, ["a", "b"]) == "None"
     raw = RawSource(store.path, "uint8", 1, rows=5)
     raw.close()
-    assert dict(made_by(store, Path("page.html"), raw, None, None, None, None)) == {
+    assert dict(made_by(store, Path("page.html"), raw, source_words(raw, None, None, None, 0), [])) == {
         "qstore": qstore.__version__,
         "source": store.path,
     }
@@ -322,3 +333,20 @@ def test_one_pass_gives_the_errors_of_the_sample(
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     other, none = compare_with_source(store, matrix[:, :7], noted)
     assert (other.ok, none.shape) == (False, (0, ROW_FIGURES))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_steps_and_missing_keys_are_compared(folder: Path) -> None:
+    np.save("whole.npy", np.arange(-6, 6, dtype=np.int8).reshape(6, 2))
+    (folder / "keys.txt").write_text("a\nb\nc\n")
+    options = ["--step", "0.5", "--keys", "keys.txt", "--missing-keys", "none"]
+    assert main(["build", "whole.npy", "-o", "store.h5", *options, "-q"]) == 0
+    assert main(["report", "store.h5", "-o", "page.html", "--against", "whole.npy", *options, "-q"]) == 0
+    found = facts_of(folder / "page.html")
+    assert found["result"] == "every code, scale and key agrees"
+    command = shlex.split(found["command"])
+    made = (folder / "page.html").read_bytes()
+    (folder / "page.html").unlink()
+    assert main([*command[1:], "-q"]) == 0
+    assert (folder / "page.html").read_bytes() == made
+    assert main(["report", "store.h5", "-o", "page.html", "--step", "1", "-q", "--force"]) == 2

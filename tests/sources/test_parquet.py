@@ -186,10 +186,11 @@ def test_keys_only_when_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (pyarrow.array(["a", None, "c"]), "column 'k': row 1 is null: expected a key"),
+        (pyarrow.array([1, None, 3]), "column 'k': row 1 is null: expected a key"),
         (pyarrow.array([1, 2, 2**63], pyarrow.uint64()), "keys of 64 bits with sign"),
         (pyarrow.array([1.0, 2.0, 3.0]), "holds double: expected strings or whole numbers"),
-        (pyarrow.array([b"a", b"b", b"c"]), "holds binary"),
+        (pyarrow.array([b"a", b"\xff", b"c"]), "row 1 is b'\\xff', bytes that are no UTF-8"),
+        (pyarrow.array([b"a", b"b", b"c"], pyarrow.binary(1)), "holds fixed_size_binary"),
     ],
 )
 def test_keys_refused(path: Path, keys: Any, words: str) -> None:
