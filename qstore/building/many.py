@@ -163,7 +163,7 @@ def plan_all(
 
     Parameters
     ----------
-    source, directory, tensor, keys, key_encoding, rows, overwrite, step, zero_point
+    source, directory, tensor, keys, key_encoding, missing_keys, rows, overwrite, step, zero_point
         As for :func:`build_all`.
 
     Returns

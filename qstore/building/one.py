@@ -275,7 +275,7 @@ def plan(
 
     Parameters
     ----------
-    source, path, tensor, keys, key_encoding, rows, overwrite, step, zero_point
+    source, path, tensor, keys, key_encoding, missing_keys, rows, overwrite, step, zero_point
         As for :func:`build`. A file of keys is read, keys are not compared.
 
     Returns
