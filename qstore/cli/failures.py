@@ -12,7 +12,7 @@ from typing import TextIO
 from ..errors import OutputError, QStoreError, TensorError
 from .printing import printable
 
-__all__ = ["UsageError", "complain", "exit_status"]
+__all__ = ["UsageError", "complain", "exit_status", "messages_on_stderr"]
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -80,6 +80,23 @@ def _short_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Show what the library warns of with `logging`; for commands that take long."""
+    import logging  # 9 ms
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complain(record.getMessage())
+
+    logger, shown = logging.getLogger("qstore"), Shown(logging.WARNING)
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
 
 
 def _flush() -> None:

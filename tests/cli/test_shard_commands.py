@@ -86,6 +86,7 @@ def test_build_command_in_shards(
     assert "3,001 × 48" in capsys.readouterr().out
     assert main([*command, "--force", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 3001
-    assert main([*command, "--dry-run"]) == 2
+    assert main([*command, "--dry-run"]) == 1
+    assert main([*command, "--dry-run", "--force"]) == 0
     with qstore.open(tmp_path / "x") as store:
         assert len(store.shards) == 4
