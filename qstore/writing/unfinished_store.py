@@ -177,8 +177,13 @@ class UnfinishedStore:
             warn(f"{self.path}: begins again: {reason}")
         self._fresh, self.stale = True, False
         self._forget_rows()
+        dropped = os.fstat(self._fd).st_size > 0
         os.ftruncate(self._fd, 0)
+        if dropped:  # a power cut may leave half of the old journal: only beside nothing must it not count
+            durable_files.sync_data(self._fd)
         self._journal.start(self._origin.header())
+        if dropped:
+            self._journal.sync()
 
     def _go_on(self, found: dict[str, Any]) -> None:
         self.failed = self._journal.failed

@@ -100,7 +100,7 @@ def test_what_is_dropped_is_said(
     run: Run, with_nan: Path, tmp_path: Path, small_blocks: None, quiet: list[str]
 ) -> None:
     words = ("build", with_nan, "-o", tmp_path / "out.h5", *quiet)
-    assert run(*words).status == 1
+    assert run(*words).status == 2
     np.save(with_nan, np.load(with_nan)[:150])
     planned = run(*words[:4], "--dry-run").out
     assert "begins again  the build that failed had other parameters: last_row" not in planned
@@ -114,7 +114,7 @@ def test_what_is_dropped_is_said(
 def test_remedies_of_nan(run: Run, with_nan: Path, tmp_path: Path, small_blocks: None) -> None:
     words = ("build", with_nan, "-o", tmp_path / "out.h5", "--json")
     failed = run(*words)
-    assert (failed.status, failed.out) == (1, "")
+    assert (failed.status, failed.out) == (2, "")
     assert "--nonfinite zero" in failed.err
     result = run(*words, "--nonfinite", "zero")
     assert (result.status, result.err) == (0, "")
@@ -128,7 +128,7 @@ def test_remedies_of_words_that_come_twice(
     glove.write_text(glove.read_text().replace("w190 ", "w3 "))
     words = ("build", glove, "-o", tmp_path / "out.h5", "--json")
     failed = run(*words)
-    assert failed.status == 1
+    assert failed.status == 2
     assert "--duplicates first" in failed.err
     result = run(*words, *remedy)
     assert (result.status, result.err) == (0, "")
@@ -141,7 +141,7 @@ def test_remedies_of_another_source(run: Run, npy: Path, tmp_path: Path, small_b
     words = ("build", npy, "-o", tmp_path / "out.h5", "--rows", ":150")
     for more in ([], ["--dry-run"], ["--force"]):
         refused = run(*words, *more)
-        assert refused.status == 1
+        assert refused.status == 2
         assert "last_row was 200, is 150" in refused.err
         assert "--restart" in refused.err
     assert run(*words, "--restart").status == 0
@@ -160,11 +160,11 @@ def test_a_dry_run_of_shards(run: Run, npy: Path, tmp_path: Path, small_blocks: 
     assert "160 rows have been done before" in shown.out
     assert "shards      4" in shown.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
-    assert run(*words[:-1], 50, "--dry-run").status == 1
+    assert run(*words[:-1], 50, "--dry-run").status == 2
     done = json.loads(run(*words, "--json").out)
     assert (done["rows_resumed"], done["file_bytes"]) == (160, planned["file_bytes"])
     exists = run(*words, "--dry-run")
-    assert exists.status == 1
+    assert exists.status == 2
     assert "--force" in exists.err
     assert run(*words, "--dry-run", "--force").status == 0
 
@@ -181,7 +181,7 @@ def test_a_disk_that_is_too_small(
     monkeypatch.setattr("qstore.system.durable_files.free_bytes", lambda directory: 1000)
     for more in ([], ["--shard-rows", 60]):
         result = run("build", npy, "-o", tmp_path / "out.h5", "--dry-run", *more)
-        assert (result.status, result.out) == (1, "")
+        assert (result.status, result.out) == (2, "")
         assert "bytes more are needed, 1,000 are free" in result.err
     assert list(tmp_path.iterdir()) == []
 

@@ -35,7 +35,7 @@ def test_a_bad_value_is_refused(
         qstore.build(np.ones((3, 4)), tmp_path / "x.h5")
     assert list(tmp_path.iterdir()) == []
     np.save(tmp_path / "m.npy", np.ones((3, 4)))
-    assert main(["build", str(tmp_path / "m.npy"), "-o", str(tmp_path / "x.h5")]) == 1
+    assert main(["build", str(tmp_path / "m.npy"), "-o", str(tmp_path / "x.h5")]) == 2
     assert "QSTORE_THREADS" in capsys.readouterr().err
     qstore.build(np.ones((3, 4)), tmp_path / "x.h5", threads=1)  # it is not asked
 
