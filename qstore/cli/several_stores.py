@@ -27,7 +27,7 @@ def add_stores(parser: argparse.ArgumentParser) -> None:
 
 
 def stores_at(directory: str) -> list[str]:
-    """The stores that lie in a directory, in natural order; none where it is one of shards, finished or not."""
+    """The stores in a directory, in natural order; none where it is one of shards, finished or not."""
     from ..building.shard_record import RECORD
     from ..format.manifest import MANIFEST
     from ..opening import natural_order
