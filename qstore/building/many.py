@@ -324,6 +324,7 @@ class _Comparison:
                 store,
                 self.source,
                 tensor=table.tensor.name,
+                join=False,
                 progress=share.advance,
                 coding=self.coding,
                 **self.what,

@@ -93,6 +93,7 @@ def build(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -120,6 +121,10 @@ def build(
         The store to make.
     tensor : str, optional
         Which tensor of the source (of each, in a list); needed where it holds several 2-D ones.
+    join : bool
+        `tensor` is a pattern (``*`` stands for anything, ``?`` for one character, ``[…]`` for one of
+        several): all tensors whose names match become one matrix, in the order of the number in which their
+        names differ. Missing numbers, and tensors that differ in width or type, are errors.
     keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
         A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
@@ -191,7 +196,7 @@ def build(
     """
     begun = time.perf_counter()
     check_places(source, Path(os.path.abspath(path)), overwrite)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, join) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first

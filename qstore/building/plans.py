@@ -73,6 +73,7 @@ def plan(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -87,7 +88,7 @@ def plan(
 
     Parameters
     ----------
-    source, path, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+    source, path, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build`. A file of keys is read, keys are not compared.
     missing_keys, step, zero_point
         As for :func:`build`.
@@ -114,7 +115,7 @@ def plan(
     """
     target = Path(os.path.abspath(path))
     check_places(source, target, overwrite)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, join) as matrix:
         coding = Coding(step, zero_point)
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)

@@ -48,6 +48,7 @@ def build_shards(
     shard_rows: int,
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -80,7 +81,7 @@ def build_shards(
         What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
         stand for the first of them. They are looked for when all shards are there, and these stay: the same
         call with "first" goes on from there.
-    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
+    source, tensor, join, keys, key_encoding, rows, threads, progress, resume, nonfinite
         As for :func:`qstore.build`.
     missing_keys, step, zero_point
         As for :func:`qstore.build`.
@@ -108,7 +109,7 @@ def build_shards(
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_duplicates(duplicates)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, join) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -164,6 +165,7 @@ def plan_shards(
     shard_rows: int,
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -178,7 +180,7 @@ def plan_shards(
 
     Parameters
     ----------
-    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+    source, directory, shard_rows, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build_shards`.
     missing_keys, step, zero_point
         As for :func:`build_shards`.
@@ -190,7 +192,7 @@ def plan_shards(
     """
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, join) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)

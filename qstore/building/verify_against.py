@@ -19,7 +19,7 @@ from ..keys.packed import KeyBlock, packed
 from ..keys.stream import KeyStream
 from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
-from ..sources import QuantizedSource, RowSource, Source, open_source
+from ..sources import QuantizedSource, RowSource, Source, names_several, open_source
 from ..sources.row_ranges import limited, row_range
 from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
@@ -70,6 +70,7 @@ def verify_against(
     source: Any,
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -84,10 +85,11 @@ def verify_against(
     ----------
     store : Store or path-like
         Of shape (N, D).
-    source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, join, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
-        tensors, where no name is given, the one that the store was built from. Keys of the store are not
-        looked at where the source has none and none are given, or with ``keys=False``.
+        tensors, where no name is given, the one that the store was built from, or those that were joined.
+        Keys of the store are not looked at where the source has none and none are given, or with
+        ``keys=False``.
     progress : bool or callable, optional
         True shows a bar on stderr; a callable gets (rows done, rows in all).
 
@@ -116,6 +118,7 @@ def verify_against(
             held,
             source,
             tensor=tensor,
+            join=join,
             keys=keys,
             key_encoding=key_encoding,
             rows=rows,
@@ -131,6 +134,7 @@ def compare_with_source(
     noted: NDArray[np.int64],
     *,
     tensor: str | None = None,
+    join: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -158,6 +162,7 @@ def compare_with_source(
         store,
         source,
         tensor=tensor,
+        join=join,
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
@@ -169,8 +174,8 @@ def compare_with_source(
     return report, noting.figures()
 
 
-def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
-    """Open what a store is compared with: of several tensors, the one that the store was built from.
+def open_compared(store: Store, source: Any, tensor: str | None, join: bool) -> Source:
+    """Open what a store is compared with: of several tensors, the one, or those, that it was built from.
 
     Raises
     ------
@@ -178,11 +183,12 @@ def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
         The store does not say which one, or says one that is not there.
     """
     try:
-        return open_source(source, tensor)
+        return open_source(source, tensor, join)
     except TensorError as error:
-        if tensor is not None or store.tensor not in error.candidates:
+        joined = store.tensor not in error.candidates
+        if tensor is not None or (joined and not names_several(error.candidates, store.tensor)):
             raise
-    return open_source(source, store.tensor)
+    return open_source(source, store.tensor, joined)
 
 
 def compared_with(
@@ -190,6 +196,7 @@ def compared_with(
     source: Any,
     *,
     tensor: str | None,
+    join: bool,
     keys: Any,
     key_encoding: str | None,
     rows: slice | tuple[int, int] | None,
@@ -200,7 +207,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings = Findings(store.shape[1])
-    with open_compared(store, source, tensor) as matrix:
+    with open_compared(store, source, tensor, join) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

@@ -38,6 +38,7 @@ __all__ = [
     "source_of",
     "step_of",
     "stored_keys",
+    "tensor_of",
 ]
 
 
@@ -119,8 +120,21 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tensor(parser: argparse.ArgumentParser) -> None:
-    """``--tensor``."""
+    """``--tensor`` and ``--join``."""
     parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="--tensor is a pattern, and all tensors of SRC that match are one matrix, in the order of the "
+        "number in their names: --tensor 'table.shard_*.weight' --join",
+    )
+
+
+def tensor_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_tensor` read, as the library takes it."""
+    if arguments.join and arguments.tensor is None:
+        raise UsageError("--join goes with --tensor PATTERN, which says what to join")
+    return {"tensor": arguments.tensor, "join": arguments.join}
 
 
 def add_raw(parser: argparse.ArgumentParser) -> None:
@@ -189,8 +203,9 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 def against_of(arguments: argparse.Namespace) -> Any:
     """What ``--against`` names, as a source; None where it is not there."""
-    if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
-        raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    told = (arguments.tensor, arguments.rows, arguments.join or None)
+    if arguments.against is None and told != (None,) * len(told):
+        raise UsageError("--tensor, --join and --rows say what of SRC to compare: give --against SRC too")
     if arguments.raw is not None and len(arguments.against or ()) != 1:
         raise UsageError("--raw goes with one --against SRC")
     paths = arguments.against

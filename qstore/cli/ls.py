@@ -7,7 +7,8 @@ import dataclasses
 import math
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import qstore
 
@@ -17,7 +18,7 @@ from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
 
 if TYPE_CHECKING:
-    from ..sources import TensorInfo
+    from ..sources import Numbered, TensorInfo
 
 __all__ = ["COMMAND", "Listed"]
 
@@ -25,8 +26,10 @@ _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from,
 but not what is called opaque: objects of other programs, and tensors without plain values.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
-the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
-listed before the error that names them. A directory without a checkpoint stands for the stores in it."""
+the size of its files. Tensors that look like one matrix in pieces, their names alike but for a number, are
+listed once more, as that matrix: it is built with --tensor 'NAME' --join, where * stands for the number.
+Where files of a checkpoint in several are missing, the tensors of the others are listed before the error that
+names them. A directory without a checkpoint stands for the stores in it."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
@@ -53,6 +56,8 @@ class Listed:
         As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
         None where the type has no fixed size.
+    members : int
+        How many tensors of the list it is, one behind the other; 0: it is one itself.
     """
 
     path: str
@@ -60,6 +65,7 @@ class Listed:
     shape: tuple[int, ...]
     dtype: str
     bytes: int | None
+    members: int = 0
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,10 +85,10 @@ def _run(arguments: argparse.Namespace) -> int:
         for source in arguments.sources:
             found += _found(source)
     except IncompleteError as error:
-        found += [_listed(tensor, source) for tensor in error.tensors]
+        found += _with_families(error.tensors, source, error.missing)
         failure = error
     if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
+        print_json([_as_dict(one) for one in found])
     elif len({one.path for one in found}) > 1:
         print_table([("file", *_HEADER), *((one.path, *_cells(one)) for one in found)])
     else:
@@ -96,7 +102,7 @@ def _found(path: str) -> list[Listed]:
     if (store := _store(path)) is not None:
         return store
     try:
-        return [_listed(tensor, path) for tensor in qstore.list_tensors(path)]
+        return _with_families(qstore.list_tensors(path), path)
     except IncompleteError:
         raise
     except SourceError:
@@ -120,6 +126,34 @@ def _store(path: str) -> list[Listed] | None:
         if os.path.isdir(path):  # it has a manifest
             raise
         return None
+
+
+def _with_families(
+    tensors: Sequence[TensorInfo], path: str, missing: Sequence[str] | None = ()
+) -> list[Listed]:
+    """All tensors, and those that are one matrix in pieces once more, unless some of these are missing."""
+    from ..sources import names_several, numbered_tensors
+
+    families = [] if missing is None else numbered_tensors(tensors)
+    return [
+        *(_listed(tensor, path) for tensor in tensors),
+        *(_joined(one, path) for one in families if not names_several(missing or (), one.name)),
+    ]
+
+
+def _joined(family: Numbered, path: str) -> Listed:
+    members = [_listed(tensor, path) for tensor in family.members]
+    shape = sum(one.shape[0] for one in members), members[0].shape[1]
+    sizes = [one.bytes for one in members]
+    size = None if None in sizes else sum(one or 0 for one in sizes)
+    return Listed(path, family.name, shape, members[0].dtype, size, len(members))
+
+
+def _as_dict(one: Listed) -> dict[str, Any]:
+    found = dataclasses.asdict(one)
+    if not one.members:
+        del found["members"]
+    return found
 
 
 def _listed(tensor: TensorInfo, path: str) -> Listed:
@@ -152,6 +186,8 @@ def _item_size(dtype: str) -> int | None:
 
 def _cells(one: Listed) -> tuple[str, ...]:
     shape = " × ".join(map(str, one.shape)) or "()"
+    if one.members:
+        shape = f"{shape} ({one.members} tensors, --join)"
     return (one.name or "(no name)", shape, one.dtype, "?" if one.bytes is None else byte_size(one.bytes))
 
 

@@ -72,6 +72,7 @@ def plot(
     kind: str | Sequence[str] | None = None,
     source: Any = None,
     tensor: str | None = None,
+    join: bool = False,
     rows: slice | tuple[int, int] | None = None,
     dark: bool = False,
     overwrite: bool = False,
@@ -121,7 +122,7 @@ def plot(
     with opened(store) as held:
         errors = None
         if source is not None:
-            errors = sample_errors(held, source, tensor=tensor, rows=rows, most=POINTS)
+            errors = sample_errors(held, source, tensor=tensor, join=join, rows=rows, most=POINTS)
         facts = gather_facts(held, errors, threads=threads, progress=progress)
     picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])
     with output_errors(target), atomic_output(target) as file:

@@ -60,6 +60,7 @@ def source_words(
     rows: slice | tuple[int, int] | None,
     step: float | None,
     zero_point: int,
+    join: bool = False,
 ) -> list[str] | None:
     """What follows ``--against`` on the command line, with it; None where no command names such a source."""
     if source is None:
@@ -73,7 +74,7 @@ def source_words(
     else:
         return None
     if tensor is not None:
-        words += ["--tensor", tensor]
+        words += ["--tensor", tensor, *(["--join"] if join else [])]
     if rows is not None:
         start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else rows
         words += ["--rows", f"{'' if start is None else start}:{'' if stop is None else stop}"]

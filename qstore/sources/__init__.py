@@ -10,6 +10,7 @@ May use: format, engine, system, errors.
 
 from .base import Fingerprint, RowSource, Source, TensorInfo
 from .concatenated import are_paths
+from .numbered import Numbered, names_several, numbered_tensors
 from .quantized import QuantizedSource
 from .raw import RawSource
 from .registry import FORMATS, Format, list_tensors, open_source
@@ -21,6 +22,7 @@ __all__ = [
     "UTF8",
     "Fingerprint",
     "Format",
+    "Numbered",
     "QuantizedSource",
     "RawSource",
     "RowSource",
@@ -30,6 +32,8 @@ __all__ = [
     "are_paths",
     "is_matrix",
     "list_tensors",
+    "names_several",
+    "numbered_tensors",
     "open_source",
     "unknown_tensor",
 ]

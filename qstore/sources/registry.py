@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol
 
 from ..engine.arrays import is_tensor
-from ..errors import SourceError
+from ..errors import IncompleteError, SourceError
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
@@ -17,8 +17,10 @@ from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
 from .hdf5.datasets import HDF5Format
+from .joined import joined
 from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
+from .numbered import chosen
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
 from .pairs import is_pair, pair_source
@@ -84,7 +86,7 @@ FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 """In the order they are tried: text, which tells least of itself, last."""
 
 
-def open_source(obj: Any, tensor: str | None = None) -> Source:
+def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Source:
     """Source of the matrix that `obj` is or holds.
 
     Parameters
@@ -96,6 +98,8 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
         A Source is returned as it is.
     tensor : str, optional
         Which tensor of a file, or of each. May be left out where only one is a matrix.
+    join : bool
+        `tensor` is a pattern: all tensors whose names match are one matrix, see :mod:`.numbered`.
 
     Returns
     -------
@@ -116,6 +120,8 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     ...     source.rows, source.dim, source.dtype
     (4, 2, 'float16')
     """
+    if join:
+        return _open_joined(obj, tensor)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
         return file_format.open(path, tensor)
@@ -126,6 +132,28 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
             f"{type(obj).__name__} has no tensor names: leave tensor={tensor!r} out, or give a file"
         )
     return obj if isinstance(obj, Source) else _source_in_memory(obj)
+
+
+def _open_joined(obj: Any, pattern: str | None) -> Source:
+    if not isinstance(obj, (str, os.PathLike)):
+        raise SourceError(
+            f"{type(obj).__name__} holds no tensors by name that could be joined: expected one file or "
+            f"checkpoint; leave join=True (--join) out"
+        )
+    path, file_format = _identify(obj)
+    if pattern is None:
+        raise SourceError(
+            f"{path}: join=True (--join) expects a pattern of the names of the tensors to join: give tensor= "
+            f"(--tensor PATTERN), such as 'ngram_embedding.shard_*.weight'"
+        )
+    missing: tuple[str, ...] = ()
+    try:
+        found = file_format.tensors(path)
+    except IncompleteError as error:
+        if error.missing is None:
+            raise
+        found, missing = list(error.tensors), error.missing
+    return joined(chosen(path, found, pattern, missing), lambda name: file_format.open(path, name))
 
 
 def list_tensors(obj: Any) -> list[TensorInfo]:
