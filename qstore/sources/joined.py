@@ -19,8 +19,8 @@ from .quantized import QuantizedSource
 
 __all__ = ["joined"]
 
-# Each may hold several files open: its own, and those of its scales.
-_MOST_OPEN = 64
+# Each may hold several files open, its own and those of its scales: a process may commonly hold 1024.
+_MOST_OPEN = 128
 
 
 def joined(family: Numbered, open_one: Callable[[str], Source]) -> Source:
