@@ -55,6 +55,7 @@ class _Pool:
         self._open: OrderedDict[str, Source] = OrderedDict()
         self._users: dict[str, int] = {}
         self._identities: dict[str, Fingerprint | None] = {}
+        self._closed = False
 
     def member(self, name: str) -> Source:
         """One member, opened for the first time. What can only be read from front to back stays open."""
@@ -81,6 +82,8 @@ class _Pool:
                 self._users[name] -= 1
 
     def _opened_again(self, name: str) -> Source:
+        if self._closed:
+            raise SourceError(f"tensor {name!r:.200} is closed: open the source again")
         source = self._open_one(name)
         if source.fingerprint() != self._identities[name]:
             source.close()
@@ -96,8 +99,9 @@ class _Pool:
         self._open[name] = source
 
     def close(self) -> None:
-        """Close what is open. May be called twice."""
+        """Close what is open, and open nothing again. May be called twice."""
         with self._lock:
+            self._closed = True
             while self._open:
                 self._open.popitem()[1].close()
 

@@ -1,8 +1,8 @@
 """Is the table of an n-gram checkpoint joined right, at any scale? Rows, memory, a killed build, and speed.
 
 Makes a checkpoint with tools/fixtures/ngram_tables.py (deleted afterwards), builds one store of its 128
-shards with the installed ``qstore`` command, and watches RssAnon, the private memory, from outside. Then every
-row of the store is compared with what the layout's definition says, a second build is killed in the middle and
+shards with the installed ``qstore`` command, and watches RssAnon, the private memory, from outside. Then each
+row of the store is compared with what the layout says, a second build is killed in the middle and
 gone on with, and the two files are compared. With --rounds, times of the build and of a copy of the same
 files by ``cp`` and fsync, both from the page cache, in turns. Exits 1 where anything is wrong.
 
