@@ -89,7 +89,7 @@ def plot(
     kind : str or sequence of str, optional
         Of ``norms``, ``scales``, ``codes``, ``columns``, ``pca`` and, with a source, ``errors`` and
         ``error-cdf``; by default all that can be drawn.
-    source, tensor, rows
+    source, tensor, join, rows
         What the store was built from, as for :func:`qstore.build`: to measure errors of 1,500 rows.
     dark : bool
         Light on dark.
