@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from array import array
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .analysis.advice import build_warnings
-from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.arguments import as_count, as_matrix, as_quantized, as_text, check_nonfinite
 from .engine.coding import Coding
 from .engine.nonfinite import NonFiniteValues
 from .engine.quantization import element_type
@@ -27,7 +28,8 @@ from .keys.equal_keys import check_duplicates
 from .keys.packed import KeyBlock, KeyKind, joined, packed
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
-from .system.threads import processors
+from .system.options import shown
+from .system.threads import thread_count
 from .writing.encoder import Encoder, ReadRows, record_of
 from .writing.origin import Origin
 from .writing.output_paths import partial_path
@@ -145,16 +147,18 @@ class Writer:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
         check_duplicates(duplicates)
         self._may_lack_keys = check_missing_keys(missing_keys)
+        check_nonfinite(nonfinite)
+        _check_parameters(parameters, stamp)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
         self._keep = resume if keep is None else keep
         origin = Origin(
             as_text("tensor", tensor, layout.NAME_LIMIT),
-            source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
+            None if source_dtype is None else as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
             {"dim": self.dim, "tensor": tensor, **coding.parameters(), **(parameters or {})},
             stamp,
         )
         self._block_rows = layout.block_rows(self.dim)
-        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors(), coding)
+        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, thread_count(threads), coding)
         self._measuring = coding.rounds
         self.warnings: tuple[str, ...] = ()
         self._unfinished = UnfinishedStore(
@@ -484,3 +488,15 @@ class Writer:
         return (
             f"<qstore.Writer {self.path}: {self.rows} rows of {self.dim}{'' if self._open else ', closed'}>"
         )
+
+
+def _check_parameters(parameters: Any, stamp: Any) -> None:
+    """TypeError unless a journal can hold them."""
+    if stamp is not None and not isinstance(stamp, int):
+        raise TypeError(f"stamp is {shown(stamp)}, expected a whole number")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise TypeError(f"parameters is {shown(parameters)}, expected a dict")
+    try:
+        json.dumps(parameters)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"parameters cannot be kept, expected values that JSON has: {error}") from None

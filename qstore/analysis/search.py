@@ -19,9 +19,10 @@ from ..engine.exact_scores import ExactQuery, exact_queries, exact_scores
 from ..engine.search_scan import METRICS, Metric, Quantized, quantize_queries
 from ..errors import FormatError
 from ..reading.backing import Backing
+from ..system.options import one_of, shown
 from ..system.paging import Pager
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_parts, processors
+from ..system.threads import in_parts, thread_count
 
 __all__ = ["Part", "PartsOf", "RowSet", "search", "search_parts"]
 
@@ -185,11 +186,11 @@ def search(
     if given.shape[-1] != dim:
         raise ValueError(f"queries have shape {given.shape}, expected ({dim},) or (Q, {dim})")
     if not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k is {k!r}, expected an integer of at least 1")
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(sorted(METRICS))}")
+        raise ValueError(f"k is {shown(k)}, expected an integer of at least 1")
+    one_of("metric", metric, METRICS)
+    workers = thread_count(threads)
     picked = as_row_set(rows, shape[0])
-    found = search_parts(parts, np.atleast_2d(given), int(k), metric, picked, threads, progress)
+    found = search_parts(parts, np.atleast_2d(given), int(k), metric, picked, workers, progress)
     return found if given.ndim == 2 else (found[0][0], found[1][0])
 
 
@@ -257,7 +258,7 @@ def _search_group(
         idle.append(worker)
 
     work = job.queries.shape[1] * (1 + len(job.queries) // 8)  # of one row, in codes read
-    step = max(1, (threads or processors()) * _ROUND_VALUES // work)
+    step = max(1, thread_count(threads) * _ROUND_VALUES // work)
     for part in parts:
         local = part.local(rows)
         for first in range(0, len(local), step):

@@ -27,8 +27,9 @@ from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.options import shown
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_order, processors
+from ..system.threads import in_order, thread_count
 from ..writing.output_paths import check_output
 from .copying import Copied, Span, block_spans, copy_span
 from .publishing import other_kind
@@ -134,7 +135,7 @@ def concat(
     """
     begun = time.perf_counter()
     check_duplicates(duplicates)
-    target = Path(os.path.abspath(path))
+    target, workers = Path(os.path.abspath(path)), thread_count(threads)
     facts, shards = _files_of(sources)
     for shard in shards:
         if target.exists() and target.samefile(shard.path):
@@ -147,7 +148,7 @@ def concat(
         durable_files.output_errors(target),
         durable_files.atomic_output(target, job.least_size()) as file,
     ):
-        content_id = job.write(file.fileno(), duplicates, threads or processors(), on_rows)
+        content_id = job.write(file.fileno(), duplicates, workers, on_rows)
         check_output(target, overwrite)
     return ConcatReport(
         path=str(target),
@@ -163,8 +164,8 @@ def concat(
 
 def _files_of(sources: Sequence[str | os.PathLike[str]]) -> tuple[Facts, list[Shard]]:
     """What the sources have in common, and their files in order."""
-    if isinstance(sources, (str, bytes, os.PathLike)) or not sources:
-        raise SourceError(f"expected a list of stores to join, found {sources!r:.200}")
+    if not isinstance(sources, (list, tuple)) or not sources:
+        raise SourceError(f"expected a list of stores to join, found {shown(sources)}")
     facts: list[Facts] = []
     shards: list[Shard] = []
     wholes: list[Shard] = []

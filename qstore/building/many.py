@@ -21,6 +21,7 @@ from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
+from ..system.options import check_path, shown
 from ..system.progress import Progress, rows_progress
 from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
 from .verify_against import compared_with
@@ -189,6 +190,8 @@ def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: 
         raise SourceError(
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
+    if not isinstance(pattern, str):
+        raise TypeError(f"tensor is {shown(pattern)}, expected a pattern of names, such as 'tables.*'")
     found = list_tensors(source)
     # A name may have brackets in it: what is called so is meant, and nothing else.
     matching = [info for info in found if info.name == pattern] or [
@@ -218,6 +221,7 @@ def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table
 def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
     """Everything that can be told from names and headers alone, before anything is written."""
     directory = tables[0].path.parent
+    check_path(directory)
     if not os.path.lexists(directory):
         if not directory.parent.is_dir():
             raise OutputError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ExistsError, FormatError, OutputError, SourceError
 from ..format.layout import Facts, Shard
@@ -17,6 +18,7 @@ from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
 from ..system import durable_files
+from ..system.options import shown
 from ..writing.output_paths import check_output
 
 __all__ = ["append_shards", "other_kind", "publish_shards"]
@@ -135,7 +137,7 @@ def append_shards(
     target = place / MANIFEST
     with durable_files.output_errors(target), durable_files.alone_in(place):
         manifest = read_manifest(str(place))
-        added = _described(place, list(names))
+        added = _described(place, names)
         known = {shard.path for shard in manifest.shards}
         for shard, _, found in added:
             check_shard(shard, manifest.facts.dim, found)
@@ -181,17 +183,19 @@ def _all_names(place: Path) -> list[str]:
     return names
 
 
-def _described(place: Path, names: Sequence[str]) -> list[_Found]:
-    if isinstance(names, (str, bytes)):
-        raise TypeError(f"names is {names!r}, expected a sequence of names")
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice is not None:
-        raise FormatError(f"shard {twice} stands twice")
-    return [_describe(place, os.fspath(name)) for name in names]
+def _described(place: Path, names: Iterable[str]) -> list[_Found]:
+    listed: list[Any]
+    try:
+        listed = [names] if isinstance(names, (str, bytes)) else list(names)
+    except (TypeError, NotImplementedError, RuntimeError):
+        listed = [None]
+    if isinstance(names, (str, bytes)) or not all(isinstance(name, (str, os.PathLike)) for name in listed):
+        raise TypeError(f"names is {shown(names)}, expected a list of file names")
+    files = [os.fspath(name) for name in listed]
+    twice = [name for name, count in Counter(files).items() if count > 1]
+    if twice:
+        raise FormatError(f"shard {twice[0]} stands twice")
+    return [_describe(place, name) for name in files]
 
 
 def _describe(place: Path, name: str) -> _Found:

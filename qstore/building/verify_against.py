@@ -20,7 +20,7 @@ from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
-from ..store import Store
+from ..store import Store, as_store
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 from ..writing.findings import Findings
@@ -87,6 +87,7 @@ def verify_against(
         source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
     """
+    as_store(store)
     coding = Coding(step, zero_point)
     return compared_with(
         store,

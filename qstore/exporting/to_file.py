@@ -17,6 +17,7 @@ from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import check_output
 from .base import Format
@@ -127,6 +128,7 @@ def export(
     array([0., 1., 0.], dtype=float32)
     """
     begun = time.perf_counter()
+    check_path(path)
     target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
     given = None if keys is False else keys
     chosen = choose_format(str(target), format, dtype, codes, given is not None)

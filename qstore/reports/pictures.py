@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ExistsError, MissingExtraError
-from ..store import Store
+from ..store import Store, as_store
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
 from .panels import DARK, KINDS, LIGHT, OF_A_SOURCE, Facts, Theme, draw_panel
@@ -51,6 +51,7 @@ def gather_facts(
 ) -> Facts:
     """Read what the pictures show: every code once, and a few rows; of `source`, too, where it is given."""
     errors = None
+    as_store(store)
     if source is not None:
         errors = sample_errors(store, source, tensor=tensor, rows=rows, most=_POINTS)
     stats = store.stats(threads=threads, progress=progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from .options import shown
+
 __all__ = ["Progress", "rows_progress"]
 
 Progress = bool | Callable[[int, int | None], object] | None
@@ -14,10 +16,12 @@ Progress = bool | Callable[[int, int | None], object] | None
 @contextlib.contextmanager
 def rows_progress(progress: Progress, total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
     """Give a function that takes the number of rows just done; `done` rows were done before."""
-    if not progress:
-        yield lambda count: None
-    elif callable(progress):
+    if callable(progress):
         yield _Counter(progress, total, done)
+    elif progress is not None and not isinstance(progress, (bool, int)):
+        raise TypeError(f"progress is {shown(progress)}, expected True, False or a callable")
+    elif not progress:
+        yield lambda count: None
     else:
         from tqdm import tqdm  # 20 to 33 ms to import
 

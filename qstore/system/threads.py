@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from .options import whole_number
+
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["SPLIT_VALUES", "in_order", "in_parts", "processors"]
+__all__ = ["SPLIT_VALUES", "in_order", "in_parts", "processors", "thread_count"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -41,6 +43,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def thread_count(threads: int | None) -> int:
+    """How many threads are meant, None being the number of processors; ValueError for no whole number."""
+    return processors() if threads is None else whole_number("threads", threads)
+
+
 def _threads() -> ThreadPoolExecutor:
     global _executor
     with _executor_lock:
@@ -57,8 +64,8 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
     The first part runs on the caller's thread. Of several errors the one of the first part is raised,
     after all have ended.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
+    if threads is not None:
+        threads = thread_count(threads)
     wanted = 1 if values < SPLIT_VALUES else threads or processors()
     parts = min(wanted, count, values // max(SPLIT_VALUES // 2, 1))
     if parts <= 1:
@@ -83,9 +90,7 @@ def in_order(
     Items are taken on the caller's thread, two a thread ahead of what is yielded. If this ends early, no
     task is under way any more.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
-    count = threads or processors()
+    count = thread_count(threads)
     if count == 1:
         yield from map(task, items)
         return
