@@ -237,7 +237,7 @@ class Store(ArrayMethods):
             A row is out of range.
         """
         numbers = as_row_numbers(rows)
-        if axis != 0 or mode != "raise":
+        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
             from .reading import taking
 
             along = taking.along(axis)
@@ -383,9 +383,7 @@ class Store(ArrayMethods):
         Store
             Of no class derived from it, even where this store is of one.
         """
-        wanted = as_dtype(
-            dtype, OUTPUT_TYPES, ': np.asarray(store, "{}") makes an array of other types'
-        )
+        wanted = as_dtype(dtype, OUTPUT_TYPES, ': np.asarray(store, "{}") makes an array of other types')
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:

@@ -28,7 +28,7 @@ from .keys.equal_keys import check_duplicates
 from .keys.packed import KeyBlock, KeyKind, joined, packed
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
-from .system.options import shown
+from .system.options import flag, shown, whole_number
 from .system.threads import thread_count
 from .writing.encoder import Encoder, ReadRows, record_of
 from .writing.origin import Origin
@@ -150,7 +150,8 @@ class Writer:
         check_nonfinite(nonfinite)
         _check_parameters(parameters, stamp)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
-        self._keep = resume if keep is None else keep
+        resume = flag("resume", resume)
+        self._keep = resume if keep is None else flag("keep", keep)
         origin = Origin(
             as_text("tensor", tensor, layout.NAME_LIMIT),
             None if source_dtype is None else as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
@@ -168,7 +169,7 @@ class Writer:
             self._expected,
             overwrite=overwrite,
             resume=resume,
-            sync_bytes=sync_bytes,
+            sync_bytes=whole_number("sync_bytes", sync_bytes),
             duplicates=duplicates,
         )
         self._open = True

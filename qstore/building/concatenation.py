@@ -27,7 +27,7 @@ from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
 from ..system import durable_files
-from ..system.options import shown
+from ..system.options import shown, without
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order, thread_count
 from ..writing.output_paths import check_output
@@ -135,6 +135,7 @@ def concat(
     """
     begun = time.perf_counter()
     check_duplicates(duplicates)
+    keyed = not without("keys", keys)
     target, workers = Path(os.path.abspath(path)), thread_count(threads)
     facts, shards = _files_of(sources)
     for shard in shards:
@@ -142,7 +143,7 @@ def concat(
             raise SourceError(f"{target} is both a source and the output; choose another output")
     check_output(target, overwrite)
     first, last = row_range(rows, facts.rows)
-    job = _Job(facts, shards, first, last or 0, keyed=keys is not False)
+    job = _Job(facts, shards, first, last or 0, keyed=keyed)
     with (
         rows_progress(progress, job.rows) as on_rows,
         durable_files.output_errors(target),

@@ -21,7 +21,7 @@ from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
-from ..system.options import check_path, shown
+from ..system.options import check_path, flag, shown
 from ..system.progress import Progress, rows_progress
 from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
 from .verify_against import compared_with
@@ -119,6 +119,7 @@ def build_all(
     """
     tables = _tables(source, directory, tensor, rows)
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys}
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
         comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
@@ -222,6 +223,7 @@ def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
     """Everything that can be told from names and headers alone, before anything is written."""
     directory = tables[0].path.parent
     check_path(directory)
+    overwrite = flag("overwrite", overwrite)
     if not os.path.lexists(directory):
         if not directory.parent.is_dir():
             raise OutputError(

@@ -18,7 +18,7 @@ from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
 from ..system import durable_files
-from ..system.options import shown
+from ..system.options import shown, without
 from ..writing.output_paths import check_output
 
 __all__ = ["append_shards", "other_kind", "publish_shards"]
@@ -82,12 +82,12 @@ def publish_shards(
     >>> qstore.open(folder).shape
     (12, 2)
     """
-    unique = check_duplicates(duplicates)
+    unique, unkeyed = check_duplicates(duplicates), without("keys", keys)
     place = Path(os.path.abspath(directory))
     target = place / MANIFEST
     with durable_files.output_errors(target), durable_files.alone_in(place):
         found = _described(place, _all_names(place) if names is None else names)
-        manifest = _manifest_of(place, found, keyed=keys is not False)
+        manifest = _manifest_of(place, found, keyed=not unkeyed)
         if unique:
             _check_unique(manifest)
         if not _says(place, manifest):
@@ -132,7 +132,7 @@ def append_shards(
     OutputError
         The manifest cannot be written.
     """
-    unique = check_duplicates(duplicates)
+    unique, unkeyed = check_duplicates(duplicates), without("keys", keys)
     place = Path(os.path.abspath(directory))
     target = place / MANIFEST
     with durable_files.output_errors(target), durable_files.alone_in(place):
@@ -144,7 +144,7 @@ def append_shards(
             if shard.path in known:
                 raise FormatError(f"{shard.path} is a shard already")
             kind = manifest.facts.key_kind
-            if found.rows and found.key_kind != kind and (keys is not False or kind is not None):
+            if found.rows and found.key_kind != kind and (not unkeyed or kind is not None):
                 without = "leave them out with keys=False (--no-keys)"
                 other = "build it again with such keys, or join all without: qstore.concat(…, keys=False)"
                 before = f"the shards of {place} have"

@@ -54,7 +54,9 @@ class Coding:
             ) from None
         if self.step is None:
             if self.zero_point:
-                raise ValueError(f"zero_point is {shown(self.zero_point)}, but there is no step: give step, too")
+                raise ValueError(
+                    f"zero_point is {shown(self.zero_point)}, but there is no step: give step, too"
+                )
             return
         try:
             object.__setattr__(self, "step", float(self.step))
@@ -63,7 +65,9 @@ class Coding:
         if not (math.isfinite(self.step) and self.step > 0):
             raise ValueError(f"step is {self.step}, expected a finite number above 0")
         if not -ZERO_POINT <= self.zero_point <= _MOST:
-            raise ValueError(f"zero_point is {shown(self.zero_point)}, expected a whole number from -128 to 255")
+            raise ValueError(
+                f"zero_point is {shown(self.zero_point)}, expected a whole number from -128 to 255"
+            )
 
     @property
     def rounds(self) -> bool:

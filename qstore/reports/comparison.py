@@ -18,6 +18,7 @@ from ..format import layout
 from ..reading.parts import coded_rows
 from ..store import Store
 from ..store import open as open_store
+from ..system.options import whole_number
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 
@@ -142,8 +143,7 @@ def compare(
     >>> found.equal, found.rows_changed, found.most_drifted[0].row_a, found.most_drifted[0].drift
     (False, 1, 1, 0.5)
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected at least 0")
+    k = whole_number("k", k, 0)
     with _opened(a) as first, _opened(b) as second:
         return _compare(first, second, k, threads, progress)
 

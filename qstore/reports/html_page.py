@@ -16,6 +16,7 @@ from ..errors import ExistsError
 from ..format.fidelity import Fidelity
 from ..store import Store
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path, flag
 from ..system.progress import Progress
 from . import pictures
 from .pictures import Facts, Theme
@@ -103,6 +104,8 @@ def report(
     """
     target = Path(os.path.abspath(path))
     pictures.check_installed()
+    check_path(path)
+    overwrite = flag("overwrite", overwrite)
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
     against = None

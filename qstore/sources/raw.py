@@ -11,7 +11,7 @@ import numpy as np
 from ..engine.arguments import as_count
 from ..engine.quantization import ELEMENT_TYPES, element_type, marker_dtype
 from ..errors import SourceError
-from ..system.options import shown
+from ..system.options import check_path, shown
 from .containers.contiguous import ContiguousRows
 from .files import RawFile
 
@@ -57,6 +57,7 @@ class RawSource(ContiguousRows):
         rows: int | None = None,
     ) -> None:
         item = _item(dtype)
+        check_path(path)
         dim, offset = as_count("dim", dim), as_count("offset", offset, least=0)
         rows = None if rows is None else as_count("rows", rows, least=0)
         with ExitStack() as on_error:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["check_path", "one_of", "shown", "whole_number"]
+__all__ = ["check_path", "flag", "one_of", "shown", "whole_number", "without"]
 
 _TROUBLE = (TypeError, ValueError, RuntimeError, OverflowError)
 
@@ -43,8 +43,22 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """
     if isinstance(value, str) and value in choices:
         return value
-    words = " or ".join(f'"{word}"' for word in choices)
+    *others, last = (f'"{word}"' for word in choices)
+    words = f"{', '.join(others)} or {last}"
     raise ValueError(f"{name} is {shown(value)}, expected {words}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as True or False; TypeError for what has no plain truth, such as an array or a word.
+
+    Examples
+    --------
+    >>> flag("overwrite", True)
+    True
+    """
+    if value is None or isinstance(value, int) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise TypeError(f"{name} is {shown(value)}, expected True or False")
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -74,3 +88,10 @@ def check_path(path: Any) -> None:
         raise ValueError(f"the path {path!r:.200} has half of a surrogate pair, expected text") from None
     if b"\0" in raw:
         raise ValueError(f"the path {path!r:.200} holds a NUL, expected the name of a file")
+
+
+def without(name: str, value: Any) -> bool:
+    """True for False, which leaves something out, False for None; TypeError for all else."""
+    if value is None or value is False:
+        return value is False
+    raise TypeError(f"{name} is {shown(value)}, expected None, or False to leave them out")

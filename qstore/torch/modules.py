@@ -12,7 +12,7 @@ from ..engine.arrays import as_array
 from ..engine.quantization import bag_lengths, to_float64
 from ..errors import FormatError
 from ..store import Store, as_store
-from ..system.options import one_of, shown
+from ..system.options import flag, one_of, shown
 from .library import torch
 from .taking import check_device, check_dtype, rounded_once, take_rows
 
@@ -164,7 +164,7 @@ class EmbeddingBag(_FrozenTable):
         super().__init__(store, padding_idx, dtype, device)
         one_of("mode", mode, ("sum", "mean"))
         self.mode: Literal["sum", "mean"] = mode
-        self.include_last_offset = include_last_offset
+        self.include_last_offset = flag("include_last_offset", include_last_offset)
 
     def forward(
         self,
