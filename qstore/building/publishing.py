@@ -145,10 +145,10 @@ def append_shards(
                 raise FormatError(f"{shard.path} is a shard already")
             kind = manifest.facts.key_kind
             if found.rows and found.key_kind != kind and (not unkeyed or kind is not None):
-                without = "leave them out with keys=False (--no-keys)"
+                way = "leave them out with keys=False (--no-keys)"
                 other = "build it again with such keys, or join all without: qstore.concat(…, keys=False)"
                 before = f"the shards of {place} have"
-                raise other_kind(shard.path, found.key_kind, kind, before, other if kind else without)
+                raise other_kind(shard.path, found.key_kind, kind, before, other if kind else way)
         shards = [*manifest.shards, *(shard for shard, _, _ in added)]
         grown = manifest.with_shards(shards, [*manifest.sizes, *(size for _, size, _ in added)])
         if unique:
