@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..engine.arrays import is_tensor
 from ..errors import SourceError
-from ..system.options import check_path, shown
+from ..system.options import shown
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
@@ -169,7 +169,6 @@ def _source_in_memory(obj: Any) -> Source:
 
 
 def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
-    check_path(given)
     path = os.fsdecode(without_file_scheme(given))
     if os.path.isdir(path):
         path = checkpoint_in(path)
