@@ -27,6 +27,7 @@ from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.messages import tell
 from ..system.options import shown, without
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order, thread_count
@@ -151,6 +152,7 @@ def concat(
     ):
         content_id = job.write(file.fileno(), duplicates, workers, on_rows)
         check_output(target, overwrite)
+    tell(f"{target}: made of {job.rows:,} rows of {len(job.taken):,} files")
     return ConcatReport(
         path=str(target),
         files=len(job.taken),

@@ -18,6 +18,7 @@ from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
 from ..system import durable_files
+from ..system.messages import tell
 from ..system.options import shown, without
 from ..writing.output_paths import check_output
 
@@ -93,6 +94,7 @@ def publish_shards(
         if not _says(place, manifest):
             check_output(target, overwrite)
             _write(target, manifest)
+            tell(f"{place}: published as {len(manifest.shards):,} shards")
     return manifest.shards
 
 
@@ -111,7 +113,9 @@ def append_shards(
     Parameters
     ----------
     directory : path-like
+        Where the manifest and the stores are.
     names : iterable of str
+        File names of the stores to add, in the order of their rows.
     keys : False, optional
         Where the manifest has no keys, these may have some, which are not looked at.
     duplicates : {"error", "first"}
@@ -120,7 +124,7 @@ def append_shards(
     Returns
     -------
     tuple of Shard
-        All of them.
+        All of them, the old ones first.
 
     Raises
     ------
@@ -130,7 +134,19 @@ def append_shards(
     SourceError
         Two rows have the same key.
     OutputError
-        The manifest cannot be written.
+        A file is not there, or the manifest cannot be written.
+    TypeError
+        One name instead of several.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in range(2):
+    ...     _ = qstore.build(np.eye(4, 2) + number, os.path.join(folder, f"part-{number}.h5"))
+    >>> _ = qstore.publish_shards(folder, ["part-0.h5"])
+    >>> [(shard.first, shard.rows) for shard in qstore.append_shards(folder, ["part-1.h5"])]
+    [(0, 4), (4, 4)]
     """
     unique, unkeyed = check_duplicates(duplicates), without("keys", keys)
     place = Path(os.path.abspath(directory))
@@ -154,6 +170,7 @@ def append_shards(
         if unique:
             _check_unique(grown)
         _write(target, grown)
+        tell(f"{place}: published as {len(grown.shards):,} shards, {len(added):,} of them new")
     return grown.shards
 
 

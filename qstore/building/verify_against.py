@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..errors import TensorError
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
 from ..keys.packed import KeyBlock, packed
@@ -20,13 +21,13 @@ from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
-from ..store import Store, as_store
+from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 from ..writing.findings import Findings
 from .one import check_coding
 
-__all__ = ["AgainstReport", "compared_with", "verify_against"]
+__all__ = ["AgainstReport", "compare_with_source", "compared_with", "open_compared", "verify_against"]
 
 _SHOWN = 10
 
@@ -65,7 +66,7 @@ class AgainstReport:
 
 
 def verify_against(
-    store: Store,
+    store: Store | StorePath,
     source: Any,
     *,
     tensor: str | None = None,
@@ -81,15 +82,79 @@ def verify_against(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path-like
+        Of shape (N, D).
     source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
-        As for :func:`qstore.build`, and as they were there. Keys of the store are not looked at where the
-        source has none and none are given, or with ``keys=False``.
+        As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
+        tensors, where no name is given, the one that the store was built from. Keys of the store are not
+        looked at where the source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    AgainstReport
+        Of another shape, other values and other keys it says so: these are no errors.
+
+    Raises
+    ------
+    SourceError, TensorError
+        The source cannot be read, names are ambiguous or unknown, or there are fewer or more keys than rows.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+    >>> _ = qstore.build(np.eye(3, 2), path)
+    >>> found = verify_against(qstore.open(path), np.eye(3, 2) * [1, 0.5])
+    >>> found.ok, found.differing_rows, found.first_differing_row
+    (False, 1, 1)
     """
-    as_store(store)
     coding = Coding(step, zero_point)
-    return compared_with(
+    with opened(store) as held:
+        return compared_with(
+            held,
+            source,
+            tensor=tensor,
+            keys=keys,
+            key_encoding=key_encoding,
+            rows=rows,
+            missing_keys=missing_keys,
+            progress=progress,
+            coding=coding,
+        )[0]
+
+
+def compare_with_source(
+    store: Store,
+    source: Any,
+    noted: NDArray[np.int64],
+    *,
+    tensor: str | None = None,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
+    progress: Progress = None,
+    step: float | None = None,
+    zero_point: int = 0,
+) -> tuple[AgainstReport, NDArray[np.float64]]:
+    """As :func:`verify_against`, and the errors of some rows from the same pass.
+
+    Parameters
+    ----------
+    noted : ndarray of int64, shape (m,)
+        Numbers of these rows of the store, in ascending order.
+
+    Returns
+    -------
+    report : AgainstReport
+    figures : ndarray of float64, shape (m, ROW_FIGURES)
+        What :func:`qstore.engine.row_errors.row_errors` finds of the noted rows; fewer where not all were
+        compared, or where there are no errors to measure.
+    """
+    noting = _Noting(noted)
+    report, _ = compared_with(
         store,
         source,
         tensor=tensor,
@@ -98,8 +163,26 @@ def verify_against(
         rows=rows,
         missing_keys=missing_keys,
         progress=progress,
-        coding=coding,
-    )[0]
+        coding=Coding(step, zero_point),
+        noting=noting,
+    )
+    return report, noting.figures()
+
+
+def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
+    """Open what a store is compared with: of several tensors, the one that the store was built from.
+
+    Raises
+    ------
+    TensorError
+        The store does not say which one, or says one that is not there.
+    """
+    try:
+        return open_source(source, tensor)
+    except TensorError as error:
+        if tensor is not None or store.tensor not in error.candidates:
+            raise
+    return open_source(source, store.tensor)
 
 
 def compared_with(
@@ -113,10 +196,11 @@ def compared_with(
     missing_keys: MissingKeys,
     progress: Progress,
     coding: Coding,
+    noting: _Noting | None = None,
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings = Findings(store.shape[1])
-    with open_source(source, tensor) as matrix:
+    with open_compared(store, source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:
@@ -130,7 +214,9 @@ def compared_with(
             return _mismatch(0, "the rows of the store have no keys"), findings
         comparison = _Comparison(store, matrix, coding)
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, comparison.parts(first, last, carried), stream, findings, on_rows)
+            parts = comparison.parts(first, last, carried)
+            noted = parts if noting is None else noting.of(parts)
+            report = _compare(store, noted, stream, findings, on_rows)
         check_all_taken(stream, first + report.rows, last, matrix)
         return report, findings
 
@@ -145,6 +231,28 @@ class _Compared(NamedTuple):
     figures: NDArray[np.float64] | None = None
     nonfinite: NonFiniteValues = NonFiniteValues()
     keys: KeyBlock | None = None
+
+
+class _Noting:
+    """Keeps the errors of some rows of a matrix that passes by."""
+
+    def __init__(self, noted: NDArray[np.int64]) -> None:
+        self._noted = noted
+        self._kept: list[NDArray[np.float64]] = []
+
+    def of(self, parts: Iterator[_Compared]) -> Iterator[_Compared]:
+        """The same parts of the matrix."""
+        done = 0
+        for part in parts:
+            if part.figures is not None:
+                start, stop = np.searchsorted(self._noted, [done, done + len(part.figures)])
+                self._kept.append(part.figures[self._noted[start:stop] - done])
+            done += len(part.differs)
+            yield part
+
+    def figures(self) -> NDArray[np.float64]:
+        """What was kept, a line a row."""
+        return np.concatenate([np.empty((0, ROW_FIGURES)), *self._kept])
 
 
 class _TooLong(Exception):

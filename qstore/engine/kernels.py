@@ -79,7 +79,13 @@ _engine: Any = _native or quantization
 
 
 def engine_name() -> str:
-    """Name of the engine in use: ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``."""
+    """Name of the engine in use.
+
+    Returns
+    -------
+    str
+        ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``.
+    """
     return f"C ({_native.level()})" if _native else "NumPy"
 
 
@@ -411,10 +417,16 @@ def dequantize(
     out : ndarray, shape (n, D), optional
         Filled and returned.
 
+    Returns
+    -------
+    ndarray, shape (n, D)
+
     Raises
     ------
     SourceError
         Codes and scales do not fit together.
+    ValueError
+        `dtype`, or shape or type of `out`, is none of these.
 
     Examples
     --------

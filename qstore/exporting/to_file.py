@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -17,9 +16,9 @@ from ..engine.narrowing import Narrowing
 from ..errors import ExportError, OutputError
 from ..keys.packed import listed
 from ..sources.row_ranges import row_range
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.messages import tell
 from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import check_output
@@ -136,30 +135,31 @@ def export(
     given = None if keys is None or keys is False else _listed(keys)
     codes, overwrite = flag("codes", codes), flag("overwrite", overwrite)
     chosen = choose_format(str(target), format, dtype, codes, given is not None)
-    with contextlib.nullcontext(store) if isinstance(store, Store) else open_store(store) as opened:
-        _check_target(opened, target, overwrite)
-        _check_keys(given, len(opened))
-        first, last = row_range(rows, len(opened))
+    with opened(store) as held:
+        _check_target(held, target, overwrite)
+        _check_keys(given, len(held))
+        first, last = row_range(rows, len(held))
         count = (last or 0) - first
-        lost = Narrowing() if codes else losses(opened, first, first + count, dtype)
+        lost = Narrowing() if codes else losses(held, first, first + count, dtype)
         if lost.infinite and dtype != "float64":
-            holds = not losses(opened, first, first + count, "float32").infinite
+            holds = not losses(held, first, first + count, "float32").infinite
             wider = [*(["float32"] if holds else []), "float64"]
             raise ExportError(
                 f"{lost.infinite_in_words(dtype)}: nothing is written; {_instead(wider, chosen)}"
             )
         with rows_progress(progress, count) as on_rows, output_errors(target):
-            kind = "text" if given is not None else opened.key_kind or "text"
-            words = _keys_between(opened, False if keys is False else given)
-            selection = Selection(opened.astype(dtype), first, first + count, words, kind, on_rows)
+            kind = "text" if given is not None else held.key_kind or "text"
+            words = _keys_between(held, False if keys is False else given)
+            selection = Selection(held.astype(dtype), first, first + count, words, kind, on_rows)
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
                 check_output(target, overwrite)
+        tell(f"{target}: made of {count:,} rows")
         return ExportReport(
             path=str(target),
             format=chosen.name,
             rows=count,
-            dim=opened.shape[1],
+            dim=held.shape[1],
             dtype="uint8" if codes else dtype,
             file_bytes=os.stat(target).st_size,
             seconds=time.perf_counter() - begun,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,8 +14,7 @@ from ..engine.distribution import Distribution, Spread
 from ..engine.row_errors import row_errors
 from ..format import layout
 from ..reading.parts import coded_rows
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, StorePath, opened
 from ..system.options import whole_number
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
@@ -110,8 +107,8 @@ class StoreComparison:
 
 
 def compare(
-    a: Store | str | os.PathLike[str],
-    b: Store | str | os.PathLike[str],
+    a: Store | StorePath,
+    b: Store | StorePath,
     *,
     k: int = 10,
     threads: int | None = None,
@@ -123,14 +120,27 @@ def compare(
 
     Parameters
     ----------
-    a, b : Store or path-like
-        With another number of columns, no rows are compared; with another number of rows, those that both
-        have.
+    a, b : Store or path-like, shapes (N, D) and (M, E)
+        Rows are compared by their keys where both stores have keys of one kind, else by their numbers. With
+        another number of columns, none are; with another number of rows, those that both have. What is
+        opened here is closed again.
     k : int
         How many of the rows that drifted most to name.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    StoreComparison
+
+    Raises
+    ------
+    ValueError
+        `k` is negative.
+    FormatError, OSError
+        A path is that of no store, or of none that can be read.
 
     Examples
     --------
@@ -144,17 +154,8 @@ def compare(
     (False, 1, 1, 0.5)
     """
     k = whole_number("k", k, 0)
-    with _opened(a) as first, _opened(b) as second:
+    with opened(a) as first, opened(b) as second:
         return _compare(first, second, k, threads, progress)
-
-
-@contextlib.contextmanager
-def _opened(store: Store | str | os.PathLike[str]) -> Iterator[Store]:
-    if isinstance(store, Store):
-        yield store
-    else:
-        with open_store(store) as opened:
-            yield opened
 
 
 def _compare(a: Store, b: Store, k: int, threads: int | None, progress: Progress) -> StoreComparison:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..building.verify_against import open_compared
 from ..engine.row_errors import ROW_FIGURES, row_errors
 from ..errors import SourceError
-from ..sources import QuantizedSource, RowSource, open_source
+from ..sources import QuantizedSource, RowSource
 from ..sources.row_ranges import limited, row_range
 from ..store import Store
 
-__all__ = ["SampledErrors", "plane_of", "sample_errors", "sample_rows"]
+__all__ = ["SampledErrors", "errors_of", "plane_of", "sample_errors", "sample_rows"]
 
 _MOST_VALUES = 16 << 20
 
@@ -70,7 +71,7 @@ def sample_errors(
     SourceError
         The source has another shape, or is quantized itself.
     """
-    with open_source(source, tensor) as matrix:
+    with open_compared(store, source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
         found = (None if last is None else last - first, matrix.dim)
         if found not in (store.shape, (None, store.shape[1])):
@@ -96,8 +97,15 @@ def sample_errors(
     table = np.concatenate([np.empty((0, ROW_FIGURES)), *figures])
     if len(table) < len(numbers):
         raise SourceError(f"the source ends before row {numbers[len(table)]} of the store")
-    rms = np.sqrt(table[:, 0] / store.shape[1])
-    return SampledErrors(numbers, rms, scales / np.sqrt(12), table[:, 3])
+    return errors_of(store, numbers, table)
+
+
+def errors_of(store: Store, numbers: NDArray[np.int64], figures: NDArray[np.float64]) -> SampledErrors:
+    """What :func:`qstore.engine.row_errors.row_errors` found of rows of these numbers."""
+    _, scales = store.take_codes(numbers)
+    return SampledErrors(
+        numbers, np.sqrt(figures[:, 0] / store.shape[1]), scales / np.sqrt(12), figures[:, 3]
+    )
 
 
 def _picked(chunks: Any, numbers: NDArray[np.int64]) -> Any:

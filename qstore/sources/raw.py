@@ -33,6 +33,12 @@ class RawSource(ContiguousRows):
     rows : int, optional
         By default all up to the end of the file, which must then be that of a row.
 
+    Attributes
+    ----------
+    path : str
+    layout : str or None
+        ``DTYPE:DIM:OFFSET``, as :meth:`from_text` takes it; None with `rows`, which it cannot say.
+
     Raises
     ------
     SourceError
@@ -60,8 +66,10 @@ class RawSource(ContiguousRows):
         check_path(path)
         dim, offset = as_count("dim", dim), as_count("offset", offset, least=0)
         rows = None if rows is None else as_count("rows", rows, least=0)
+        self.path = os.fsdecode(path)
+        self.layout = f"{dtype}:{dim}:{offset}" if rows is None else None
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(os.fsdecode(path)))
+            file = on_error.enter_context(RawFile(self.path))
             count = _rows_to_the_end(file, dim * item.itemsize, offset) if rows is None else rows
             super().__init__(
                 file,

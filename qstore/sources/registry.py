@@ -131,6 +131,16 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
 def list_tensors(obj: Any) -> list[TensorInfo]:
     """All tensors of a file or checkpoint directory, or the one an array or Source is.
 
+    Parameters
+    ----------
+    obj : path-like, array-like or Source
+        What :func:`qstore.build` takes, but for lists of files and iterables of chunks. No data is read.
+
+    Returns
+    -------
+    list of TensorInfo
+        In the order of the file.
+
     Raises
     ------
     SourceError
