@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import operator
 import os
 import re
 import shutil
@@ -121,6 +122,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., object], Arguments]] = {
         lambda at: {"source": MATRIX, "directory": at.path(""), "shard_rows": 2},
     ),
     "plan": (qstore.plan, lambda at: {"source": MATRIX, "path": at.path()}),
+    "plan_shards": (
+        qstore.plan_shards,
+        lambda at: {"source": MATRIX, "directory": at.path(""), "shard_rows": 2},
+    ),
     "plan_all": (qstore.plan_all, lambda at: {"source": at.directory / "m.npz", "directory": at.path("")}),
     "list_tensors": (qstore.list_tensors, lambda at: {"obj": MATRIX}),
     "verify_against": (qstore.verify_against, lambda at: {"store": at.store, "source": MATRIX}),
@@ -159,6 +164,7 @@ SIGNATURES: dict[str, Callable[..., object]] = {
 # What methods of a store need; all are tried, of those that are not here every argument.
 NEEDED: dict[str, dict[str, Any]] = {
     "astype": {"dtype": "float16"},
+    "get": {"key": "missing"},
     "key_of": {"row": 0},
     "rows_of": {"keys": ["a", "missing"], "default": -1},
     "take": {"rows": [0, 1, 2, 3]},
@@ -172,7 +178,7 @@ REDUCTIONS = ("sum", "mean", "var", "std", "min", "max")
 # Arguments in whose place an array could be meant: they are given everything.
 ARRAYS = {
     "x", "out", "codes", "scales", "source", "rows", "offsets", "weights", "queries", "keys", "row", "chunk",
-    "names", "sources", "array", "default",
+    "names", "sources", "array", "default", "exclude", "key",
 }  # fmt: skip
 
 DATA: dict[str, Call] = {
@@ -186,6 +192,7 @@ DATA: dict[str, Call] = {
     "build later key": lambda at, x: qstore.build(MATRIX, at.path(), keys=iter([1, 2, 3, x])),
     "take_codes out[0]": lambda at, x: at.store.take_codes([0, 1, 2, 3], out=(x, np.empty(4))),
     "take_codes out[1]": lambda at, x: at.store.take_codes([0, 1], out=(np.empty((2, 3), np.uint8), x)),
+    "search exclude of pairs": lambda at, x: at.store.search(MATRIX[:2], 1, exclude=[0, x]),
     "search rows of pairs": lambda at, x: at.store.search(MATRIX, 1, rows=[0, x]),
 }
 # What one store answers, whatever it is made of.
@@ -202,6 +209,10 @@ READS: dict[str, Callable[[qstore.Store, Any], object]] = {
     "rows_of": lambda store, x: store.rows_of(x),
     "rows_of default": lambda store, x: store.rows_of(x, default=-1),
     "rows_of [x]": lambda store, x: store.rows_of([x], default=-1),
+    "get": lambda store, x: store.get(x),
+    "keys()[x]": lambda store, x: store.keys()[x],
+    "x in keys()": lambda store, x: operator.contains(store.keys(), x),
+    "array of keys()": lambda store, x: np.asarray(store.keys(), x),
     "key_of": lambda store, x: store.key_of(x),
     "key_of [x]": lambda store, x: store.key_of([0, x]),
     "take": lambda store, x: store.take(x),
@@ -236,6 +247,8 @@ OPTION: dict[str, Call] = {
     "open list": lambda at, x: qstore.open([x]),
     "concat list": lambda at, x: qstore.concat([x], at.path()),
     "publish_shards list": lambda at, x: qstore.publish_shards(at.shards(), [x]),
+    "verify_against list": lambda at, x: qstore.verify_against([x], MATRIX),
+    "verify_against itself": lambda at, x: qstore.verify_against(at.directory / "a.h5", x),
     "compare opened": lambda at, x: qstore.compare(at.store, x),
     "export keys": lambda at, x: qstore.export(at.store, at.path(".txt"), keys=x),
 }
@@ -423,6 +436,14 @@ def test_every_function_is_here() -> None:
     not_tried = {"engine_name", "plot", "report"} if "plot" not in FUNCTIONS else {"engine_name"}
     assert {name for name in qstore.__all__ if name.islower()} - FUNCTIONS.keys() == not_tried
     # `abort` takes nothing, and the builds alone use the others.
-    inner = {"append_rows", "check_keys", "check_rows", "expect_keys", "keep_measured", "abort"}
+    inner = {
+        "append_rows",
+        "begin_again",
+        "check_keys",
+        "check_rows",
+        "expect_keys",
+        "keep_measured",
+        "abort",
+    }
     methods = {name for name, _ in inspect.getmembers(qstore.Writer, callable) if not name.startswith("_")}
     assert methods - FUNCTIONS.keys() == inner

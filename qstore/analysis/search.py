@@ -215,7 +215,7 @@ def _refuse_text(queries: Any) -> None:
 
 def _excluded(exclude: ArrayLike, queries: int, total: int) -> NDArray[np.int64]:
     """A row for each query."""
-    numbers = as_row_numbers(exclude)
+    numbers = as_row_numbers(exclude, "exclude")
     if numbers.shape not in ((), (queries,)):
         raise ValueError(f"exclude has shape {numbers.shape}, expected one row for each query, ({queries},)")
     flat = numbers.reshape(-1)

@@ -188,6 +188,7 @@ def plan_all(
         What :func:`build_all` would raise before it reads data.
     """
     tables = _tables(source, directory, tensor, rows)
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     coding = Coding(step, zero_point)
     plans, needed, held = [], 0, []

@@ -193,6 +193,8 @@ def plan_shards(
     """
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    check_path(directory)
+    overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
     with open_source(source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)

@@ -150,15 +150,15 @@ def _memory_of(out: Any) -> NDArray[Any]:
     return view
 
 
-def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
-    """Row numbers of any shape, C-contiguous.
+def as_row_numbers(given: ArrayLike, name: str = "rows") -> NDArray[np.int64]:
+    """Row numbers of any shape, C-contiguous; errors call them `name`.
 
     Raises
     ------
     IndexError
         They are not integers, or larger than int64 holds.
     """
-    numbers = as_array(given, "rows", IndexError)
+    numbers = as_array(given, name, IndexError)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
     if numbers.size and numbers.dtype == np.uint64 and numbers.max() > _LARGEST:
