@@ -21,6 +21,7 @@ from ..system.durable_files import atomic_output, output_errors
 from ..system.messages import tell
 from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..writing.output_paths import check_output
 from .base import Format
 from .formats import choose_format
@@ -30,8 +31,8 @@ from .selection import Selection
 __all__ = ["ExportReport", "export"]
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Reported):
     """What an export did.
 
     Attributes

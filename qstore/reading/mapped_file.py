@@ -183,6 +183,11 @@ class MappedStore:
         """The error of reads of a closed file."""
         return ClosedError(f"the store {self.path} is closed")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file is unmapped."""
+        return self._map.closed
+
     def close(self) -> None:
         """Unmap the file. May be called twice.
 
