@@ -15,6 +15,7 @@ from ..engine.row_errors import row_errors
 from ..format import layout
 from ..reading.parts import coded_rows
 from ..store import Store, StorePath, opened
+from ..system.options import whole_number
 from ..system.progress import Progress, rows_progress
 from ..system.reported import Reported
 from ..system.threads import in_order
@@ -153,8 +154,7 @@ def compare(
     >>> found.equal, found.rows_changed, found.most_drifted[0].row_a, found.most_drifted[0].drift
     (False, 1, 1, 0.5)
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected at least 0")
+    k = whole_number("k", k, 0)
     with opened(a) as first, opened(b) as second:
         return _compare(first, second, k, threads, progress)
 

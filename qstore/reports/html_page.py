@@ -14,9 +14,11 @@ from typing import Any
 from ..building.verify_against import AgainstReport, compare_with_source
 from ..errors import ExistsError
 from ..format.fidelity import Fidelity
-from ..keys.supply import MissingKeys
+from ..keys.supply import MissingKeys, check_missing_keys
+from ..sources import TextEncoding
 from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path, flag
 from ..system.progress import Progress
 from ..system.reported import jsonable
 from ..system.urls import is_url
@@ -105,6 +107,11 @@ def report(
     """
     target = Path(os.path.abspath(path))
     pictures.check_installed()
+    check_path(path)
+    check_missing_keys(missing_keys)
+    if key_encoding is not None:
+        TextEncoding.parse(key_encoding)
+    overwrite = flag("overwrite", overwrite)
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
     with opened(store) as held:
