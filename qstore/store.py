@@ -469,7 +469,8 @@ class Store(ArrayMethods):
         >>> qstore.open(path).astype("float64")[0]
         array([1.       , 0.1023622])
         """
-        wanted = as_dtype(dtype, OUTPUT_TYPES, ': np.asarray(store, "{}") makes an array of other types')
+        advice = ': np.asarray(store, "{}") makes an array of other types'
+        wanted = as_dtype(dtype, OUTPUT_TYPES, advice, any_order=True)
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:

@@ -245,17 +245,22 @@ def as_text(name: str, text: str, limit: int) -> str:
     return text
 
 
-def as_dtype(dtype: Any, allowed: tuple[str, ...], advice: str = "") -> np.dtype[Any]:
-    """`dtype`, in native byte order; ValueError unless its name is one of `allowed`.
+def as_dtype(
+    dtype: Any, allowed: tuple[str, ...], advice: str = "", *, any_order: bool = False
+) -> np.dtype[Any]:
+    """`dtype`; ValueError unless it is one of `allowed`, in native byte order.
 
-    `advice` is what the error says at its end, with the type for ``{}``.
+    `any_order` takes others for the native one; `advice` is what the error says at its end, with the type for
+    ``{}``.
     """
     wanted: np.dtype[Any] | None
     try:
-        wanted = np.dtype(dtype).newbyteorder("=")
+        wanted = np.dtype(dtype)
     except (TypeError, ValueError):
         wanted = None
-    if wanted is None or wanted.name not in allowed:
+    if wanted is not None and any_order:
+        wanted = wanted.newbyteorder("=")
+    if wanted is None or str(wanted) not in allowed:
         found = shown(dtype) if wanted is None else wanted
         hint = "" if wanted is None else advice.format(wanted)
         raise ValueError(f"dtype is {found}, expected one of {', '.join(allowed)}{hint}")

@@ -39,6 +39,8 @@ class Coding:
     ------
     ValueError
         `step` is not a finite number above 0, `zero_point` is not from -128 to 255 or has no `step`.
+    TypeError
+        `step` is no number, or `zero_point` no whole one.
     """
 
     step: float | None = None
@@ -49,7 +51,7 @@ class Coding:
         try:
             object.__setattr__(self, "zero_point", operator.index(self.zero_point))
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(
+            raise TypeError(
                 f"zero_point is {shown(self.zero_point)}, expected a whole number from -128 to 255"
             ) from None
         if self.step is None:
@@ -59,9 +61,12 @@ class Coding:
                 )
             return
         try:
-            object.__setattr__(self, "step", float(self.step))
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise ValueError(f"step is {shown(self.step)}, expected a finite number above 0") from None
+            step = float(self.step)
+        except OverflowError:
+            step = math.inf
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"step is {shown(self.step)}, expected a finite number above 0") from None
+        object.__setattr__(self, "step", step)
         if not (math.isfinite(self.step) and self.step > 0):
             raise ValueError(f"step is {self.step}, expected a finite number above 0")
         if not -ZERO_POINT <= self.zero_point <= _MOST:

@@ -6,6 +6,7 @@ size takes all memory.
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ def shown(value: Any) -> str:
         return repr(value[:80])
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
-    if value is None or isinstance(value, (int, float)):
-        return repr(value)
-    return f"a {type(value).__name__}"
+    of_numpy = type(value).__module__ == "numpy" and isinstance(value, numbers.Number)
+    if value is None or isinstance(value, (int, float)) or of_numpy:
+        return str(value)
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
