@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays.methods import ArrayMethods
 from .engine import kernels
-from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.arguments import as_dtype, as_pair, as_row_numbers, as_weights, whole_out
 from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
@@ -22,6 +22,7 @@ from .opening import CACHE_BYTES, open_backing
 from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
+from .system.options import one_of, shown, whole_number
 
 if TYPE_CHECKING:
     from .analysis.stats import StoreStats
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .reading.verify import VerifyReport
     from .system.progress import Progress
 
-__all__ = ["Store", "StorePath", "open", "opened"]
+__all__ = ["Store", "StorePath", "as_store", "open", "opened"]
 
 StorePath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """What :func:`open` takes."""
@@ -292,7 +293,7 @@ class Store(ArrayMethods):
             A row is out of range.
         """
         numbers = as_row_numbers(rows)
-        if axis != 0 or mode != "raise":
+        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
             from .reading import taking
 
             along = taking.along(axis)
@@ -333,7 +334,9 @@ class Store(ArrayMethods):
         """
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
-        codes, scales = out or (np.empty(shape, np.uint8), np.empty(numbers.shape))
+        codes, scales = (
+            (np.empty(shape, np.uint8), np.empty(numbers.shape)) if out is None else as_pair("out", out)
+        )
         flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, self._shape[1])
         flat_scales = whole_out(scales, numbers.shape, ("float64",)).reshape(-1)
         self._mapping.gather_codes(numbers.reshape(-1), flat, flat_scales)
@@ -388,8 +391,7 @@ class Store(ArrayMethods):
             sums = kernels.fresh(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
-        if mode not in ("sum", "mean"):
-            raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
+        one_of("mode", mode, ("sum", "mean"))
         if starts.size:
             self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
@@ -411,9 +413,7 @@ class Store(ArrayMethods):
         block : ndarray, shape (n, D)
             Fresh, of :attr:`dtype`.
         """
-        step = self._step() if rows is None else rows
-        if step < 1:
-            raise ValueError(f"rows is {rows}, expected at least 1")
+        step = self._step() if rows is None else whole_number("rows", rows)
         yield from self._mapping.blocks(step, self._dtype)
 
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
@@ -453,7 +453,8 @@ class Store(ArrayMethods):
         Returns
         -------
         Store
-            Of the same shape. It shares the map: closing one closes both.
+            Of the same shape, and of no class derived from it, even where this store is of one. It shares
+            the map: closing one closes both.
 
         Raises
         ------
@@ -468,12 +469,8 @@ class Store(ArrayMethods):
         >>> qstore.open(path).astype("float64")[0]
         array([1.       , 0.1023622])
         """
-        wanted = np.dtype(dtype).newbyteorder("=")
-        if wanted.name not in OUTPUT_TYPES:
-            raise ValueError(
-                f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}: "
-                f'np.asarray(store, "{wanted}") makes an array of other types'
-            )
+        advice = ': np.asarray(store, "{}") makes an array of other types'
+        wanted = as_dtype(dtype, OUTPUT_TYPES, advice, any_order=True)
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
     def verify(self, progress: Progress = None) -> VerifyReport:
@@ -741,6 +738,42 @@ class Store(ArrayMethods):
 
     # Life -----------------------------------------------------------------------------------------
 
+    @property
+    def closed(self) -> bool:
+        """Whether the store is closed: reads raise ClosedError then."""
+        return self._mapping.is_closed
+
+    def replaced(self) -> bool:
+        """Whether another store is now where this one was opened: a newer version, say.
+
+        This one stays readable, as it was. What is there now is opened and closed again, without its rows:
+        less than a millisecond for a file, a few requests for a URL.
+
+        Returns
+        -------
+        bool
+            Whether its content is another, by the content ids: the same, published again, is no other.
+
+        Raises
+        ------
+        FormatError, VersionError, ShardError, RemoteError, OSError
+            As for :func:`qstore.open`: what is there now is no store, or nothing is there.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build(np.eye(3), path)
+        >>> store = qstore.open(path)
+        >>> before = store.replaced()
+        >>> _ = qstore.build(np.eye(4), path, overwrite=True)
+        >>> before, store.replaced(), len(store)
+        (False, True, 3)
+        """
+        what, options = self._mapping.reopening()
+        with open(what, **{**options, "resident_scales": False}) as now:
+            return now.content_id != self.content_id
+
     def close(self) -> None:
         """Unmap the file. May be called twice.
 
@@ -825,6 +858,13 @@ def open(
     """
     backing = open_backing(path, resident_scales, storage_options, cache_bytes)
     return Store(backing, np.dtype(np.float32))
+
+
+def as_store(given: Any) -> Store:
+    """`given`; TypeError unless it is an open store."""
+    if isinstance(given, Store):
+        return given
+    raise TypeError(f"found {shown(given)}, expected a store, as qstore.open(path) gives it")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from array import array
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .analysis.advice import build_warnings
-from .engine.arguments import as_count, as_matrix, as_quantized
+from .engine.arguments import as_count, as_matrix, as_quantized, check_nonfinite
 from .engine.coding import Coding
 from .engine.nonfinite import NonFiniteValues
 from .engine.quantization import element_type
@@ -26,6 +27,7 @@ from .keys.equal_keys import check_duplicates
 from .keys.packed import KeyBlock, KeyKind, joined, packed
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
+from .system.options import flag, shown, whole_number
 from .system.threads import thread_count
 from .writing.agreement import first_other_block, first_other_keys
 from .writing.encoder import Encoder, ReadRows, record_of
@@ -147,8 +149,11 @@ class Writer:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
         check_duplicates(duplicates)
         self._may_lack_keys = check_missing_keys(missing_keys)
+        check_nonfinite(nonfinite)
+        _check_parameters(parameters, stamp)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
-        self._keep = resume if keep is None else keep
+        resume = flag("resume", resume)
+        self._keep = resume if keep is None else flag("keep", keep)
         told = {**coding.parameters(), **(parameters or {})}
         origin = Origin.of(self.dim, tensor, source_dtype, nonfinite, missing_keys, told, stamp)
         self._block_rows = layout.block_rows(self.dim)
@@ -162,7 +167,7 @@ class Writer:
             self._expected,
             overwrite=overwrite,
             resume=resume,
-            sync_bytes=sync_bytes,
+            sync_bytes=whole_number("sync_bytes", sync_bytes),
             duplicates=duplicates,
         )
         self._open = True
@@ -561,3 +566,15 @@ class Writer:
         return (
             f"<qstore.Writer {self.path}: {self.rows} rows of {self.dim}{'' if self._open else ', closed'}>"
         )
+
+
+def _check_parameters(parameters: Any, stamp: Any) -> None:
+    """TypeError unless a journal can hold them."""
+    if stamp is not None and not isinstance(stamp, int):
+        raise TypeError(f"stamp is {shown(stamp)}, expected a whole number")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise TypeError(f"parameters is {shown(parameters)}, expected a dict")
+    try:
+        json.dumps(parameters)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"parameters cannot be kept, expected values that JSON has: {error}") from None

@@ -20,6 +20,7 @@ from ..engine.quantization import first_out_of_range
 from ..engine.search_scan import METRICS, Metric, Quantized, quantize_queries
 from ..errors import FormatError
 from ..reading.backing import Backing
+from ..system.options import one_of, shown
 from ..system.paging import Pager
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_parts, thread_count
@@ -188,16 +189,16 @@ def search(
     if given.shape[-1] != dim:
         raise ValueError(f"queries have shape {given.shape}, expected ({dim},) or (Q, {dim})")
     if not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k is {k!r}, expected an integer of at least 1")
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(sorted(METRICS))}")
+        raise ValueError(f"k is {shown(k)}, expected an integer of at least 1")
+    one_of("metric", metric, METRICS)
+    workers = thread_count(threads)
     picked = as_row_set(rows, shape[0])
     vectors = np.atleast_2d(given)
     if exclude is None:
-        found = search_parts(parts, vectors, int(k), metric, picked, threads, progress)
+        found = search_parts(parts, vectors, int(k), metric, picked, workers, progress)
     else:
         left_out = _excluded(exclude, len(vectors), shape[0])
-        found = search_parts(parts, vectors, int(k) + 1, metric, picked, threads, progress)
+        found = search_parts(parts, vectors, int(k) + 1, metric, picked, workers, progress)
         found = _without(found, left_out, min(int(k), _most_found(picked, left_out)))
     return found if given.ndim == 2 else (found[0][0], found[1][0])
 
@@ -214,7 +215,7 @@ def _refuse_text(queries: Any) -> None:
 
 def _excluded(exclude: ArrayLike, queries: int, total: int) -> NDArray[np.int64]:
     """A row for each query."""
-    numbers = as_row_numbers(exclude)
+    numbers = as_row_numbers(exclude, "exclude")
     if numbers.shape not in ((), (queries,)):
         raise ValueError(f"exclude has shape {numbers.shape}, expected one row for each query, ({queries},)")
     flat = numbers.reshape(-1)

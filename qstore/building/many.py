@@ -22,6 +22,7 @@ from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
 from ..system import durable_files
+from ..system.options import check_path, flag, shown
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import partial_path
 from .one import BuildReport, build, check_coding, check_places, kind_of_keys, source_bytes
@@ -121,6 +122,7 @@ def build_all(
     """
     tables = _tables(source, directory, tensor, rows)
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys}
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
         comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
@@ -186,6 +188,7 @@ def plan_all(
         What :func:`build_all` would raise before it reads data.
     """
     tables = _tables(source, directory, tensor, rows)
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     coding = Coding(step, zero_point)
     plans, needed, held = [], 0, []
@@ -223,6 +226,8 @@ def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: 
         raise SourceError(
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
+    if not isinstance(pattern, str):
+        raise TypeError(f"tensor is {shown(pattern)}, expected a pattern of names, such as 'tables.*'")
     found = list_tensors(source)
     # A name may have brackets in it: what is called so is meant, and nothing else.
     matching = [info for info in found if info.name == pattern] or [
@@ -252,6 +257,8 @@ def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table
 def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
     """Everything that can be told from names and headers alone, before anything is written."""
     directory = tables[0].path.parent
+    check_path(directory)
+    overwrite = flag("overwrite", overwrite)
     if not os.path.lexists(directory):
         if not directory.parent.is_dir():
             raise OutputError(

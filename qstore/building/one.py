@@ -20,7 +20,9 @@ from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
 from ..system.messages import tell
+from ..system.options import flag
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.urls import without_file_scheme
 from ..writer import Writer
 from ..writing.output_paths import check_output
@@ -41,8 +43,8 @@ CHANGED = "the source has been changed meanwhile"
 """Why rows that were done before may be dropped."""
 
 
-@dataclass(frozen=True)
-class BuildReport:
+@dataclass(frozen=True, repr=False)
+class BuildReport(Reported):
     """What a build did.
 
     Attributes
@@ -195,6 +197,7 @@ def build(
     (3, 3, 'float32')
     """
     begun = time.perf_counter()
+    resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
     with open_source(source, tensor, join) as matrix:
         check_coding(matrix, Coding(step, zero_point))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..engine.arguments import check_nonfinite
 from ..engine.coding import Coding
 from ..format import layout
 from ..format.composition import compose
@@ -14,6 +15,8 @@ from ..keys.supply import MissingKeys, given_keys
 from ..sources import QuantizedSource, Source, open_source
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.options import flag
+from ..system.reported import Reported
 from ..writing.left_behind import left_behind
 from ..writing.origin import Origin
 from ..writing.output_paths import partial_path
@@ -30,8 +33,8 @@ from .one import (
 __all__ = ["BuildPlan", "least_bytes", "plan", "planned"]
 
 
-@dataclass(frozen=True)
-class BuildPlan:
+@dataclass(frozen=True, repr=False)
+class BuildPlan(Reported):
     """What a build would do, as `qstore build --dry-run` prints it.
 
     Attributes
@@ -114,6 +117,7 @@ def plan(
     (1000, 64, 256000, 102760)
     """
     target = Path(os.path.abspath(path))
+    resume = flag("resume", resume)
     check_places(source, target, overwrite)
     with open_source(source, tensor, join) as matrix:
         coding = Coding(step, zero_point)
@@ -140,6 +144,7 @@ def planned(
     coding: Coding,
 ) -> BuildPlan:
     """Plan of the store of an open source; whether the disk has room for it is another question."""
+    check_nonfinite(nonfinite)
     first, last = row_range(rows, matrix.rows)
     count = None if last is None else last - first
     parameters, stamp = identity_of(matrix, first, last, keys)

@@ -26,6 +26,7 @@ from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
 from ..system import durable_files
 from ..system.messages import tell, warn
+from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import journal_path, partial_path
 from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, source_bytes
@@ -109,6 +110,8 @@ def build_shards(
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_duplicates(duplicates)
+    check_path(directory)
+    overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
     with open_source(source, tensor, join) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
@@ -192,6 +195,8 @@ def plan_shards(
     """
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    check_path(directory)
+    overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
     with open_source(source, tensor, join) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)

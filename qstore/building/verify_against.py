@@ -23,6 +23,7 @@ from ..sources import QuantizedSource, RowSource, Source, names_several, open_so
 from ..sources.row_ranges import limited, row_range
 from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order
 from ..writing.findings import Findings
 from .one import check_coding
@@ -32,8 +33,8 @@ __all__ = ["AgainstReport", "compare_with_source", "compared_with", "open_compar
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
-class AgainstReport:
+@dataclass(frozen=True, repr=False)
+class AgainstReport(Reported):
     """Result of quantizing a source again and comparing every code and scale.
 
     Attributes

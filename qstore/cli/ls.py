@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import FormatError, IncompleteError, SourceError
+from ..system.reported import Reported
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
@@ -41,8 +42,8 @@ _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
 _ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
 
-@dataclasses.dataclass(frozen=True)
-class Listed:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Listed(Reported):
     """One line of the list.
 
     Attributes
@@ -150,7 +151,7 @@ def _joined(family: Numbered, path: str) -> Listed:
 
 
 def _as_dict(one: Listed) -> dict[str, Any]:
-    found = dataclasses.asdict(one)
+    found = one.to_dict()
     if not one.members:
         del found["members"]
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..reports.wording import fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
+from ..system.reported import Reported
 from .arguments import (
     Command,
     add_against,
@@ -47,8 +48,8 @@ _EXAMPLES = """\
   qstore verify words.h5 -q && echo good"""
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Reported):
     """What was found.
 
     Attributes

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import NonFiniteError
-from ..system.threads import SPLIT_VALUES, in_parts
+from ..system.threads import SPLIT_VALUES, in_parts, thread_count
 from . import quantization
-from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
+from .arguments import as_dtype, as_matrix, as_pair, as_quantized, check_nonfinite, check_out, lies_well
 from .narrowing import tell_infinite
 from .quantization import OUTPUT_TYPES, element_type
 
@@ -225,6 +225,7 @@ def gather(
     IndexError
         A number is out of range; nothing is written then.
     """
+    threads = threads if threads is None else thread_count(threads)
     if out.size < SPLIT_VALUES or threads == 1:
         bad = _gather(codes, scales, rows, out)
         if bad >= 0:
@@ -286,6 +287,7 @@ def pool(
     """
     engine = _engine if lies_well(codes) else quantization
     values = rows.size * codes.shape[1]
+    threads = threads if threads is None else thread_count(threads)
     if threads == 1 or (threads is None and values < SPLIT_VALUES):
         bad = engine.pool(codes, scales, rows, offsets, weights, mode, out)
         if bad >= 0:
@@ -389,7 +391,7 @@ def quantize(
     if out is None:
         codes, scales = np.empty(values.shape, np.uint8), np.empty(len(values))
     else:
-        codes, scales = out
+        codes, scales = as_pair("out", out)
         check_out(codes, "out[0]", values.shape, ("uint8",))
         check_out(scales, "out[1]", values.shape[:1], ("float64",))
 
@@ -433,10 +435,7 @@ def dequantize(
     """
     given, factors = as_quantized(codes, scales)
     if out is None:
-        wanted = np.dtype(dtype)
-        if str(wanted) not in OUTPUT_TYPES:
-            raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
-        out = np.empty(given.shape, wanted)
+        out = np.empty(given.shape, as_dtype(dtype, OUTPUT_TYPES))
     else:
         check_out(out, "out", given.shape, OUTPUT_TYPES)
     dequantize_into(given, factors, out)

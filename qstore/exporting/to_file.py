@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..engine.narrowing import Narrowing
 from ..errors import ExportError, OutputError
+from ..keys.packed import listed
 from ..sources.row_ranges import row_range
 from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
 from ..system.messages import tell
+from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..writing.output_paths import check_output
 from .base import Format
 from .formats import choose_format
@@ -26,8 +31,8 @@ from .selection import Selection
 __all__ = ["ExportReport", "export"]
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Reported):
     """What an export did.
 
     Attributes
@@ -126,8 +131,10 @@ def export(
     array([0., 1., 0.], dtype=float32)
     """
     begun = time.perf_counter()
+    check_path(path)
     target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    given = None if keys is False else keys
+    given = None if keys is None or keys is False else _listed(keys)
+    codes, overwrite = flag("codes", codes), flag("overwrite", overwrite)
     chosen = choose_format(str(target), format, dtype, codes, given is not None)
     with opened(store) as held:
         _check_target(held, target, overwrite)
@@ -143,7 +150,7 @@ def export(
             )
         with rows_progress(progress, count) as on_rows, output_errors(target):
             kind = "text" if given is not None else held.key_kind or "text"
-            words = _keys_between(held, keys)
+            words = _keys_between(held, False if keys is False else given)
             selection = Selection(held.astype(dtype), first, first + count, words, kind, on_rows)
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
@@ -185,6 +192,13 @@ def _keys_between(
     if keys is False or (keys is None and store.key_kind is None):
         return None
     return lambda first, last: store.key_of(slice(first, last)) if keys is None else keys[first:last]
+
+
+def _listed(keys: Any) -> Sequence[Any]:
+    given = listed(keys)
+    if isinstance(given, np.ndarray):
+        return given.tolist()  # type: ignore[no-any-return]
+    return given if isinstance(given, (list, tuple)) else list(given)
 
 
 def _check_keys(keys: Sequence[str] | None, rows: int) -> None:

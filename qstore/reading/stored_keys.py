@@ -49,7 +49,11 @@ class StoredKeys(Sequence[Any]):
         if copy is False:
             raise ValueError("the keys of a store become an array by being read: copy=False cannot be had")
         keys = self[:]
-        return np.array(keys, dtype or (None if isinstance(keys, np.ndarray) else object))
+        try:
+            return np.array(keys, dtype or (None if isinstance(keys, np.ndarray) else object))
+        except ValueError as error:
+            kind = "whole numbers" if isinstance(keys, np.ndarray) else "texts"
+            raise ValueError(f"the keys are {kind}, expected a dtype that holds all: {error}") from None
 
     def __repr__(self) -> str:
         what = "texts" if self._index.kind == "text" else "whole numbers"

@@ -15,7 +15,9 @@ from ..engine.row_errors import row_errors
 from ..format import layout
 from ..reading.parts import coded_rows
 from ..store import Store, StorePath, opened
+from ..system.options import whole_number
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order
 
 __all__ = ["DriftedRow", "KeyChanges", "StoreComparison", "compare"]
@@ -24,8 +26,8 @@ _EXAMPLES = 5
 _NOWHERE = -1
 
 
-@dataclass(frozen=True)
-class DriftedRow:
+@dataclass(frozen=True, repr=False)
+class DriftedRow(Reported):
     """A row of `a` and what became of it in `b`.
 
     Attributes
@@ -46,8 +48,8 @@ class DriftedRow:
     cosine: float
 
 
-@dataclass(frozen=True)
-class KeyChanges:
+@dataclass(frozen=True, repr=False)
+class KeyChanges(Reported):
     """How the keys of `b` differ from those of `a`.
 
     Attributes
@@ -66,8 +68,8 @@ class KeyChanges:
     moved_examples: tuple[str | int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class StoreComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoreComparison(Reported):
     """What :func:`qstore.compare` found.
 
     Attributes
@@ -152,8 +154,7 @@ def compare(
     >>> found.equal, found.rows_changed, found.most_drifted[0].row_a, found.most_drifted[0].drift
     (False, 1, 1, 0.5)
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected at least 0")
+    k = whole_number("k", k, 0)
     with opened(a) as first, opened(b) as second:
         return _compare(first, second, k, threads, progress)
 

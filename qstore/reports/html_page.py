@@ -14,10 +14,13 @@ from typing import Any
 from ..building.verify_against import AgainstReport, compare_with_source
 from ..errors import ExistsError
 from ..format.fidelity import Fidelity
-from ..keys.supply import MissingKeys
+from ..keys.supply import MissingKeys, check_missing_keys
+from ..sources import TextEncoding
 from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path, flag
 from ..system.progress import Progress
+from ..system.reported import jsonable
 from ..system.urls import is_url
 from . import pictures
 from .descriptions import caption, description
@@ -27,7 +30,6 @@ from .row_sample import SampledErrors, errors_of, sample_rows
 from .wording import (
     distribution_table,
     fidelity_facts,
-    jsonable,
     keys_of_rows,
     stats_distributions,
     stats_facts,
@@ -106,6 +108,11 @@ def report(
     """
     target = Path(os.path.abspath(path))
     pictures.check_installed()
+    check_path(path)
+    check_missing_keys(missing_keys)
+    if key_encoding is not None:
+        TextEncoding.parse(key_encoding)
+    overwrite = flag("overwrite", overwrite)
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
     with opened(store) as held:

@@ -15,6 +15,7 @@ from ..errors import ExistsError, MissingExtraError
 from ..format.fidelity import Fidelity
 from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path, flag, shown
 from ..system.progress import Progress
 from .panels import DARK, KINDS, LIGHT, OF_A_SOURCE, Facts, Theme, draw_panel
 from .row_sample import SampledErrors, plane_of, sample_errors, sample_rows
@@ -117,6 +118,8 @@ def plot(
         raise ValueError(f"{target.name} must end in one of {', '.join(_FORMATS)}")
     kinds = _chosen(kind, source is not None)
     check_installed()
+    check_path(path)
+    dark, overwrite = flag("dark", dark), flag("overwrite", overwrite)
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
     with opened(store) as held:
@@ -131,7 +134,7 @@ def plot(
 
 
 def _chosen(kind: str | Sequence[str] | None, has_source: bool) -> tuple[str, ...]:
-    wanted = [kind] if isinstance(kind, str) else list(kind or [])
+    wanted = _names(kind)
     for name in wanted:
         if name not in KINDS:
             raise ValueError(f"there is no picture {name!r}: expected one of {', '.join(KINDS)}")
@@ -141,6 +144,13 @@ def _chosen(kind: str | Sequence[str] | None, has_source: bool) -> tuple[str, ..
             )
     every = [name for name in KINDS if has_source or name not in OF_A_SOURCE]
     return tuple(wanted or every)
+
+
+def _names(kind: Any) -> list[str]:
+    names = [kind] if isinstance(kind, str) else [] if kind is None else kind
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"kind is {shown(kind)}, expected a name or a list of names, of {', '.join(KINDS)}")
+    return list(names)
 
 
 def check_installed() -> None:

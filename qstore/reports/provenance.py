@@ -79,7 +79,7 @@ def source_words(
         start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else rows
         words += ["--rows", f"{'' if start is None else start}:{'' if stop is None else stop}"]
     if step is not None:
-        words += ["--step", repr(step), *(["--zero-point", str(zero_point)] if zero_point else [])]
+        words += ["--step", repr(float(step)), *(["--zero-point", str(zero_point)] if zero_point else [])]
     return ["--against", *words]
 
 

@@ -80,7 +80,9 @@ def sample_errors(
                 f"the source has shape {found}, the store {store.shape}: it was not built from it"
             )
         if isinstance(matrix, QuantizedSource):
-            raise SourceError("the source is quantized itself: there are no errors to measure")
+            raise SourceError(
+                "the source is quantized itself, expected one of values: there are no errors to measure"
+            )
         numbers = sample_rows(store, most)
         if isinstance(matrix, RowSource):
             pieces = [matrix.read(first + row, first + row + 1) for row in numbers.tolist()]

@@ -79,7 +79,8 @@ class RawFile:
             raise SourceError(f"{path} is a directory: expected a regular file") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise SourceError(f"{path} cannot be opened: {reason}") from error
+            wanted = "" if isinstance(error, OSError) else "; expected the name of a file"
+            raise SourceError(f"{path} cannot be opened: {reason}{wanted}") from error
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
             self.close()

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..engine.arrays import is_tensor
 from ..errors import IncompleteError, SourceError
+from ..system.options import flag, shown
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
@@ -120,7 +121,9 @@ def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Sour
     ...     source.rows, source.dim, source.dtype
     (4, 2, 'float16')
     """
-    if join:
+    if tensor is not None and not isinstance(tensor, str):
+        raise TypeError(f"tensor is {shown(tensor)}, expected the name of one")
+    if flag("join", join):
         return _open_joined(obj, tensor)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)

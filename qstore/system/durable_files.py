@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import BusyError, OutputError
+from .options import check_path
 
 if TYPE_CHECKING:
     from pathlib import Path  # 8 ms that reading rows does not need
@@ -101,6 +102,7 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> int:
     ``O_NONBLOCK`` keeps a FIFO from hanging the open; anything but a regular file is an `OSError`, and
     without `follow` a link is none.
     """
+    check_path(path)
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
@@ -116,6 +118,7 @@ def lock_file(path: Path) -> int:
     A writer that opened the file before another one published it (renamed it away) and locks it after
     would hold the published file: the inode is therefore compared with the path's once locked.
     """
+    check_path(path)
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
@@ -131,6 +134,7 @@ def lock_file(path: Path) -> int:
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Hold the lock of a directory, once others that do have let go of it."""
+    check_path(directory)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

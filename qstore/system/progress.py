@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .options import shown
+
 __all__ = ["Progress", "RowsDone", "rows_progress"]
 
 Progress = bool | Callable[["RowsDone", int | None], object] | None
@@ -42,10 +44,12 @@ def rows_progress(
 
     Where the `total` is unknown, `position` may tell how far the work is.
     """
-    if not progress:
-        yield lambda count: None
-    elif callable(progress):
+    if callable(progress):
         yield _Counter(progress, total, done, position).add
+    elif progress is not None and not isinstance(progress, (bool, int)):
+        raise TypeError(f"progress is {shown(progress)}, expected True, False or a callable")
+    elif not progress:
+        yield lambda count: None
     else:
         from tqdm import tqdm  # 20 to 33 ms to import
 

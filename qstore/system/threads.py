@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import SettingError
+from .options import whole_number
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,14 +53,12 @@ def thread_count(threads: int | None) -> int:
     Raises
     ------
     ValueError
-        Fewer than one were asked for.
+        Not a whole number, or fewer than one were asked for.
     SettingError
         The environment variable is no such number.
     """
     if threads is not None:
-        if threads < 1:
-            raise ValueError(f"threads is {threads}, expected at least 1")
-        return threads
+        return whole_number("threads", threads)
     text = os.environ.get(THREADS_VARIABLE, "").strip()
     if not text:
         return processors()
@@ -84,8 +83,8 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
     The first part runs on the caller's thread. Of several errors the one of the first part is raised,
     after all have ended.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
+    if threads is not None:
+        threads = whole_number("threads", threads)
     wanted = 1 if values < SPLIT_VALUES else thread_count(threads)
     parts = min(wanted, count, values // max(SPLIT_VALUES // 2, 1))
     if parts <= 1:

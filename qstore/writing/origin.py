@@ -48,7 +48,7 @@ class Origin:
         """Origin of a store of `dim` columns: what a writer does is a parameter, too."""
         return cls(
             as_text("tensor", tensor, layout.NAME_LIMIT),
-            source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
+            None if source_dtype is None else as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
             {
                 "dim": dim,
                 "tensor": tensor,

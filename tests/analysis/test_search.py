@@ -271,7 +271,7 @@ def test_what_fits_no_search_is_named(make_store: MakeStore) -> None:
         (([[1, 2, 3, 4], [0, -np.inf, 0, 0]],), r"queries\[1, 1\] is -inf"),
         ((np.ones(4), 0), "k is 0"),
         ((np.ones(4), 1.5), "k is 1.5"),
-        ((np.ones(4), 1, "angular"), "metric is 'angular', expected one of cosine, dot, l2"),
+        ((np.ones(4), 1, "angular"), 'metric is \'angular\', expected "dot", "cosine" or "l2"'),
     ]
     for arguments, message in wrong:
         with pytest.raises(ValueError, match=message):

@@ -47,7 +47,7 @@ def test_publish(tmp_path: Path, matrix: NDArray[Any]) -> None:
         (["../x/part-0.h5"], qstore.FormatError, "cannot be the name of a shard"),
         (["notes.txt"], qstore.FormatError, "not an HDF5 file"),
         (["link.h5"], qstore.OutputError, "a link, expected a file"),
-        ("part-0.h5", TypeError, "expected a sequence of names"),
+        ("part-0.h5", TypeError, "expected a list of file names"),
     ],
 )
 def test_publish_refuses(
