@@ -133,12 +133,12 @@ def _with_families(
     tensors: Sequence[TensorInfo], path: str, missing: Sequence[str] | None = ()
 ) -> list[Listed]:
     """All tensors, and those that are one matrix in pieces once more, unless some of these are missing."""
-    from ..sources import names_several, numbered_tensors
+    from ..sources import numbered_tensors
 
-    families = [] if missing is None else numbered_tensors(tensors)
+    families = [] if missing is None else numbered_tensors(tensors, missing)
     return [
         *(_listed(tensor, path) for tensor in tensors),
-        *(_joined(one, path) for one in families if not names_several(missing or (), one.name)),
+        *(_joined(one, path) for one in families),
     ]
 
 

@@ -39,7 +39,21 @@ def joined(family: Numbered, open_one: Callable[[str], Source]) -> Source:
         values are computed; both are named.
     """
     names = [info.name for info in family.members]
-    source = one_after_another(names, open_one if len(names) <= _MOST_OPEN else _Pool(open_one).member)
+    member = open_one if len(names) <= _MOST_OPEN else _Pool(open_one).member
+    recorded: list[str] = []
+
+    def like_the_first(name: str) -> Source:
+        source = member(name)
+        recorded.append(source.recorded_dtype)
+        if recorded[0] != recorded[-1]:
+            source.close()
+            raise SourceError(
+                f"tensor {name!r:.200} cannot be put behind {names[0]!r:.200}: its values are computed in "
+                f"another way: expected {recorded[0]}, found {recorded[-1]}; build a store of each instead"
+            )
+        return source
+
+    source = one_after_another(names, like_the_first)
     source.name = family.name
     return source
 

@@ -78,13 +78,7 @@ def chosen(where: str, tensors: Sequence[TensorInfo], pattern: str, missing: Seq
     >>> found.name, [info.name for info in found.members][-3:]
     ('shard_*', ['shard_8', 'shard_9', 'shard_10'])
     """
-    lost = _matching(missing, pattern)
-    if lost:
-        shown = ", ".join(map(_quoted, lost[:_SHOWN]))
-        raise SourceError(
-            f"{where}: {len(lost)} of the tensors to join cannot be read, as files are missing or damaged: "
-            f"{shown}; get these files again (qstore ls names them)"
-        )
+    _check_none_missing(where, _matching(missing, pattern))
     by_name = {info.name: info for info in tensors}
     names = _matching(list(by_name), pattern)
     if not names:
@@ -95,6 +89,7 @@ def chosen(where: str, tensors: Sequence[TensorInfo], pattern: str, missing: Seq
             f"leave join=True (--join) out, or give a wider pattern"
         )
     family, by_number = _by_number(where, names)
+    _check_none_missing(where, _lost(family, missing))
     numbers = sorted(by_number)
     _check_complete(f"{where}: {_quoted(family)}", numbers, by_number)
     members = tuple(by_name[by_number[number]] for number in numbers)
@@ -114,6 +109,21 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
     begin, _, end = pattern.partition("*")
     literal = re.compile(f"{re.escape(begin)}[0-9]+{re.escape(end)}")
     return [name for name in names if literal.fullmatch(name)]
+
+
+def _check_none_missing(where: str, lost: Sequence[str]) -> None:
+    if lost:
+        shown = ", ".join(map(_quoted, lost[:_SHOWN]))
+        raise SourceError(
+            f"{where}: {len(lost)} of the tensors to join cannot be read, as files are missing or damaged: "
+            f"{shown}; get these files again (qstore ls names them)"
+        )
+
+
+def _lost(family: str, missing: Sequence[str]) -> list[str]:
+    """Missing tensors that may belong to a family: scales and packed codes have other ends of their names."""
+    member = re.compile(f"{re.escape(family.partition('*')[0])}[0-9]")
+    return [name for name in missing if member.match(name)]
 
 
 def _by_number(where: str, names: Sequence[str]) -> tuple[str, dict[int, str]]:
@@ -204,13 +214,13 @@ def _quoted(name: str) -> str:
 # Listing -------------------------------------------------------------------------------------------------
 
 
-def numbered_tensors(tensors: Sequence[TensorInfo]) -> list[Numbered]:
+def numbered_tensors(tensors: Sequence[TensorInfo], missing: Sequence[str] = ()) -> list[Numbered]:
     """Tensors that look like one matrix in pieces, as a listing shows them; sorted by name.
 
     Those are two or more matrices of one width and type whose names are alike but for a number, all numbers
     from 0 or 1 on; and nothing else of the checkpoint has such a number: ``shard_0.weight`` is one of them,
     ``layers.0.mlp.up.weight`` is not, since layer 0 has other matrices, too. :func:`chosen` finds the same by
-    their name.
+    their name. None is given of which tensors are `missing`.
 
     Examples
     --------
@@ -235,7 +245,8 @@ def numbered_tensors(tensors: Sequence[TensorInfo]) -> list[Numbered]:
         for ends, members in families.items()
         if len(members) > 1 and len(behind[ends[0]]) == 1 and _is_all(names, *ends, len(members))
     )
-    return sorted((one for one in found if one is not None), key=lambda one: one.name)
+    whole = [one for one in found if one is not None and not _lost(one.name, missing)]
+    return sorted(whole, key=lambda one: one.name)
 
 
 def _is_all(names: list[str], begin: str, end: str, count: int) -> bool:

@@ -261,6 +261,15 @@ def test_files_of_its_own_may_not(tmp_path: Path, number: int) -> None:
     index["weight_map"] |= {f"a.layers.3.shard_{number}.weight": "lost.safetensors"}
     path.write_text(json.dumps(index))
     refused(path, f"'a.layers.3.shard_{number}.weight'", "cannot be read", tensor=NAMES, join=True)
+    with pytest.raises(IncompleteError) as caught:
+        list_tensors(path)
+    assert caught.value.missing is not None
+    assert numbered_tensors(caught.value.tensors, caught.value.missing) == []
+
+
+def test_scales_of_its_own_may_not_be_missing_either() -> None:
+    with pytest.raises(SourceError, match=r"'s2\.weight_packed'"):
+        chosen("x", infos("s0.weight", "s1.weight"), "s*.weight", ["other", "s2.weight_packed"])
 
 
 def test_fingerprints_cover_all_files(tmp_path: Path) -> None:
