@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import kernels
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine.row_errors import ROW_FIGURES
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
 from ..keys.packed import KeyBlock, packed
@@ -286,7 +287,7 @@ class _Comparison:
         found = self._of_codes(row, codes, scales)._replace(nonfinite=nonfinite)
         if not self._coding.rounds:
             return found
-        return found._replace(figures=row_errors(values, *coded_rows(self._store.parts(*held))))
+        return found._replace(figures=kernels.row_errors(values, *coded_rows(self._store.parts(*held))))
 
     def _of_codes(self, row: int, codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> _Compared:
         if row + len(codes) > len(self._store):

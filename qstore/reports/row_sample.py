@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine import kernels
+from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
 from ..sources import QuantizedSource, RowSource, open_source
 from ..sources.row_ranges import limited, row_range
@@ -88,7 +89,7 @@ def sample_errors(
             )
         codes, scales = store.take_codes(numbers)
         figures = [
-            row_errors(piece, codes[place : place + 1], scales[place : place + 1])
+            kernels.row_errors(piece, codes[place : place + 1], scales[place : place + 1])
             for place, piece in enumerate(pieces)
         ]
     table = np.concatenate([np.empty((0, ROW_FIGURES)), *figures])

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 import qstore
+from qstore.engine import kernels
 from qstore.engine.quantization import to_float64
-from qstore.engine.row_errors import ROW_FIGURES, row_errors
+from qstore.engine.row_errors import ROW_FIGURES
 from qstore.format import layout
 from qstore.format.fidelity import Fidelity, FidelityTotals
 
@@ -166,11 +167,13 @@ def test_rows_alone_give_the_same_bits(dim: int, rows: int, seed: int, dtype: st
     """The figures of a row depend on nothing but the row, or chunks would show in the file."""
     values = (np.random.default_rng(seed).standard_normal((rows, dim)) * 1000).astype(dtype)
     codes, scales = qstore.quantize(values)
-    together = row_errors(values, codes, scales)
+    together = kernels.row_errors(values, codes, scales)
     for row in range(rows):
         one = slice(row, row + 1)
-        np.testing.assert_array_equal(row_errors(values[one], codes[one], scales[one])[0], together[row])
-    turned = row_errors(np.asfortranarray(values), codes, scales)
+        np.testing.assert_array_equal(
+            kernels.row_errors(values[one], codes[one], scales[one])[0], together[row]
+        )
+    turned = kernels.row_errors(np.asfortranarray(values), codes, scales)
     np.testing.assert_array_equal(turned, together)
     assert together.shape == (rows, ROW_FIGURES)
 
