@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from .reading.verify import VerifyReport
     from .system.progress import Progress
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "StorePath", "open", "opened"]
+
+StorePath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""What :func:`open` takes."""
 
 Out = TypeVar("Out")
 
@@ -775,7 +778,7 @@ class _HalfStore(Store):
 
 
 def open(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: StorePath,
     *,
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -822,6 +825,16 @@ def open(
     """
     backing = open_backing(path, resident_scales, storage_options, cache_bytes)
     return Store(backing, np.dtype(np.float32))
+
+
+@contextlib.contextmanager
+def opened(store: Store | StorePath) -> Iterator[Store]:
+    """A store as it is, or open as long as this lasts: for what takes either."""
+    if isinstance(store, Store):
+        yield store
+    else:
+        with open(store) as found:
+            yield found
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .analysis.advice import build_warnings
-from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.arguments import as_count, as_matrix, as_quantized
 from .engine.coding import Coding
 from .engine.nonfinite import NonFiniteValues
 from .engine.quantization import element_type
 from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
-from .format.checksums import crc32
 from .keys.equal_keys import check_duplicates
 from .keys.packed import KeyBlock, KeyKind, joined, packed
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
-from .system.threads import processors
+from .system.threads import thread_count
+from .writing.agreement import first_other_block, first_other_keys
 from .writing.encoder import Encoder, ReadRows, record_of
 from .writing.origin import Origin
 from .writing.output_paths import partial_path
@@ -57,7 +57,8 @@ class Writer:
         Replace an existing file, once the new one is complete.
     resume : bool
         Go on with what an interrupted writer left behind. :attr:`rows` tells how many rows are in
-        already: skip them.
+        already: skip them. What a writer left behind that failed on its data (`SourceError`) is in nobody's
+        way: with other parameters the writer begins again, and says so.
     keep : bool, optional
         Leave what is done behind if this writer is interrupted, to be resumed; by default as `resume`.
     nonfinite : {"error", "zero"}
@@ -69,7 +70,8 @@ class Writer:
     source_dtype : str, optional
         Element type recorded in the file; by default that of the first chunk.
     parameters : dict, optional
-        JSON-able values an interrupted build must share to be resumed.
+        JSON-able values an interrupted build must share to be resumed, beside `dim`, `tensor`,
+        `source_dtype` and `nonfinite`.
     stamp : int, optional
         Time of the source's last change. An interrupted build of another stamp can be resumed, but
         :attr:`stale` is set: :meth:`check_rows` then tells whether the source is still the same.
@@ -147,14 +149,10 @@ class Writer:
         self._may_lack_keys = check_missing_keys(missing_keys)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
         self._keep = resume if keep is None else keep
-        origin = Origin(
-            as_text("tensor", tensor, layout.NAME_LIMIT),
-            source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
-            {"dim": self.dim, "tensor": tensor, **coding.parameters(), **(parameters or {})},
-            stamp,
-        )
+        told = {**coding.parameters(), **(parameters or {})}
+        origin = Origin.of(self.dim, tensor, source_dtype, nonfinite, missing_keys, told, stamp)
         self._block_rows = layout.block_rows(self.dim)
-        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors(), coding)
+        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, thread_count(threads), coding)
         self._measuring = coding.rounds
         self.warnings: tuple[str, ...] = ()
         self._unfinished = UnfinishedStore(
@@ -194,7 +192,7 @@ class Writer:
             self._pending_codes[: self._pending] = codes
             self._pending_scales[: self._pending] = scales
 
-    def check_rows(self, read: ReadRows, on_rows: Callable[[int], object] | None = None) -> None:
+    def check_rows(self, read: ReadRows) -> None:
         """Compare the rows that were resumed with what a source has for them, block by block.
 
         For those who resume on their own: :func:`qstore.build` does it where the source may have changed.
@@ -204,30 +202,25 @@ class Writer:
         read : callable
             ``read(first, last)`` gives those rows of the source, numbered from 0, as an array of shape
             (last - first, dim).
-        on_rows : callable, optional
-            Called with the number of rows each time some have been compared.
+
+        Where they differ, a build that failed because of its data goes on from there.
 
         Raises
         ------
         ResumeError
-            The first block that differs.
+            The first block that differs, of a build that was interrupted.
         """
-        report = on_rows or (lambda count: None)
-        codes, scales = np.empty_like(self._pending_codes), np.empty_like(self._pending_scales)
-        found = array("I", self._unfinished.checksums)
-        if self._pending:
-            held = slice(self._pending)
-            found.extend((crc32(self._pending_codes[held]), crc32(self._pending_scales[held])))
-        for number, checksums in enumerate(zip(found[::2], found[1::2], strict=True)):
-            first = number * self._block_rows
-            count = min(self._block_rows, self.rows - first)
-            self._encoder.quantize(read, first, codes[:count], scales[:count], first)
-            if (crc32(codes[:count]), crc32(scales[:count])) != checksums:
-                raise ResumeError(
-                    f"the source has changed since {partial_path(self.path)} was begun: rows {first} to "
-                    f"{first + count - 1} differ; start again (--restart, resume=False)"
-                )
-            report(count)
+        held = slice(self._pending)
+        number = first_other_block(
+            self._encoder,
+            read,
+            self._unfinished.checksums,
+            self._pending_codes[held],
+            self._pending_scales[held],
+            self._block_rows,
+        )
+        if number is not None:
+            self._go_back(number, "the source has changed")
 
     def check_keys(self, keys: KeyStream) -> None:
         """Take the keys of the rows that were resumed from a stream, and compare them, block by block.
@@ -238,27 +231,39 @@ class Writer:
             Of :mod:`qstore.keys.packed`: keys of all rows, from the first one on. It then stands behind those
             that were resumed, as :meth:`append_rows` wants it.
 
+        Where they differ, a build that failed because of its data goes on from there.
+
         Raises
         ------
         ResumeError
-            The first block that differs.
+            The first block that differs, of a build that was interrupted.
         """
         found = array("I", self._unfinished.key_checksums)
         if self._pending_keys:
             found.append(joined(self._pending_keys).crc32())
-        if self.rows and not found:
+        number = first_other_keys(keys, self.key_kind, found, self.rows, self._block_rows)
+        if number is not None:
+            self._go_back(number, "the keys have changed")
+
+    def _go_back(self, blocks: int, reason: str) -> None:
+        """Drop the rows behind so many blocks: they are others now."""
+        if not self._unfinished.failed:
+            first = blocks * self._block_rows
+            last = min(first + self._block_rows, self.rows) - 1
             raise ResumeError(
-                f"{partial_path(self.path)} was begun without keys; start again (--restart, resume=False)"
+                f"{reason} since {partial_path(self.path)} was begun: rows {first} to {last} differ; start "
+                f"again (--restart, resume=False)"
             )
-        for number, checksum in enumerate(found):
-            first = number * self._block_rows
-            count = min(self._block_rows, self.rows - first)
-            block = keys.take(count)
-            if block.kind != self._unfinished.key_kind or block.crc32() != checksum:
-                raise ResumeError(
-                    f"the keys have changed since {partial_path(self.path)} was begun: those of rows {first} "
-                    f"to {first + count - 1} differ; start again (--restart, resume=False)"
-                )
+        self._keep_only(blocks, f"{reason} since the build that failed")
+
+    def begin_again(self, reason: str) -> None:
+        """Drop all rows that were resumed, and say why."""
+        self._keep_only(0, reason)
+
+    def _keep_only(self, blocks: int, reason: str) -> None:
+        self._unfinished.go_back(blocks, reason)
+        self.rows = self._unfinished.rows
+        self._begin_block()
 
     # Taking rows in -------------------------------------------------------------------------------
 
@@ -495,19 +500,24 @@ class Writer:
             if self._pending:
                 self._flush_pending()
             self._unfinished.finish(self.rows)
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            self._give_up(error)
             raise
         self.warnings = build_warnings(self._unfinished.findings)
         self._release(remove=False)
 
     def abort(self) -> None:
         """Publish nothing. What was written is removed, or kept to be resumed."""
+        self._give_up(None)
+
+    def _give_up(self, error: BaseException | None) -> None:
         if not self._open:
             return
         if self._keep:
             with contextlib.suppress(OutputError):  # whatever made the build fail is the error to raise
                 self._unfinished.flush()
+                if isinstance(error, SourceError):
+                    self._unfinished.mark_failed()
         self._release(remove=not (self._keep and self._unfinished.checksums))
 
     def _release(self, remove: bool) -> None:
@@ -529,10 +539,10 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.close()
         else:
-            self.abort()
+            self._give_up(error)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):

@@ -22,7 +22,7 @@ from ..errors import FormatError
 from ..reading.backing import Backing
 from ..system.paging import Pager
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_parts, processors
+from ..system.threads import in_parts, thread_count
 
 __all__ = ["Part", "PartsOf", "RowSet", "search", "search_parts"]
 
@@ -306,7 +306,7 @@ def _search_group(
         idle.append(worker)
 
     work = job.queries.shape[1] * (1 + len(job.queries) // 8)  # of one row, in codes read
-    step = max(1, (threads or processors()) * _ROUND_VALUES // work)
+    step = max(1, thread_count(threads) * _ROUND_VALUES // work)
     for part in parts:
         local = part.local(rows)
         for first in range(0, len(local), step):

@@ -27,8 +27,9 @@ from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_order, processors
+from ..system.threads import in_order, thread_count
 from ..writing.output_paths import check_output
 from .copying import Copied, Span, block_spans, copy_span
 from .publishing import other_kind
@@ -147,8 +148,9 @@ def concat(
         durable_files.output_errors(target),
         durable_files.atomic_output(target, job.least_size()) as file,
     ):
-        content_id = job.write(file.fileno(), duplicates, threads or processors(), on_rows)
+        content_id = job.write(file.fileno(), duplicates, thread_count(threads), on_rows)
         check_output(target, overwrite)
+    tell(f"{target}: made of {job.rows:,} rows of {len(job.taken):,} files")
     return ConcatReport(
         path=str(target),
         files=len(job.taken),

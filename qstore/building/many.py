@@ -15,14 +15,17 @@ from ..analysis.advice import build_warnings
 from ..engine import kernels
 from ..engine.coding import Coding
 from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
-from ..keys.supply import MissingKeys
+from ..keys.supply import MissingKeys, given_keys
 from ..reading.local_store import LocalStore
 from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
+from ..system import durable_files
 from ..system.progress import Progress, rows_progress
-from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
+from ..writing.output_paths import partial_path
+from .one import BuildReport, build, check_coding, check_places, kind_of_keys, source_bytes
+from .plans import BuildPlan, least_bytes, planned
 from .verify_against import compared_with
 
 __all__ = ["build_all", "plan_all", "store_name"]
@@ -155,15 +158,21 @@ def plan_all(
     key_encoding: str | None = None,
     rows: Rows = None,
     overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
     missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildPlan]:
     """Say what :func:`build_all` would do, from headers alone; stores that are there are not compared.
 
+    Nothing is written.
+
     Parameters
     ----------
-    source, directory, tensor, keys, key_encoding, rows, overwrite, step, zero_point
+    source, directory, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+        As for :func:`build_all`.
+    missing_keys, step, zero_point
         As for :func:`build_all`.
 
     Returns
@@ -173,16 +182,25 @@ def plan_all(
 
     Raises
     ------
-    SourceError, TensorError, ExistsError
+    SourceError, TensorError, ExistsError, OutputError, ResumeError
         What :func:`build_all` would raise before it reads data.
     """
     tables = _tables(source, directory, tensor, rows)
     _check_outputs(source, tables, overwrite)
-    plans = []
+    coding = Coding(step, zero_point)
+    plans, needed, held = [], 0, []
     for table in tables:
         with open_source(source, table.tensor.name) as matrix:
-            coding = Coding(step, zero_point)
-            plans.append(planned(matrix, table.path, rows, keys, key_encoding, missing_keys, coding))
+            check_coding(matrix, coding)
+            first, last = row_range(rows, matrix.rows)
+            stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+            kept = kind_of_keys(matrix, keys, stream)
+            plans.append(planned(matrix, table.path, rows, kept, resume, nonfinite, missing_keys, coding))
+            if overwrite or not table.path.is_file():
+                needed += least_bytes(matrix, first, table.rows, coding)
+                held.append(partial_path(table.path))
+    with durable_files.output_errors(tables[0].path.parent):
+        durable_files.check_room(tables[0].path, needed, *held)
     return plans
 
 

@@ -17,6 +17,7 @@ from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
 from ..system import durable_files
+from ..system.messages import tell
 from ..writing.output_paths import check_output
 
 __all__ = ["append_shards", "other_kind", "publish_shards"]
@@ -91,6 +92,7 @@ def publish_shards(
         if not _says(place, manifest):
             check_output(target, overwrite)
             _write(target, manifest)
+            tell(f"{place}: published as {len(manifest.shards):,} shards")
     return manifest.shards
 
 
@@ -166,6 +168,7 @@ def append_shards(
         if unique:
             _check_unique(grown)
         _write(target, grown)
+        tell(f"{place}: published as {len(grown.shards):,} shards, {len(added):,} of them new")
     return grown.shards
 
 

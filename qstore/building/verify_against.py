@@ -13,6 +13,7 @@ from ..engine import kernels
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES
+from ..errors import TensorError
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
 from ..keys.packed import KeyBlock, packed
@@ -21,13 +22,13 @@ from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
-from ..store import Store
+from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 from ..writing.findings import Findings
 from .one import check_coding
 
-__all__ = ["AgainstReport", "compare_with_source", "compared_with", "verify_against"]
+__all__ = ["AgainstReport", "compare_with_source", "compared_with", "open_compared", "verify_against"]
 
 _SHOWN = 10
 
@@ -66,7 +67,7 @@ class AgainstReport:
 
 
 def verify_against(
-    store: Store,
+    store: Store | StorePath,
     source: Any,
     *,
     tensor: str | None = None,
@@ -82,10 +83,11 @@ def verify_against(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path-like
         Of shape (N, D).
     source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
-        As for :func:`qstore.build`, and as they were there: N rows of D columns. Keys of the store are not
+        As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
+        tensors, where no name is given, the one that the store was built from. Keys of the store are not
         looked at where the source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
         True shows a bar on stderr; a callable gets (rows done, rows in all).
@@ -110,17 +112,18 @@ def verify_against(
     (False, 1, 1)
     """
     coding = Coding(step, zero_point)
-    return compared_with(
-        store,
-        source,
-        tensor=tensor,
-        keys=keys,
-        key_encoding=key_encoding,
-        rows=rows,
-        missing_keys=missing_keys,
-        progress=progress,
-        coding=coding,
-    )[0]
+    with opened(store) as held:
+        return compared_with(
+            held,
+            source,
+            tensor=tensor,
+            keys=keys,
+            key_encoding=key_encoding,
+            rows=rows,
+            missing_keys=missing_keys,
+            progress=progress,
+            coding=coding,
+        )[0]
 
 
 def compare_with_source(
@@ -167,6 +170,22 @@ def compare_with_source(
     return report, noting.figures()
 
 
+def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
+    """Open what a store is compared with: of several tensors, the one that the store was built from.
+
+    Raises
+    ------
+    TensorError
+        The store does not say which one, or says one that is not there.
+    """
+    try:
+        return open_source(source, tensor)
+    except TensorError as error:
+        if tensor is not None or store.tensor not in error.candidates:
+            raise
+    return open_source(source, store.tensor)
+
+
 def compared_with(
     store: Store,
     source: Any,
@@ -182,7 +201,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings = Findings(store.shape[1])
-    with open_source(source, tensor) as matrix:
+    with open_compared(store, source, tensor) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

@@ -20,7 +20,7 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Compare two stores row by row: how many rows changed, how far they drifted, which drifted most, and which
 keys were added, removed or moved. Rows are matched by their keys where both stores have keys, else by their
-numbers. The exit status is 0 if the stores are equal, and 1 if anything differs."""
+numbers. The exit status is 0 if the stores are equal, 1 if anything differs, 2 if a file cannot be read."""
 
 _EXAMPLES = """\
   qstore compare before.h5 after.h5

@@ -12,7 +12,8 @@ __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Show versions, the engine in use (C or NumPy, and why), and the machine: what a bug report should hold.
-QSTORE_NO_EXTENSION=1 switches the C extension off; QSTORE_REQUIRE_EXTENSION=1 makes its absence an error."""
+QSTORE_NO_EXTENSION=1 switches the C extension off; QSTORE_REQUIRE_EXTENSION=1 makes its absence an error;
+QSTORE_THREADS=N has N threads work where nothing else is said, instead of one a processor."""
 
 _EXAMPLES = """\
   qstore env

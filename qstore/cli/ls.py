@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import qstore
 
-from ..errors import FormatError, IncompleteError
+from ..errors import FormatError, IncompleteError, SourceError
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
+from .several_stores import stores_at
 
 if TYPE_CHECKING:
     from ..sources import TensorInfo
@@ -25,12 +26,14 @@ List the tensors of a checkpoint: name, shape, type and size. Any of them that i
 but not what is called opaque: objects of other programs, and tensors without plain values.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
-listed before the error that names them."""
+listed before the error that names them. A directory without a checkpoint stands for the stores in it."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
-  qstore ls checkpoint-directory/ --json"""
+  qstore ls checkpoint-directory/ --json
+  qstore ls tables/"""
 
+_HEADER = ("name", "shape", "dtype", "bytes")
 _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
 _ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
@@ -41,6 +44,8 @@ class Listed:
 
     Attributes
     ----------
+    path : str
+        The file or directory it is in, as it was given.
     name : str
         Empty where the format has no names.
     shape : tuple of int
@@ -50,6 +55,7 @@ class Listed:
         None where the type has no fixed size.
     """
 
+    path: str
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -57,26 +63,47 @@ class Listed:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a checkpoint file or directory, or a store")
+    parser.add_argument(
+        "sources",
+        metavar="SRC",
+        nargs="+",
+        help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
+    )
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    found: list[Listed] = []
+    failure: IncompleteError | None = None
     try:
-        _print(
-            _store(arguments.source) or list(map(_listed, qstore.list_tensors(arguments.source))), arguments
-        )
+        for source in arguments.sources:
+            found += _found(source)
     except IncompleteError as error:
-        _print(list(map(_listed, error.tensors)), arguments)
-        raise
+        found += [_listed(tensor, source) for tensor in error.tensors]
+        failure = error
+    if arguments.json:
+        print_json([dataclasses.asdict(one) for one in found])
+    elif len({one.path for one in found}) > 1:
+        print_table([("file", *_HEADER), *((one.path, *_cells(one)) for one in found)])
+    else:
+        print_table([_HEADER, *map(_cells, found)])
+    if failure is not None:
+        raise failure
     return 0
 
 
-def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
-    else:
-        print_table([("name", "shape", "dtype", "bytes"), *map(_cells, found)])
+def _found(path: str) -> list[Listed]:
+    if (store := _store(path)) is not None:
+        return store
+    try:
+        return [_listed(tensor, path) for tensor in qstore.list_tensors(path)]
+    except IncompleteError:
+        raise
+    except SourceError:
+        stores = [one for one in map(_store, stores_at(path)) if one is not None]
+        if not stores:
+            raise
+        return [one for some in stores for one in some]
 
 
 def _store(path: str) -> list[Listed] | None:
@@ -88,21 +115,25 @@ def _store(path: str) -> list[Listed] | None:
     try:
         with qstore.open(path) as store:
             size = sum(os.stat(shard.path).st_size for shard in store.shards)
-            return [Listed(store.tensor, store.shape, "qstore", size)]
+            return [Listed(path, store.tensor, store.shape, "qstore", size)]
     except FormatError:
         if os.path.isdir(path):  # it has a manifest
             raise
         return None
 
 
-def _listed(tensor: TensorInfo) -> Listed:
+def _listed(tensor: TensorInfo, path: str) -> Listed:
     from ..sources.gguf.types import QUANTIZED_TYPES
 
     blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
     word = tensor.stored or tensor.dtype
     values, size = blocks.get(word) or (1, _item_size(word))
     return Listed(
-        tensor.name, tensor.shape, word, None if size is None else math.prod(tensor.shape) // values * size
+        path,
+        tensor.name,
+        tensor.shape,
+        word,
+        None if size is None else math.prod(tensor.shape) // values * size,
     )
 
 

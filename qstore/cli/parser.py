@@ -37,9 +37,9 @@ _DESCRIPTION = "Embedding matrices on disk in 8 bits: one plain HDF5 file, any r
 
 _EPILOG = """\
 exit status:
-  0    done
-  1    a check failed, or what was asked for cannot be had (file, row, disk space ...)
-  2    wrong usage; a tensor name that is missing or not there
+  0    done; of verify and compare: all agrees
+  1    of verify and compare: something is broken or differs
+  2    trouble: wrong usage, or what was asked for cannot be had (file, row, tensor, disk space ...)
   130  interrupted (Ctrl-C)
   141  whoever read the output has gone (as in "qstore get ... | head")
 

@@ -21,7 +21,8 @@ from .arguments import (
     compared_keys_of,
     compared_step_of,
 )
-from .printing import print_facts, print_json, show_progress
+from .printing import print_facts, show_progress
+from .several_stores import add_stores, each_store
 
 if TYPE_CHECKING:
     from ..building.verify_against import AgainstReport
@@ -33,12 +34,14 @@ __all__ = ["COMMAND", "Verified"]
 _DESCRIPTION = """\
 Check the structure of a store, all its checksums and its keys, and name each broken block.
 With --against, quantize SRC again too, compare every code and every scale, and the keys of SRC or --keys, and
-measure the errors of what is read against what SRC holds.
-The exit status is 1 if anything differs."""
+measure the errors of what is read against what SRC holds. Of a SRC of several tensors, each store is compared
+with the one it was built from.
+The exit status is 0 if all agrees, 1 if anything is broken or differs, 2 if a file cannot be read."""
 
 _EXAMPLES = """\
   qstore verify words.h5
   qstore verify words.h5 --against model.safetensors --tensor embeddings.word_embeddings.weight
+  qstore verify tables/ --against model.safetensors
   qstore verify words.h5 -q && echo good"""
 
 
@@ -63,8 +66,11 @@ class Verified:
     against: AgainstReport | None
 
 
+_Looked = tuple[Verified, dict[int, str | int]]
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
+    add_stores(parser)
     add_against(parser)
     add_keys(parser)
     add_step(parser)
@@ -74,14 +80,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     source, keys, coding = against_of(arguments), compared_keys_of(arguments), compared_step_of(arguments)
-    with qstore.open(arguments.file) as store:
-        found = _verify(store, source, keys, coding, arguments)
-        names = _keys_of_worst_rows(store, found)
-    if arguments.json:
-        print_json(found)
-    else:
-        print_facts(_facts(found, names, arguments))
-    return 0 if found.ok else 1
+
+    def look(path: str) -> _Looked:
+        with qstore.open(path) as store:
+            found = _verify(store, source, keys, coding, arguments)
+            return found, _keys_of_worst_rows(store, found)
+
+    return each_store(
+        arguments.files,
+        look,
+        lambda looked: print_facts(_facts(*looked, arguments)),
+        arguments.json,
+        lambda looked: looked[0],
+        lambda looked: not looked[0].ok,
+    )
 
 
 def _verify(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -14,9 +13,9 @@ from typing import Any, Literal
 from ..engine.narrowing import Narrowing
 from ..errors import ExportError, OutputError
 from ..sources.row_ranges import row_range
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import check_output
 from .base import Format
@@ -130,30 +129,31 @@ def export(
     target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
     given = None if keys is False else keys
     chosen = choose_format(str(target), format, dtype, codes, given is not None)
-    with contextlib.nullcontext(store) if isinstance(store, Store) else open_store(store) as opened:
-        _check_target(opened, target, overwrite)
-        _check_keys(given, len(opened))
-        first, last = row_range(rows, len(opened))
+    with opened(store) as held:
+        _check_target(held, target, overwrite)
+        _check_keys(given, len(held))
+        first, last = row_range(rows, len(held))
         count = (last or 0) - first
-        lost = Narrowing() if codes else losses(opened, first, first + count, dtype)
+        lost = Narrowing() if codes else losses(held, first, first + count, dtype)
         if lost.infinite and dtype != "float64":
-            holds = not losses(opened, first, first + count, "float32").infinite
+            holds = not losses(held, first, first + count, "float32").infinite
             wider = [*(["float32"] if holds else []), "float64"]
             raise ExportError(
                 f"{lost.infinite_in_words(dtype)}: nothing is written; {_instead(wider, chosen)}"
             )
         with rows_progress(progress, count) as on_rows, output_errors(target):
-            kind = "text" if given is not None else opened.key_kind or "text"
-            words = _keys_between(opened, keys)
-            selection = Selection(opened.astype(dtype), first, first + count, words, kind, on_rows)
+            kind = "text" if given is not None else held.key_kind or "text"
+            words = _keys_between(held, keys)
+            selection = Selection(held.astype(dtype), first, first + count, words, kind, on_rows)
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
                 check_output(target, overwrite)
+        tell(f"{target}: made of {count:,} rows")
         return ExportReport(
             path=str(target),
             format=chosen.name,
             rows=count,
-            dim=opened.shape[1],
+            dim=held.shape[1],
             dtype="uint8" if codes else dtype,
             file_bytes=os.stat(target).st_size,
             seconds=time.perf_counter() - begun,

@@ -54,6 +54,10 @@ class KeyBlock(NamedTuple):
         """All of it but kind and rows, as a journal keeps it."""
         return self.lengths.astype("<u4", copy=False).tobytes() + self.data
 
+    def same(self, other: KeyBlock) -> bool:
+        """Whether both hold the same keys."""
+        return (self.kind, self.rows, self.payload()) == (other.kind, other.rows, other.payload())
+
     def crc32(self) -> int:
         """CRC-32 of the payload."""
         return zlib.crc32(self.payload())

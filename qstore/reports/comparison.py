@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,8 +13,7 @@ from ..engine import kernels
 from ..engine.distribution import Distribution, Spread
 from ..format import layout
 from ..reading.parts import coded_rows
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
 from ..system.threads import in_order
 
@@ -108,8 +105,8 @@ class StoreComparison:
 
 
 def compare(
-    a: Store | str | os.PathLike[str],
-    b: Store | str | os.PathLike[str],
+    a: Store | StorePath,
+    b: Store | StorePath,
     *,
     k: int = 10,
     threads: int | None = None,
@@ -156,17 +153,8 @@ def compare(
     """
     if k < 0:
         raise ValueError(f"k is {k}, expected at least 0")
-    with _opened(a) as first, _opened(b) as second:
+    with opened(a) as first, opened(b) as second:
         return _compare(first, second, k, threads, progress)
-
-
-@contextlib.contextmanager
-def _opened(store: Store | str | os.PathLike[str]) -> Iterator[Store]:
-    if isinstance(store, Store):
-        yield store
-    else:
-        with open_store(store) as opened:
-            yield opened
 
 
 def _compare(a: Store, b: Store, k: int, threads: int | None, progress: Progress) -> StoreComparison:

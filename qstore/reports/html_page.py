@@ -15,7 +15,7 @@ from ..building.verify_against import AgainstReport, compare_with_source
 from ..errors import ExistsError
 from ..format.fidelity import Fidelity
 from ..keys.supply import MissingKeys
-from ..store import Store
+from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
 from ..system.urls import is_url
@@ -60,7 +60,7 @@ class _Page:
 
 
 def report(
-    store: Store,
+    store: Store | StorePath,
     path: str | os.PathLike[str],
     *,
     source: Any = None,
@@ -84,12 +84,13 @@ def report(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path-like
     path : path-like
         Appears when it is complete.
     source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
         What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
-        error measured. It is read once.
+        error measured. It is read once. Of several tensors, where no name is given, the one that the store
+        was built from.
     overwrite : bool
         Replace an existing file.
     threads : int, optional
@@ -106,32 +107,33 @@ def report(
     pictures.check_installed()
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
-    against: AgainstReport | None = None
-    errors: SampledErrors | None = None
-    fidelity: Fidelity | None = None
-    if source is not None:
-        noted = sample_rows(store, pictures.POINTS)
-        against, figures = compare_with_source(
-            store,
-            source,
-            noted,
-            tensor=tensor,
-            keys=keys,
-            key_encoding=key_encoding,
-            rows=rows,
-            missing_keys=missing_keys,
-            progress=progress,
-            step=step,
-            zero_point=zero_point,
-        )
-        fidelity = against.fidelity
-        if fidelity is not None:
-            errors = errors_of(store, noted, figures)
-    facts = pictures.gather_facts(store, errors, fidelity, threads=threads, progress=progress)
-    about_keys = keys_words(keys, key_encoding, missing_keys)
-    about_source = source_words(source, tensor, rows, step, zero_point)
-    page = _Page(store, facts, against, made_by(store, target, source, about_source, about_keys))
-    text = "".join(_html(page))
+    with opened(store) as held:
+        against: AgainstReport | None = None
+        errors: SampledErrors | None = None
+        fidelity: Fidelity | None = None
+        if source is not None:
+            noted = sample_rows(held, pictures.POINTS)
+            against, figures = compare_with_source(
+                held,
+                source,
+                noted,
+                tensor=tensor,
+                keys=keys,
+                key_encoding=key_encoding,
+                rows=rows,
+                missing_keys=missing_keys,
+                progress=progress,
+                step=step,
+                zero_point=zero_point,
+            )
+            fidelity = against.fidelity
+            if fidelity is not None:
+                errors = errors_of(held, noted, figures)
+        facts = pictures.gather_facts(held, errors, fidelity, threads=threads, progress=progress)
+        about_keys = keys_words(keys, key_encoding, missing_keys)
+        about_source = source_words(source, tensor, rows, step, zero_point)
+        page = _Page(held, facts, against, made_by(held, target, source, about_source, about_keys))
+        text = "".join(_html(page))
     with output_errors(target), atomic_output(target) as file:
         file.write(text.encode(errors="backslashreplace"))  # names of files may be no text
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ExistsError, MissingExtraError
 from ..format.fidelity import Fidelity
-from ..store import Store
+from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
 from .panels import DARK, KINDS, LIGHT, OF_A_SOURCE, Facts, Theme, draw_panel
@@ -66,7 +66,7 @@ def gather_facts(
 
 
 def plot(
-    store: Store,
+    store: Store | StorePath,
     path: str | os.PathLike[str],
     *,
     kind: str | Sequence[str] | None = None,
@@ -82,7 +82,7 @@ def plot(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path-like
     path : path-like
         Ends in ``.png`` or ``.svg``; appears when it is complete.
     kind : str or sequence of str, optional
@@ -118,10 +118,11 @@ def plot(
     check_installed()
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
-    errors = None
-    if source is not None:
-        errors = sample_errors(store, source, tensor=tensor, rows=rows, most=POINTS)
-    facts = gather_facts(store, errors, threads=threads, progress=progress)
+    with opened(store) as held:
+        errors = None
+        if source is not None:
+            errors = sample_errors(held, source, tensor=tensor, rows=rows, most=POINTS)
+        facts = gather_facts(held, errors, threads=threads, progress=progress)
     picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])
     with output_errors(target), atomic_output(target) as file:
         file.write(picture)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..building.verify_against import open_compared
 from ..engine import kernels
 from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
-from ..sources import QuantizedSource, RowSource, open_source
+from ..sources import QuantizedSource, RowSource
 from ..sources.row_ranges import limited, row_range
 from ..store import Store
 
@@ -71,7 +72,7 @@ def sample_errors(
     SourceError
         The source has another shape, or is quantized itself.
     """
-    with open_source(source, tensor) as matrix:
+    with open_compared(store, source, tensor) as matrix:
         first, last = row_range(rows, matrix.rows)
         found = (None if last is None else last - first, matrix.dim)
         if found not in (store.shape, (None, store.shape[1])):

@@ -103,6 +103,14 @@ class Source(ABC):
             f"do): leave key_encoding= (--key-encoding) out"
         )
 
+    def count_rows(self) -> int:
+        """Number of rows; where it is unknown, by reading all of them."""
+        return sum(len(chunk) for chunk in self.chunks()) if self.rows is None else self.rows
+
+    def bytes_read(self) -> tuple[int, int] | None:
+        """How far its file has been read from front to back, and the size of that; None: cannot be told."""
+        return None
+
     def check_keys(self) -> None:  # noqa: B027 - most keys show what they are when they are read
         """Raise `SourceError` where the keys it carries cannot be those of a store."""
 

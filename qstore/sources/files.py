@@ -57,6 +57,8 @@ class RawFile:
     path : str
     size, mtime_ns : int
         Taken from the open file, once.
+    position : int
+        Where the last read ended.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class RawFile:
             raise SourceError(
                 f"{path} is a pipe, socket or device: expected a regular file; save it to one first"
             )
+        self.position = 0
         self.size = status.st_size
         self.mtime_ns = status.st_mtime_ns
         self._refuse_pointers()
@@ -118,6 +121,7 @@ class RawFile:
             if got == 0:
                 raise self._ends_early(offset + len(buffer), position)
             done += got
+        self.position = offset + done
 
     def read_array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Fresh array of `shape` and `dtype` (C order) with the bytes from `offset` on.

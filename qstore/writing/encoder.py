@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,7 +111,7 @@ class Encoder:
                 )
         return replaced
 
-    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
+    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Generator[EncodedBlock, None, None]:
         """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
 
         The first of them is row `row` of the store. If this ends early, no block is under way any more.

@@ -263,6 +263,6 @@ def test_command(tmp_path: Path, matrix: NDArray[Any], capsys: pytest.CaptureFix
     assert main(["concat", *map(str, paths), "-o", out]) == 0
     assert "3,001 × 48, from 2 files" in capsys.readouterr().out
     assert Path(out).read_bytes() == unmeasured(whole)
-    assert main(["concat", str(whole), "-o", out]) == 1
+    assert main(["concat", str(whole), "-o", out]) == 2
     assert main(["concat", str(whole), "-o", out, "--force", "--json", "--rows", "-10:"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 10
