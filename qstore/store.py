@@ -476,20 +476,22 @@ class Store(ArrayMethods):
             )
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, *, threads: int | None = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+        threads : int, optional
+            By default `QSTORE_THREADS`, or one a processor.
 
         Returns
         -------
         VerifyReport
             Blocks that are broken are named there: they are no errors.
         """
-        return self._mapping.verify(progress)
+        return self._mapping.verify(progress, threads)
 
     def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
         """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.

@@ -123,7 +123,7 @@ def build_all(
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys}
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
+        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), threads, on_rows)
         kept = {} if overwrite else comparison.of_all(tables)
         _make_directory(Path(directory))
         reports = []
@@ -310,6 +310,7 @@ class _Comparison:
     what: dict[str, Any]
     nonfinite: Literal["error", "zero"]
     coding: Coding
+    threads: int | None
     on_rows: Callable[[int], object]
 
     def of_all(self, tables: list[_Table]) -> dict[Path, BuildReport]:
@@ -324,6 +325,7 @@ class _Comparison:
                 store,
                 self.source,
                 tensor=table.tensor.name,
+                threads=self.threads,
                 progress=share.advance,
                 coding=self.coding,
                 **self.what,

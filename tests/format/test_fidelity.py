@@ -148,6 +148,10 @@ def test_chunks_do_not_matter(make_store: MakeStore, matrix: NDArray[np.float32]
     assert whole.fidelity is not None
     assert len(store) > 2 * (1 << 20) // 48
     assert qstore.verify_against(store, iter([matrix] * 16)) == whole
+    for threads in (1, 3):
+        assert qstore.verify_against(store, np.tile(matrix, (16, 1)), threads=threads) == whole
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
+        qstore.verify_against(store, matrix, threads=0)
 
 
 def test_quantized_sources_have_nothing_to_measure(tmp_path: Path) -> None:
