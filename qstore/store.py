@@ -743,6 +743,42 @@ class Store(ArrayMethods):
 
     # Life -----------------------------------------------------------------------------------------
 
+    @property
+    def closed(self) -> bool:
+        """Whether the store is closed: reads raise ClosedError then."""
+        return self._mapping.is_closed
+
+    def replaced(self) -> bool:
+        """Whether another store is now where this one was opened: a newer version, say.
+
+        This one stays readable, as it was. What is there now is opened and closed again, without its rows:
+        less than a millisecond for a file, a few requests for a URL.
+
+        Returns
+        -------
+        bool
+            Whether its content is another, by the content ids: the same, published again, is no other.
+
+        Raises
+        ------
+        FormatError, VersionError, ShardError, RemoteError, OSError
+            As for :func:`qstore.open`: what is there now is no store, or nothing is there.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build(np.eye(3), path)
+        >>> store = qstore.open(path)
+        >>> before = store.replaced()
+        >>> _ = qstore.build(np.eye(4), path, overwrite=True)
+        >>> before, store.replaced(), len(store)
+        (False, True, 3)
+        """
+        what, options = self._mapping.reopening()
+        with open(what, **{**options, "resident_scales": False}) as now:
+            return now.content_id != self.content_id
+
     def close(self) -> None:
         """Unmap the file. May be called twice.
 

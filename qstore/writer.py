@@ -257,7 +257,13 @@ class Writer:
         self._keep_only(blocks, f"{reason} since the build that failed")
 
     def begin_again(self, reason: str) -> None:
-        """Drop all rows that were resumed, and say why."""
+        """Drop all rows that were resumed, and say why.
+
+        Parameters
+        ----------
+        reason : str
+            In words, for those who read the log.
+        """
         self._keep_only(0, reason)
 
     def _keep_only(self, blocks: int, reason: str) -> None:

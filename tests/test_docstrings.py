@@ -38,3 +38,25 @@ def test_every_parameter_and_result_is_described(name: str) -> None:
     assert [word for word in signature.parameters if word != "self" and word not in described] == []
     given = str(signature.return_annotation)
     assert given == "None" or "Yields\n------" in text or "Returns\n-------" in text, given
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        qstore.plan,
+        qstore.plan_all,
+        qstore.build,
+        qstore.compare,
+        qstore.verify_against,
+        qstore.append_shards,
+        qstore.Store.__getitem__,
+        qstore.Store.astype,
+        qstore.Writer.append_rows,
+        qstore.Writer.check_rows,
+        qstore.Writer.check_keys,
+        qstore.Writer.expect_keys,
+    ],
+    ids=lambda function: str(function.__qualname__),
+)
+def test_errors_are_described(function: Callable[..., Any]) -> None:
+    assert re.search(r"^Raises\n------\n\w", inspect.getdoc(function) or "", flags=re.M)

@@ -29,6 +29,7 @@ from ..sources.row_ranges import row_range
 from ..system import durable_files
 from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order, thread_count
 from ..writing.output_paths import check_output
 from .copying import Copied, Span, block_spans, copy_span
@@ -41,8 +42,8 @@ _KEY_ROWS = 1 << 16
 _AHEAD_BLOCKS = 8
 
 
-@dataclass(frozen=True)
-class ConcatReport:
+@dataclass(frozen=True, repr=False)
+class ConcatReport(Reported):
     """What was joined.
 
     Attributes

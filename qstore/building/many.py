@@ -170,9 +170,9 @@ def plan_all(
 
     Parameters
     ----------
-    source, directory, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+    source, directory, tensor, keys, key_encoding, missing_keys, rows, overwrite, resume, nonfinite
         As for :func:`build_all`.
-    missing_keys, step, zero_point
+    step, zero_point
         As for :func:`build_all`.
 
     Returns

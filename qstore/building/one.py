@@ -21,6 +21,7 @@ from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
 from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.urls import without_file_scheme
 from ..writer import Writer
 from ..writing.output_paths import check_output
@@ -41,8 +42,8 @@ CHANGED = "the source has been changed meanwhile"
 """Why rows that were done before may be dropped."""
 
 
-@dataclass(frozen=True)
-class BuildReport:
+@dataclass(frozen=True, repr=False)
+class BuildReport(Reported):
     """What a build did.
 
     Attributes

@@ -14,6 +14,7 @@ from ..keys.supply import MissingKeys, given_keys
 from ..sources import QuantizedSource, Source, open_source
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.reported import Reported
 from ..writing.left_behind import left_behind
 from ..writing.origin import Origin
 from ..writing.output_paths import partial_path
@@ -30,8 +31,8 @@ from .one import (
 __all__ = ["BuildPlan", "least_bytes", "plan", "planned"]
 
 
-@dataclass(frozen=True)
-class BuildPlan:
+@dataclass(frozen=True, repr=False)
+class BuildPlan(Reported):
     """What a build would do, as `qstore build --dry-run` prints it.
 
     Attributes

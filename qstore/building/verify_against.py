@@ -24,6 +24,7 @@ from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
 from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order, thread_count
 from ..writing.findings import Findings
 from .one import check_coding
@@ -35,8 +36,8 @@ _SHOWN = 10
 _PIECE_VALUES = 1 << 18
 
 
-@dataclass(frozen=True)
-class AgainstReport:
+@dataclass(frozen=True, repr=False)
+class AgainstReport(Reported):
     """Result of quantizing a source again and comparing every code and scale.
 
     Attributes

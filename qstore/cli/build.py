@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import glob
 import os
 from collections.abc import Sequence
@@ -226,7 +225,7 @@ def _print(
     found: BuildPlan | BuildReport, facts: list[tuple[str, object]], arguments: argparse.Namespace
 ) -> None:
     if arguments.json:
-        print_json(dataclasses.asdict(found))
+        print_json(found.to_dict())
     elif not arguments.quiet:
         print_facts(facts)
         _print_warnings([found], with_name=False)
@@ -267,7 +266,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             **step_of(arguments),
         )
     if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
+        print_json([one.to_dict() for one in found])
     elif not arguments.quiet:
         print_table([("tensor", "matrix", "size", "store"), *map(_cells, found), _total(found)])
         for one in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING
 
 import qstore
@@ -60,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         progress=show_progress(arguments.quiet),
     )
     if arguments.json:
-        print_json(dataclasses.asdict(report))
+        print_json(report.to_dict())
     elif not arguments.quiet:
         print_facts(_facts(report))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from .arguments import Command, add_json
 from .printing import print_facts, print_json
@@ -23,7 +22,7 @@ _EXAMPLES = """\
 def _run(arguments: argparse.Namespace) -> int:
     from ..environment import environment
 
-    found = asdict(environment())
+    found = environment().to_dict()
     if arguments.json:
         print_json(found)
         return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..reports.wording import fidelity_facts
+from ..system.reported import Reported
 from ..system.urls import is_url, printable_url, without_file_scheme
 from .arguments import Command, add_json
 from .printing import byte_size, counted_keys, print_facts
@@ -30,8 +31,8 @@ _EXAMPLES = """\
   qstore info words.h5 --json"""
 
 
-@dataclass(frozen=True)
-class StoreInfo:
+@dataclass(frozen=True, repr=False)
+class StoreInfo(Reported):
     """Facts about a store.
 
     Attributes

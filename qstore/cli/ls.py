@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import qstore
 
 from ..errors import FormatError, IncompleteError, SourceError
+from ..system.reported import Reported
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
@@ -38,8 +39,8 @@ _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
 _ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
 
 
-@dataclasses.dataclass(frozen=True)
-class Listed:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Listed(Reported):
     """One line of the list.
 
     Attributes
@@ -82,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         found += [_listed(tensor, source) for tensor in error.tensors]
         failure = error
     if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
+        print_json([one.to_dict() for one in found])
     elif len({one.path for one in found}) > 1:
         print_table([("file", *_HEADER), *((one.path, *_cells(one)) for one in found)])
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import QStoreError
+from ..system.reported import Reported
 from ..system.stand_ins import HEAD_BYTES, stand_in
 from .arguments import Command, add_json, add_quiet, any_slice, at_least, lines_of, rows_of_words
 from .failures import UsageError
@@ -37,8 +38,8 @@ _EXAMPLES = """\
   qstore search words.h5 --vector queries.npy --metric l2 --json"""
 
 
-@dataclass(frozen=True)
-class Hit:
+@dataclass(frozen=True, repr=False)
+class Hit(Reported):
     """One row that was found.
 
     Attributes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import qstore
 
-from ..reports.wording import distribution_table, jsonable, stats_distributions, stats_facts
+from ..reports.wording import distribution_table, stats_distributions, stats_facts
 from .arguments import Command, add_json, add_quiet, add_threads
 from .printing import print_facts, print_line, print_table, show_progress
 from .several_stores import add_stores, each_store
@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _value(of_store: tuple[str, StoreStats]) -> dict[str, object]:
     path, found = of_store
-    return {"path": path, **jsonable(found)}
+    return {"path": path, **found.to_dict()}
 
 
 def _show(of_store: tuple[str, StoreStats]) -> None:

@@ -11,6 +11,7 @@ import qstore
 
 from ..reports.wording import fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
 from ..system.progress import staged_bar
+from ..system.reported import Reported
 from .arguments import (
     Command,
     add_against,
@@ -47,8 +48,8 @@ _EXAMPLES = """\
   qstore verify words.h5 -q && echo good"""
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Reported):
     """What was found.
 
     Attributes

@@ -17,6 +17,7 @@ from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
 from ..system.messages import tell
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..writing.output_paths import check_output
 from .base import Format
 from .formats import choose_format
@@ -26,8 +27,8 @@ from .selection import Selection
 __all__ = ["ExportReport", "export"]
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Reported):
     """What an export did.
 
     Attributes

@@ -126,6 +126,11 @@ class Backing(ABC):
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """What ``qstore.open(what, **options)`` takes to open this again in another process."""
 
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` has been called, and done it."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and memory; may be called twice. Reads raise ClosedError from then on."""

@@ -298,6 +298,11 @@ class ShardedStore(Backing):
         except ClosedError:
             raise ClosedError(f"the store {self.path} is closed") from None
 
+    @property
+    def is_closed(self) -> bool:
+        """See :meth:`.Backing.is_closed`."""
+        return self._files.is_closed
+
     def close(self) -> None:
         """See :meth:`.Backing.close`."""
         self._files.close()

@@ -15,14 +15,15 @@ from ..keys.checking import key_problems
 from ..keys.lookup import key_index_of
 from ..keys.repeats import KeyFile, find_repeats
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order, thread_count
 from .parts import Part
 
 __all__ = ["VerifyReport", "verify_parts", "with_key_counts"]
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Reported):
     """Result of checking a store against its own checksums.
 
     Attributes

@@ -262,6 +262,11 @@ class RemoteStore(Backing):
             "resident_scales": self._resident_scales,
         }
 
+    @property
+    def is_closed(self) -> bool:
+        """See :meth:`.Backing.is_closed`."""
+        return self._fetcher is None
+
     def close(self) -> None:
         """See :meth:`.Backing.close`."""
         fetcher, self._fetcher = self._fetcher, None

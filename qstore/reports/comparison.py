@@ -15,6 +15,7 @@ from ..format import layout
 from ..reading.parts import coded_rows
 from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order
 
 __all__ = ["DriftedRow", "KeyChanges", "StoreComparison", "compare"]
@@ -23,8 +24,8 @@ _EXAMPLES = 5
 _NOWHERE = -1
 
 
-@dataclass(frozen=True)
-class DriftedRow:
+@dataclass(frozen=True, repr=False)
+class DriftedRow(Reported):
     """A row of `a` and what became of it in `b`.
 
     Attributes
@@ -45,8 +46,8 @@ class DriftedRow:
     cosine: float
 
 
-@dataclass(frozen=True)
-class KeyChanges:
+@dataclass(frozen=True, repr=False)
+class KeyChanges(Reported):
     """How the keys of `b` differ from those of `a`.
 
     Attributes
@@ -65,8 +66,8 @@ class KeyChanges:
     moved_examples: tuple[str | int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class StoreComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoreComparison(Reported):
     """What :func:`qstore.compare` found.
 
     Attributes

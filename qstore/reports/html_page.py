@@ -18,6 +18,7 @@ from ..keys.supply import MissingKeys
 from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
 from ..system.progress import Progress
+from ..system.reported import jsonable
 from ..system.urls import is_url
 from . import pictures
 from .descriptions import caption, description
@@ -27,7 +28,6 @@ from .row_sample import SampledErrors, errors_of, sample_rows
 from .wording import (
     distribution_table,
     fidelity_facts,
-    jsonable,
     keys_of_rows,
     stats_distributions,
     stats_facts,

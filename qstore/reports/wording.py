@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..analysis.stats import StoreStats
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = [
     "distribution_table",
     "fidelity_facts",
-    "jsonable",
     "keys_of_rows",
     "number",
     "row_name",
@@ -33,27 +31,6 @@ _WORST = 5
 _NO_KEYS: Mapping[int, str | int] = MappingProxyType({})
 _PERCENTILES = ("1", "50", "99")
 _COLUMNS = 8
-
-
-def jsonable(value: Any) -> Any:
-    """`value` with reports as objects, arrays as lists, and null for numbers that JSON does not have.
-
-    Examples
-    --------
-    >>> jsonable({"scales": (0.5, float("nan"))})
-    {'scales': [0.5, None]}
-    """
-    if hasattr(value, "__dataclass_fields__"):  # its module takes a third of the time of --help
-        return {name: jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, without importing it for --help
-        return jsonable(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def number(value: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..system.reported import Reported
 from .text_encoding import TextEncoding
 
 __all__ = ["Fingerprint", "KeyedSource", "Keys", "RowSource", "Source", "TensorInfo"]
@@ -23,8 +24,8 @@ Keys = list[str] | list[str | None] | NDArray[np.int64]
 """One key for each row of a chunk: texts, None where a row has none, or whole numbers."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+@dataclass(frozen=True, repr=False)
+class TensorInfo(Reported):
     """One tensor of a source file, as `qstore ls` prints it.
 
     Attributes

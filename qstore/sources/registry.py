@@ -24,8 +24,10 @@ from .numpy.npz import NpzFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .safetensors.index import SafetensorsIndexFormat
+from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
 from .torch.checkpoint_zip import TorchIndexFormat, TorchZipFormat
+from .torch.distributed import DistributedFormat
 from .torch.memory_tensor import tensor_source
 from .vecs import VecsFormat
 from .words.binary import BinaryWordVectorsFormat
@@ -70,6 +72,7 @@ _PLACED: tuple[Format, ...] = (
     SafetensorsIndexFormat(),
     SafetensorsFormat(),
     TorchIndexFormat(),
+    DistributedFormat(),
     *_ZIPPED,
     VecsFormat(),
     ParquetFormat(),
@@ -179,6 +182,8 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
     path = os.fsdecode(without_file_scheme(given))
     if os.path.isdir(path):
         path = checkpoint_in(path)
+        if os.path.isdir(path):
+            return path, ShardsFormat()
     with RawFile(path) as file:
         if file.size == 0:
             raise SourceError(f"{path} is empty: expected one of {_known()}")

@@ -110,7 +110,7 @@ sys.exit(main(sys.argv[1:]))
 def test_an_interrupted_build_goes_on(run: Run, eight_blocks: Path, tmp_path: Path) -> None:
     words = ("build", eight_blocks, "-o", tmp_path / "out.h5", "--threads", 1, "--json")
     process = start(*words, code=INTERRUPT_AT_CALL_18)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out == b""
     assert err == b"qstore: interrupted: run the same command again to go on\n"
@@ -123,7 +123,7 @@ def test_an_interrupted_build_goes_on(run: Run, eight_blocks: Path, tmp_path: Pa
 def test_an_interrupted_restart_can_be_resumed(eight_blocks: Path, tmp_path: Path) -> None:
     words = ("build", eight_blocks, "-o", tmp_path / "out.h5", "--threads", 1, "--restart")
     process = start(*words, code=INTERRUPT_AT_CALL_18)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert b"run the same command without --restart to go on" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5.journal", "out.h5.partial"]

@@ -32,7 +32,7 @@ def test_a_closed_pipe_ends_it_silently(tmp_path: Path) -> None:
 def test_a_full_disk_behind_stdout(store: Path) -> None:
     with open("/dev/full", "wb") as full:
         process = start("get", store, ":", stdout=full)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err == b"qstore: error: No space left on device\n"
 

@@ -104,7 +104,7 @@ def test_get_csv(run: Run, store: Path, values: NDArray[np.float32]) -> None:
 
 def test_get_npy(store: Path, values: NDArray[np.float32], tmp_path: Path) -> None:
     process = start("get", store, "-5:", "--format", "npy")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, b"")
     np.testing.assert_array_equal(np.load(io.BytesIO(out)), values[-5:])
     assert main(["get", str(store), "7", "--format", "npy", "-o", str(tmp_path / "row.npy")]) == 0

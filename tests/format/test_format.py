@@ -245,8 +245,10 @@ def test_a_block_under_way_when_an_error_comes_is_not_written_later(tmp_path: Pa
     second_block_is_read = threading.Event()
 
     def read(first: int, last: int) -> NDArray[np.float32]:
+        if last - first == 1:  # to see of what type rows are
+            return values[first:last]
         if first < rows:
-            second_block_is_read.wait(10)
+            assert second_block_is_read.wait(300)
             raise qstore.SourceError("the first block cannot be read")
         second_block_is_read.set()
         time.sleep(0.1)

@@ -11,8 +11,8 @@ from typing import Any
 
 __all__ = ["little_work"]
 
-_CALLS = 1_000_000  # in less than a second, on a machine that is not busy
-_BYTES = 16 << 20
+_CALLS = 10_000_000  # in a few seconds, on a machine that is not busy
+_BYTES = 24 << 20  # a line that is longer than one may be is read: 16 MiB
 
 
 @contextlib.contextmanager
