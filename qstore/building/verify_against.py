@@ -315,7 +315,7 @@ class _Comparison:
         held_codes, held_scales = self._held(row, count)
         codes, scales = np.empty(held_codes.shape, np.uint8), np.empty(count)
         figures = np.empty((count, ROW_FIGURES)) if self._coding.rounds else None
-        nonfinite, step = NonFiniteValues(), max(1, _PIECE_VALUES // codes.shape[1])
+        nonfinite, step = NonFiniteValues(), max(1, _PIECE_VALUES // self._store.shape[1])
         for start in range(0, count, step):
             piece = slice(start, min(start + step, count))
             values = read(piece.start, piece.stop)
