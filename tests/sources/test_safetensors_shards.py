@@ -276,3 +276,17 @@ def test_mutated_headers(tmp_path: Path) -> None:
         path.write_bytes(good[path])
     assert seen["refused"] > 100
     assert seen["whole"] > 10
+
+
+def test_the_way_out_for_a_shard_that_is_all_there_is(tmp_path: Path) -> None:
+    """What the message says to do, done."""
+    pytest.importorskip("torch", reason="the way out is torch's")
+    library = pytest.importorskip("safetensors.torch", reason="the way out is its")
+    folder, values = tmp_path / "saved", matrix_of("float32")
+    folder.mkdir()
+    shards(folder, values, [(slice(None), slice(None))])
+    [path] = folder.iterdir()
+    refused(folder, *WAYS_OUT)
+    library.save_file(library.load_file(path), tmp_path / "plain.safetensors")
+    with open_source(tmp_path / "plain.safetensors", "z.weight") as source:
+        assert same(np.concatenate(list(source.chunks())), values)
