@@ -11,6 +11,7 @@ from ..errors import SourceError
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
+from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
 from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
 from .directories import checkpoint_in
@@ -75,6 +76,7 @@ _PLACED: tuple[Format, ...] = (
     DistributedFormat(),
     *_ZIPPED,
     VecsFormat(),
+    BigANNFormat(),
     ParquetFormat(),
     GGUFFormat(),
 )

@@ -290,6 +290,10 @@ def _vecs() -> list[bytes]:
     return [(np.int32(3).tobytes() + np.ones(3, "<f4").tobytes()) * 3]
 
 
+def _bigann() -> list[bytes]:
+    return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
+
+
 SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "npy": ("source.npy", _npy),
     "safetensors": ("source.safetensors", _safetensors),
@@ -301,6 +305,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
+    "big-ann": ("source.fbin", _bigann),
     "gguf": ("source.gguf", _gguf),
 }
 """Name of a parser to the name of a file for it, and what makes good files."""
