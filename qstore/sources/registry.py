@@ -18,6 +18,7 @@ from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
 from .hdf5.datasets import HDF5Format
+from .keras_zip import KerasFormat
 from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
 from .numpy.npy import NpyFormat
@@ -64,7 +65,7 @@ class Format(Protocol):
 
 _STREAMED: tuple[Format, ...] = (BinaryWordVectorsFormat(), TextWordVectorsFormat())
 """Those that are read from front to back, and so from packed files too."""
-_ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat())
+_ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat(), KerasFormat())
 """Those that are zip archives themselves."""
 
 _PLACED: tuple[Format, ...] = (

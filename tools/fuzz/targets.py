@@ -290,6 +290,18 @@ def _vecs() -> list[bytes]:
     return [(np.int32(3).tobytes() + np.ones(3, "<f4").tobytes()) * 3]
 
 
+def _keras() -> list[bytes]:
+    weights, model = io.BytesIO(), io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        file["layers/embedding/vars/0"] = np.array([[127, 5], [-3, -127], [127, 0]], "i1")
+        file["layers/embedding/vars/1"] = np.array([2, 50, 0.1], "f4")
+    with zipfile.ZipFile(model, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("metadata.json"), "{}")
+        archive.writestr(zipfile.ZipInfo("config.json"), "{}")
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), weights.getvalue())
+    return [model.getvalue(), weights.getvalue()]
+
+
 def _bigann() -> list[bytes]:
     return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
 
@@ -300,6 +312,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "index": ("source.safetensors.index.json", _index),
     "hdf5": ("source.h5", _hdf5),
     "npz": ("source.npz", _npz),
+    "keras": ("source.keras", _keras),
     "torch": ("source.pt", _torch),
     "distributed": (".metadata", _distributed),
     "words-binary": ("source.bin", _words_binary),
