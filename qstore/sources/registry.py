@@ -33,6 +33,7 @@ from .torch.distributed import DistributedFormat
 from .torch.memory_tensor import tensor_source
 from .vecs import VecsFormat
 from .words.binary import BinaryWordVectorsFormat
+from .words.fasttext import FastTextFormat
 from .words.text import TextWordVectorsFormat
 
 __all__ = ["FORMATS", "Format", "list_tensors", "open_source"]
@@ -77,6 +78,7 @@ _PLACED: tuple[Format, ...] = (
     DistributedFormat(),
     *_ZIPPED,
     VecsFormat(),
+    FastTextFormat(),
     BigANNFormat(),
     ParquetFormat(),
     GGUFFormat(),

@@ -302,6 +302,16 @@ def _keras() -> list[bytes]:
     return [model.getvalue(), weights.getvalue()]
 
 
+def _fasttext() -> list[bytes]:
+    """A model of two words and three buckets, n-grams of one to three characters, and one label."""
+    head = struct.pack("<2i12id", 793712314, 12, 2, 5, 5, 1, 5, 1, 1, 1, 3, 1, 3, 100, 1e-4)
+    words = struct.pack("<3i2q", 3, 2, 1, 9, -1)
+    words += b"".join(
+        word + b"\0" + struct.pack("<qb", 3, kind) for word, kind in ((b"a", 0), (b"of", 0), (b"l", 1))
+    )
+    return [head + words + b"\0" + struct.pack("<2q", 5, 2) + np.ones((5, 2), "<f4").tobytes()]
+
+
 def _bigann() -> list[bytes]:
     return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
 
@@ -318,6 +328,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
+    "fasttext": ("source.bin", _fasttext),
     "big-ann": ("source.fbin", _bigann),
     "gguf": ("source.gguf", _gguf),
 }
