@@ -57,6 +57,15 @@ static ALWAYS_INLINE output_type output_of(element_type type)
 
 typedef void dequantize_row(const uint8_t *codes, size_t dim, double scale, char *out);
 
+/* Quantized blocks of ggml, in the order of LAYOUTS in gguf.c. */
+typedef enum {
+    Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4,
+    BLOCK_TYPES
+} block_type;
+
+/* The values of `count` blocks that lie one after the other. */
+typedef void unpack_blocks(block_type type, const uint8_t *x, size_t count, float *out);
+
 /* What all bags share; weights.data is NULL for none. The row numbers have been checked. */
 typedef struct {
     matrix codes;
@@ -163,6 +172,7 @@ typedef struct {
     void (*widen_bfloat16)(const char *x, size_t n, float *out);
     dequantize_row *dequantize[OUT_TYPES];
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
+    unpack_blocks *unpack_blocks;
     pool_bag *pool;
     survey_stripe *survey_stripe;
     /* Fills `given` (or, if not `narrow`, finds the values there), and takes it from what was read, in `errors`. */

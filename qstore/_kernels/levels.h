@@ -13,6 +13,7 @@
     void widen_bfloat16_##level(const char *x, size_t n, float *out);                                             \
     dequantize_row dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level;            \
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
+    unpack_blocks unpack_blocks_##level;                                                                          \
     pool_bag pool_##level;                                                                                        \
     survey_stripe survey_stripe_##level;                                                                          \
     void measure_row_##level(const char *values, int narrow, size_t n, double *given, double *errors,             \

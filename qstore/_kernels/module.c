@@ -1,5 +1,6 @@
 /* The extension module qstore._native: bindings. */
 #include "crc32.h"
+#include "gguf.h"
 #include "keys_module.h"
 #include "parts.h"
 #include "room.h"
@@ -279,6 +280,8 @@ static PyMethodDef METHODS[] = {
     FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.engine.stats_survey.survey."),
     FAST(row_errors, "row_errors(values, element_type, codes, scales, figures, /)\n--\n\n"
                      "As qstore.engine.row_errors.row_errors, into figures; values as for quantize."),
+    CALL(unpack_blocks, unpack_blocks_call, "unpack_blocks(block_type, blocks, out, /)\n--\n\n"
+                                            "As qstore.engine.ggml_blocks.unpack_blocks."),
     CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.engine.key_search.hash_texts."),
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.engine.key_search.find_texts."),
@@ -307,6 +310,7 @@ static int add_type(PyObject *module, PyType_Spec *spec)
 static int start(PyObject *module)
 {
     make_float8_tables();
+    make_block_tables();
     choose_best_level();
     return add_type(module, &table_type) < 0 ? -1 : add_type(module, &room_type);
 }

@@ -26,6 +26,7 @@ SURVEY = [
     np.zeros(256, I64),
 ]
 ROW_ERRORS = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 9))]
+UNPACK = ["Q8_0", np.zeros((4, 68), U8), np.zeros((4, 64), np.float32)]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("quantize", QUANTIZE, 0, np.zeros((4, 6))),
     ("quantize", QUANTIZE, 0, np.zeros((4, 6), ">f4")),
@@ -98,6 +99,19 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("row_errors", ROW_ERRORS, 4, np.zeros((4, 8))),
     ("row_errors", ROW_ERRORS, 4, np.zeros((3, 9))),
     ("row_errors", ROW_ERRORS, 4, read_only(np.zeros((4, 9)))),
+    ("unpack_blocks", UNPACK, 0, "Q8_1"),
+    ("unpack_blocks", UNPACK, 0, "Q4_0"),
+    ("unpack_blocks", UNPACK, 0, 8),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 68), np.int8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 67), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 69), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((3, 68), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 136), U8)[:, ::2]),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 64))),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 65), np.float32)),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 128), np.float32)[:, :64]),
+    ("unpack_blocks", UNPACK, 2, read_only(np.zeros((4, 64), np.float32))),
+    ("unpack_blocks", UNPACK, 2, np.zeros(257, U8)[1:].view(np.uint8)),
 ]
 
 
@@ -192,6 +206,7 @@ def test_extension_takes_empty_arrays() -> None:
             native.gather(np.zeros(shape, U8), np.zeros(shape[0]), np.zeros(0, I64), np.zeros((0, shape[1])))
             == -1
         )
+        native.unpack_blocks("Q4_K", np.zeros((shape[0], 0), U8), np.zeros((shape[0], 0), np.float32))
     out = np.ones((2, 5))
     assert (
         native.pool(np.zeros((0, 5), U8), np.zeros(0), np.zeros(0, I64), np.zeros(2, I64), None, "mean", out)
