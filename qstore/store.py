@@ -473,20 +473,22 @@ class Store(ArrayMethods):
         wanted = as_dtype(dtype, OUTPUT_TYPES, advice, any_order=True)
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, *, threads: int | None = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+        threads : int, optional
+            By default `QSTORE_THREADS`, or one a processor.
 
         Returns
         -------
         VerifyReport
             Blocks that are broken are named there: they are no errors.
         """
-        return self._mapping.verify(progress)
+        return self._mapping.verify(progress, threads)
 
     def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
         """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.

@@ -181,6 +181,9 @@ ARRAYS = {
     "names", "sources", "array", "default", "exclude", "key",
 }  # fmt: skip
 
+# Except of these, whose `keys` are None or False, and which take names or what others judge.
+NO_ARRAYS = ("append_shards", "concat", "plot", "publish_shards", "report")
+
 DATA: dict[str, Call] = {
     "quantize out[0]": lambda at, x: qstore.quantize(MATRIX, out=(x, np.empty(4))),
     "quantize out[1]": lambda at, x: qstore.quantize(MATRIX, out=(np.empty((4, 3), np.uint8), x)),
@@ -333,8 +336,9 @@ for name in REDUCTIONS:
 for name, (function, needed) in FUNCTIONS.items():
     for argument in inspect.signature(SIGNATURES.get(name, function)).parameters:
         if argument != "self":
-            target = DATA if argument in ARRAYS and name not in ("plot", "report") else OPTION
+            target = DATA if argument in ARRAYS and name not in NO_ARRAYS else OPTION
             target[f"{name} {argument}"] = put(function, needed, argument)
+del DATA["get default"]  # anything, which is handed back
 
 
 def faults(call: Callable[[Any], object], inputs: dict[str, Callable[[], Any]]) -> list[str]:

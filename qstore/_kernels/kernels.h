@@ -57,6 +57,15 @@ static ALWAYS_INLINE output_type output_of(element_type type)
 
 typedef void dequantize_row(const uint8_t *codes, size_t dim, double scale, char *out);
 
+/* Quantized blocks of ggml, in the order of LAYOUTS in gguf.c. */
+typedef enum {
+    Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4,
+    BLOCK_TYPES
+} block_type;
+
+/* The values of `count` blocks that lie one after the other. */
+typedef void unpack_blocks(block_type type, const uint8_t *x, size_t count, float *out);
+
 /* What all bags share; weights.data is NULL for none. The row numbers have been checked. */
 typedef struct {
     matrix codes;
@@ -94,6 +103,17 @@ typedef struct {
 /* Columns `column` to before `column` + n of a tile, added to n sums, energies and peaks, and to the tile. */
 typedef void survey_stripe(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
                            uint8_t *peaks);
+
+enum { ROW_FIGURES = 9 }; /* that qstore.engine.row_errors keeps of a row */
+
+/* What is found of a row and of its errors, and the sums of products of both, each multiplied by a power of two. */
+typedef struct {
+    double largest, largest_error; /* magnitudes */
+    size_t filled, zeroed;         /* values that are not 0, and those of them that are read as 0 */
+} row_extent;
+typedef struct {
+    double error_square, value_square, along;
+} row_sums;
 
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
@@ -152,8 +172,13 @@ typedef struct {
     void (*widen_bfloat16)(const char *x, size_t n, float *out);
     dequantize_row *dequantize[OUT_TYPES];
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
+    unpack_blocks *unpack_blocks;
     pool_bag *pool;
     survey_stripe *survey_stripe;
+    /* Fills `given` (or, if not `narrow`, finds the values there), and takes it from what was read, in `errors`. */
+    void (*measure_row)(const char *values, int narrow, size_t n, double *given, double *errors, row_extent *found);
+    int (*whole_range)(const double *given, size_t n, double *least, double *most); /* 0: not all are whole numbers */
+    row_sums (*sum_row)(const double *given, const double *errors, size_t n, double factor, double error_factor);
     laid_query (*lay_out_query)(const char *values, size_t width, char *out);
     /* Adds to sums[query * TILE_ROWS + row] and squares[row]. */
     void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
@@ -173,8 +198,8 @@ void make_float8_tables(void);
 void widen_to_float32(element_type type, const char *x, size_t n, float *out);
 void widen_to_float64(element_type type, const char *x, size_t n, double *out);
 
-/* The loops. Those that return ptrdiff_t answer -1, or the place of what is wrong; quantize_rows answers
- * OUT_OF_MEMORY when it cannot have a row's worth of scratch space. */
+/* The loops. Those that return ptrdiff_t answer -1, or the place of what is wrong; quantize_rows and
+ * measure_rows answer OUT_OF_MEMORY when they cannot have a row's worth of scratch space. */
 enum { ALL_GOOD = -1, OUT_OF_MEMORY = -2 };
 ptrdiff_t quantize_rows(matrix values, element_type type, matrix codes, vector scales, int zero_nonfinite);
 void dequantize_rows(matrix codes, vector scales, matrix out, output_type type);
@@ -183,6 +208,7 @@ void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_ty
 ptrdiff_t find_bad_offset(vector offsets, size_t rows);
 void pool_rows(const pool_job *job, vector offsets, matrix out);
 void survey_rows(const survey_job *job);
+ptrdiff_t measure_rows(matrix values, element_type type, matrix codes, vector scales, matrix figures);
 ptrdiff_t find_bad_scale(vector scales);
 ptrdiff_t scan_rows(scan_job *job, matrix queries); /* rows done: not all where room runs out; or OUT_OF_MEMORY */
 

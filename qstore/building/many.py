@@ -125,7 +125,7 @@ def build_all(
     resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
+        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), threads, on_rows)
         kept = {} if overwrite else comparison.of_all(tables)
         _make_directory(Path(directory))
         reports = []
@@ -317,6 +317,7 @@ class _Comparison:
     what: dict[str, Any]
     nonfinite: Literal["error", "zero"]
     coding: Coding
+    threads: int | None
     on_rows: Callable[[int], object]
 
     def of_all(self, tables: list[_Table]) -> dict[Path, BuildReport]:
@@ -332,6 +333,7 @@ class _Comparison:
                 self.source,
                 tensor=table.tensor.name,
                 join=False,
+                threads=self.threads,
                 progress=share.advance,
                 coding=self.coding,
                 **self.what,

@@ -26,6 +26,7 @@ __all__ = [
     "add_rows",
     "add_step",
     "add_tensor",
+    "add_threads",
     "against_of",
     "any_slice",
     "asked_keys",
@@ -59,6 +60,16 @@ class Command(NamedTuple):
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], object]
     run: Callable[[argparse.Namespace], int]
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``."""
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=at_least(1),
+        help="default: QSTORE_THREADS, or the number of processors",
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:

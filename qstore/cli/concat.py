@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import qstore
 
-from .arguments import Command, add_json, add_quiet, consecutive
+from .arguments import Command, add_json, add_quiet, add_threads, consecutive
 from .printing import KEY_WORDS, byte_size, print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop where two rows have the same key (default), or let it stand for the first of them",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 
@@ -54,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rows=arguments.rows,
         duplicates=arguments.duplicates,
         overwrite=arguments.force,
+        threads=arguments.threads,
         progress=show_progress(arguments.quiet),
     )
     if arguments.json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import qstore
 
 from ..reports.wording import distribution_table, stats_distributions, stats_facts
-from .arguments import Command, add_json, add_quiet, at_least
+from .arguments import Command, add_json, add_quiet, add_threads
 from .printing import print_facts, print_line, print_table, show_progress
 from .several_stores import add_stores, each_store
 
@@ -29,7 +29,7 @@ _EXAMPLES = """\
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stores(parser)
-    parser.add_argument("--threads", metavar="N", type=at_least(1), help="threads (default: one a processor)")
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..reports.wording import fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
+from ..system.progress import staged_bar
 from ..system.reported import Reported
 from .arguments import (
     Command,
@@ -18,6 +19,7 @@ from .arguments import (
     add_keys,
     add_quiet,
     add_step,
+    add_threads,
     against_of,
     compared_keys_of,
     compared_step_of,
@@ -69,6 +71,9 @@ class Verified(Reported):
     against: AgainstReport | None
 
 
+# The part of the time that the checksums take, beside a source.
+_CHECKING = 0.1
+
 _Looked = tuple[Verified, dict[int, str | int]]
 
 
@@ -77,6 +82,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_against(parser)
     add_keys(parser)
     add_step(parser)
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 
@@ -102,21 +108,23 @@ def _run(arguments: argparse.Namespace) -> int:
 def _verify(
     store: Store, source: Any, keys: Any, coding: dict[str, Any], arguments: argparse.Namespace
 ) -> Verified:
-    progress = show_progress(arguments.quiet)
-    held = store.verify(progress)
-    against = None
-    if source is not None:
-        against = qstore.verify_against(
-            store,
-            source,
-            **tensor_of(arguments),
-            keys=keys,
-            key_encoding=arguments.key_encoding,
-            rows=arguments.rows,
-            missing_keys=arguments.missing_keys,
-            progress=progress,
-            **coding,
-        )
+    share = 1.0 if source is None else _CHECKING
+    against, threads = None, arguments.threads
+    with staged_bar(show_progress(arguments.quiet), len(store)) as stage:
+        held = store.verify(stage("checking", share), threads=threads)
+        if source is not None:
+            against = qstore.verify_against(
+                store,
+                source,
+                **tensor_of(arguments),
+                keys=keys,
+                key_encoding=arguments.key_encoding,
+                rows=arguments.rows,
+                missing_keys=arguments.missing_keys,
+                threads=threads,
+                progress=stage("comparing", 1 - share),
+                **coding,
+            )
     ok = held.ok and (against is None or against.ok)
     return Verified(store.path, ok, held, against)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -43,6 +44,7 @@ __all__ = [
     "pool",
     "quantize",
     "quantize_into",
+    "row_errors",
     "scan",
     "survey",
     "table",
@@ -132,13 +134,30 @@ def key_engine() -> Any:
 def _run_quantize(values: NDArray[Any], codes: Codes, scales: Scales, zero: bool) -> int:
     if not _native:
         return quantization.quantize(values, codes, scales, zero)
+    result: int = _native.quantize(*_named(values), codes, scales, zero)
+    return result
+
+
+def _named(values: NDArray[Any]) -> tuple[NDArray[Any], str | None]:
+    """Values as the extension takes them, and the name of their element type."""
     name = element_type(values.dtype)
     if name == "bfloat16":
         values = values.view(np.uint16)
     elif values.itemsize == 1 and name is not None and name.startswith("float8"):
         values = values.view(np.uint8)
-    result: int = _native.quantize(values, name, codes, scales, zero)
-    return result
+    return values, name
+
+
+def _lying_well(values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """All rows, as they are or copied in pieces."""
+    rows, dim = values.shape
+    step = max(rows, 1) if lies_well(values) else max(1, _COPY_VALUES // max(dim, 1))
+    for start in range(0, rows, step):
+        piece = slice(start, start + step)
+        block = values if step >= rows else values[piece]
+        if step < rows or not lies_well(block):
+            block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+        yield piece, block
 
 
 def quantize_into(
@@ -165,18 +184,24 @@ def quantize_into(
         With the row (plus `first_row`) and column of the first such value. The outputs are undefined then.
     """
     zero = check_nonfinite(nonfinite)
-    rows, dim = values.shape
-    step = max(rows, 1) if lies_well(values) else max(1, _COPY_VALUES // max(dim, 1))
-    for start in range(0, rows, step):
-        piece = slice(start, start + step)
-        block = values if step >= rows else values[piece]
-        if step < rows or not lies_well(block):
-            block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+    for piece, block in _lying_well(values):
         bad = _run_quantize(block, codes[piece], scales[piece], zero)
         if bad >= 0:
-            row, column = divmod(bad, dim)
+            row, column = divmod(bad, values.shape[1])
             value = float(quantization.to_float64(block[row : row + 1])[0, column])
-            raise NonFiniteError(value, first_row + start + row, column)
+            raise NonFiniteError(value, first_row + piece.start + row, column)
+
+
+def row_errors(values: NDArray[Any], codes: Codes, scales: Scales) -> NDArray[np.float64]:
+    """Errors of rows, and more, on the calling thread: as :func:`qstore.engine.row_errors.row_errors`."""
+    from . import row_errors as specified
+
+    if not (_native and lies_well(codes)):
+        return specified.row_errors(values, codes, scales)
+    figures = np.empty((len(codes), specified.ROW_FIGURES))
+    for piece, block in _lying_well(values):
+        _native.row_errors(*_named(block), codes[piece], scales[piece], figures[piece])
+    return figures
 
 
 def dequantize_into(codes: Codes, scales: Scales, out: NDArray[Any], threads: int | None = None) -> None:

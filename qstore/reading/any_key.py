@@ -77,7 +77,11 @@ def read(backing: Backing, key: Any, dtype: np.dtype[Any]) -> Any:
 
 def _tensors_read(part: Any) -> Any:
     """A part of a key; tensors, and lists of them, as arrays, however they are made."""
-    if is_tensor(part) or (isinstance(part, list) and is_tensor(next(iter(part), None))):
+    if is_tensor(part):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # a number, as NumPy takes one value
+            return operator.index(part)
+        return as_array(part, "the index", IndexError)
+    if isinstance(part, list) and is_tensor(next(iter(part), None)):
         return as_array(part, "the index", IndexError)
     return part
 

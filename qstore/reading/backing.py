@@ -119,7 +119,7 @@ class Backing(ABC):
         """The keys of the rows; IndexError where they have none."""
 
     @abstractmethod
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """Compare everything with its checksums."""
 
     @abstractmethod

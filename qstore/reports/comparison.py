@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..engine import kernels
 from ..engine.distribution import Distribution, Spread
-from ..engine.row_errors import row_errors
 from ..format import layout
 from ..reading.parts import coded_rows
 from ..store import Store, StorePath, opened
@@ -218,7 +217,7 @@ def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_
         codes_b, scales_b = b.take_codes(partners)
     differing = np.flatnonzero((codes != codes_b).any(axis=1) | (scales != scales_b))
     before = kernels.dequantize(codes[differing], scales[differing], "float64")
-    errors = row_errors(before, codes_b[differing], scales_b[differing])
+    errors = kernels.row_errors(before, codes_b[differing], scales_b[differing])
     return _Block(start, rows_b, keys, there.size, there[differing], errors[:, 3], errors[:, 4])
 
 

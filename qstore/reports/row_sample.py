@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..building.verify_against import open_compared
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine import kernels
+from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
 from ..sources import QuantizedSource, RowSource
 from ..sources.row_ranges import limited, row_range
@@ -92,7 +93,7 @@ def sample_errors(
             )
         codes, scales = store.take_codes(numbers)
         figures = [
-            row_errors(piece, codes[place : place + 1], scales[place : place + 1])
+            kernels.row_errors(piece, codes[place : place + 1], scales[place : place + 1])
             for place, piece in enumerate(pieces)
         ]
     table = np.concatenate([np.empty((0, ROW_FIGURES)), *figures])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, SourceError, TensorError
 from .base import Fingerprint, Keys, Source, TensorInfo
-from .checks import check_matrix, is_utf8, shortened, type_name
+from .checks import check_matrix, shortened
+from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, value_type
 from .containers.byte_stream import FileBytes
 from .files import RawFile
 from .tensor_choice import only_matrix, unknown_tensor
@@ -107,7 +108,7 @@ class ParquetRows(Source):
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
         """Yield the rows from `start` on in pieces of about 4 MiB."""
         batches = self._batches(start, [self.name])
-        return (_matrix(self._where, column, row, self.dim) for row, (column,) in batches)
+        return (matrix(self._where, column, row, self.dim) for row, (column,) in batches)
 
     def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
         """Yield the same with as many keys; raises `SourceError` where no column of keys was named."""
@@ -116,7 +117,7 @@ class ParquetRows(Source):
         self.check_keys()
         where = f"{self._file.path}: column {shortened(repr(self._keys))}"
         return (
-            (_matrix(self._where, column, row, self.dim), _key_values(where, keys, row))
+            (matrix(self._where, column, row, self.dim), key_values(where, keys, row))
             for row, (column, keys) in self._batches(start, [self.name, self._keys])
         )
 
@@ -126,7 +127,7 @@ class ParquetRows(Source):
             return
         _column(self._file.path, self._parquet, self._keys)
         kind = self._parquet.schema_arrow.field(self._keys).type
-        if not _can_be_key(kind):
+        if not can_be_key(kind):
             raise SourceError(
                 f"{self._file.path}: column {shortened(repr(self._keys))} holds {kind}: expected strings or "
                 f"whole numbers as keys; leave it out with keys=False (--no-keys), or give others with --keys"
@@ -220,34 +221,7 @@ def _has_own_keys(path: str) -> bool:
         file = stack.enter_context(RawFile(path))
         with _named_errors(path):
             schema = _open(file, stack).schema_arrow
-        return any(field.name == _OWN_KEYS and not _is_list(field.type) for field in schema)
-
-
-def _is_list(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
-
-
-def _can_be_key(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(_is_text(kind) or _is_bytes(kind) or types.is_integer(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def _is_bytes(kind: Any) -> bool:
-    """Bytes without a type: older writers leave out that they are text."""
-    from pyarrow import types
-
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+        return any(field.name == _OWN_KEYS and not is_list(field.type) for field in schema)
 
 
 def _info(parquet: Any, field: Any) -> TensorInfo:
@@ -255,19 +229,10 @@ def _info(parquet: Any, field: Any) -> TensorInfo:
 
     kind, rows = field.type, parquet.metadata.num_rows
     if pyarrow.types.is_fixed_size_list(kind):
-        return TensorInfo(field.name, (rows, kind.list_size), _value_type(kind.value_type))
+        return TensorInfo(field.name, (rows, kind.list_size), value_type(kind.value_type))
     if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-        return TensorInfo(field.name, (rows, _first_width(parquet, field.name)), _value_type(kind.value_type))
+        return TensorInfo(field.name, (rows, _first_width(parquet, field.name)), value_type(kind.value_type))
     return TensorInfo(field.name, (rows,), str(kind))
-
-
-def _value_type(kind: Any) -> str:
-    """Element type in NumPy's words, or Arrow's where NumPy has none."""
-    import pyarrow
-
-    if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)):
-        return str(kind)
-    return type_name(np.dtype(kind.to_pandas_dtype()))
 
 
 def _first_width(parquet: Any, name: str) -> int:
@@ -291,63 +256,6 @@ def _groups_from(metadata: Any, start: int) -> tuple[list[int], int]:
 
 def _batch_rows(dim: int, dtype: str) -> int:
     return min(_MOST_BATCH_ROWS, max(1, _BATCH_BYTES // (dim * np.dtype(dtype).itemsize)))
-
-
-def _matrix(where: str, lists: Any, row: int, dim: int) -> NDArray[Any]:
-    """The rows of an array of lists, `row` being the number of the first one."""
-    import pyarrow
-
-    if lists.null_count:
-        raise SourceError(f"{where}: row {row + _first_null(lists)} is null: expected {dim} numbers")
-    if not pyarrow.types.is_fixed_size_list(lists.type):
-        widths = np.diff(lists.offsets.to_numpy())
-        if (widths != dim).any():
-            bad = int(np.argmax(widths != dim))
-            raise SourceError(f"{where}: row {row + bad} expected {dim} values, found {widths[bad]}")
-    values = lists.flatten()
-    if values.null_count:
-        bad, column = divmod(_first_null(values), dim)
-        raise SourceError(f"{where}: row {row + bad}, column {column} is null: expected a number")
-    matrix: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return matrix
-
-
-def _first_null(values: Any) -> int:
-    return int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-
-
-def _key_values(where: str, keys: Any, row: int) -> Keys:
-    import pyarrow
-
-    if pyarrow.types.is_dictionary(keys.type):
-        keys = keys.dictionary_decode()
-    if not pyarrow.types.is_integer(keys.type):
-        texts: list[str | None] = keys.to_pylist()
-        return _decoded(where, texts, row) if _is_bytes(keys.type) else texts
-    if keys.null_count:
-        raise SourceError(
-            f"{where}: row {row + _first_null(keys)} is null: expected a key, as whole numbers cannot leave "
-            f"a row without one; leave all out with keys=False (--no-keys), or write the column as strings"
-        )
-    try:
-        numbers: NDArray[np.int64] = keys.cast(pyarrow.int64()).to_numpy()
-    except pyarrow.ArrowInvalid as error:
-        raise SourceError(
-            f"{where}: rows {row} and after expected keys of 64 bits with sign: {error}; write the column as "
-            f"strings, or leave it out with keys=False (--no-keys)"
-        ) from error
-    return numbers
-
-
-def _decoded(where: str, keys: list[Any], row: int) -> list[str | None]:
-    try:
-        return [None if key is None else key.decode() for key in keys]
-    except UnicodeDecodeError as error:
-        bad = next(number for number, key in enumerate(keys) if key is not None and not is_utf8(key))
-        raise SourceError(
-            f"{where}: row {row + bad} is {shortened(repr(keys[bad]))}, bytes that are no UTF-8: expected "
-            f"text as a key; leave the column out with keys=False (--no-keys), or write it as strings"
-        ) from error
 
 
 def _footer_crc32(file: RawFile) -> int:

@@ -12,6 +12,7 @@ from ..system.options import flag, shown
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
+from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
 from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
 from .directories import checkpoint_in
@@ -19,6 +20,7 @@ from .files import RawFile
 from .gguf.tensors import GGUFFormat
 from .hdf5.datasets import HDF5Format
 from .joined import joined
+from .keras_zip import KerasFormat
 from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
 from .numbered import chosen
@@ -34,6 +36,7 @@ from .torch.distributed import DistributedFormat
 from .torch.memory_tensor import tensor_source
 from .vecs import VecsFormat
 from .words.binary import BinaryWordVectorsFormat
+from .words.fasttext import FastTextFormat
 from .words.text import TextWordVectorsFormat
 
 __all__ = ["FORMATS", "Format", "list_tensors", "open_source"]
@@ -66,7 +69,7 @@ class Format(Protocol):
 
 _STREAMED: tuple[Format, ...] = (BinaryWordVectorsFormat(), TextWordVectorsFormat())
 """Those that are read from front to back, and so from packed files too."""
-_ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat())
+_ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat(), KerasFormat())
 """Those that are zip archives themselves."""
 
 _PLACED: tuple[Format, ...] = (
@@ -78,6 +81,8 @@ _PLACED: tuple[Format, ...] = (
     DistributedFormat(),
     *_ZIPPED,
     VecsFormat(),
+    FastTextFormat(),
+    BigANNFormat(),
     ParquetFormat(),
     GGUFFormat(),
 )

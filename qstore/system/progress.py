@@ -8,7 +8,7 @@ from typing import Any
 
 from .options import shown
 
-__all__ = ["Progress", "RowsDone", "rows_progress"]
+__all__ = ["Progress", "RowsDone", "rows_progress", "staged_bar"]
 
 Progress = bool | Callable[["RowsDone", int | None], object] | None
 """True for a bar on stderr, or a callable that gets (rows done, rows in all or None)."""
@@ -60,6 +60,27 @@ def rows_progress(
         else:
             with tqdm(total=size[1], unit="B", unit_scale=True, dynamic_ncols=True) as bar:
                 yield _ByteBar(bar, done, position).add
+
+
+@contextlib.contextmanager
+def staged_bar(shown: bool, total: int) -> Iterator[Callable[[str, float], Progress]]:
+    """One bar on stderr for work that goes over the rows several times.
+
+    Give a function that makes the progress of the next stage, of what it is called and its share of the time.
+    """
+    if not shown:
+        yield lambda label, share: None
+        return
+    from tqdm import tqdm  # 20 to 33 ms to import
+
+    with tqdm(total=total, unit="row", unit_scale=True, dynamic_ncols=True) as bar:
+
+        def stage(label: str, share: float) -> Progress:
+            bar.set_description(label)
+            begun = bar.n
+            return lambda done, _: bar.update(begun + share * done - bar.n)
+
+        yield stage
 
 
 class _Counter:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import kernels
 from ..engine.arguments import check_nonfinite
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
 from ..format.checksums import crc32
 from ..format.layout import sampled_rows
@@ -105,7 +106,7 @@ class Encoder:
             if errors is not None and self._coding.rounds:
                 place = (row + start) % self._block_rows
                 held = slice(start, start + max(0, min(len(values), len(errors) - place)))
-                errors[place : place + held.stop - start] = row_errors(
+                errors[place : place + held.stop - start] = kernels.row_errors(
                     values[: held.stop - start], codes[held], scales[held]
                 )
         return replaced

@@ -25,6 +25,8 @@ SURVEY = [
     np.zeros(6, I64),
     np.zeros(256, I64),
 ]
+ROW_ERRORS = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 9))]
+UNPACK = ["Q8_0", np.zeros((4, 68), U8), np.zeros((4, 64), np.float32)]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("quantize", QUANTIZE, 0, np.zeros((4, 6))),
     ("quantize", QUANTIZE, 0, np.zeros((4, 6), ">f4")),
@@ -87,6 +89,29 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("survey", SURVEY, 4, np.zeros(6, np.int32)),
     ("survey", SURVEY, 5, np.zeros(255, I64)),
     ("survey", SURVEY, 5, read_only(np.zeros(256, I64))),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((4, 6))),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((5, 6), np.float32)),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((4, 12), np.float32)[:, ::2]),
+    ("row_errors", ROW_ERRORS, 1, "float64"),
+    ("row_errors", ROW_ERRORS, 2, np.zeros((4, 5), U8)),
+    ("row_errors", ROW_ERRORS, 2, np.zeros((4, 6), np.int8)),
+    ("row_errors", ROW_ERRORS, 3, np.zeros(3)),
+    ("row_errors", ROW_ERRORS, 4, np.zeros((4, 8))),
+    ("row_errors", ROW_ERRORS, 4, np.zeros((3, 9))),
+    ("row_errors", ROW_ERRORS, 4, read_only(np.zeros((4, 9)))),
+    ("unpack_blocks", UNPACK, 0, "Q8_1"),
+    ("unpack_blocks", UNPACK, 0, "Q4_0"),
+    ("unpack_blocks", UNPACK, 0, 8),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 68), np.int8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 67), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 69), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((3, 68), U8)),
+    ("unpack_blocks", UNPACK, 1, np.zeros((4, 136), U8)[:, ::2]),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 64))),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 65), np.float32)),
+    ("unpack_blocks", UNPACK, 2, np.zeros((4, 128), np.float32)[:, :64]),
+    ("unpack_blocks", UNPACK, 2, read_only(np.zeros((4, 64), np.float32))),
+    ("unpack_blocks", UNPACK, 2, np.zeros(257, U8)[1:].view(np.uint8)),
 ]
 
 
@@ -175,10 +200,13 @@ def test_extension_takes_empty_arrays() -> None:
             native.quantize(np.zeros(shape), "float64", np.zeros(shape, U8), np.zeros(shape[0]), False) == -1
         )
         native.dequantize(np.zeros(shape, U8), np.zeros(shape[0]), np.zeros(shape))
+        codes, figures = np.zeros(shape, U8), np.zeros((shape[0], 9))
+        native.row_errors(np.zeros(shape), "float64", codes, np.zeros(shape[0]), figures)
         assert (
             native.gather(np.zeros(shape, U8), np.zeros(shape[0]), np.zeros(0, I64), np.zeros((0, shape[1])))
             == -1
         )
+        native.unpack_blocks("Q4_K", np.zeros((shape[0], 0), U8), np.zeros((shape[0], 0), np.float32))
     out = np.ones((2, 5))
     assert (
         native.pool(np.zeros((0, 5), U8), np.zeros(0), np.zeros(0, I64), np.zeros(2, I64), None, "mean", out)

@@ -1,4 +1,4 @@
-"""GGUF: float tensors and quantized ones against the format's own library, and files that lie."""
+"""GGUF: float tensors and quantized ones, with the format's own library and without it; files that lie."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from gguf_files import ARRAY, STRING, UINT32, info, layout, padded, text
+from kernel_checks import assert_same_bits
 from numpy.typing import NDArray
 from source_contract import DIM, ROWS, Maker, SourceContract, matrix_of, refused, same
 
 import qstore
+from qstore.engine.ggml_blocks import BLOCK_TYPES
 from qstore.engine.quantization import marker_dtype
 from qstore.errors import MissingExtraError, SourceError, TensorError
 from qstore.sources import RowSource, TensorInfo, list_tensors, open_source
@@ -197,16 +199,34 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-def test_only_quantized_tensors_need_the_library(path: Path) -> None:
-    infos = [info(b"q", (32, 2), 8, 0), info(b"w", (2, 3), 0, 96)]
+def test_only_types_of_long_tables_need_the_library(path: Path) -> None:
+    infos = [info(b"q", (256, 1), 16, 0), info(b"w", (2, 3), 0, 96)]
     path.write_bytes(layout(infos, bytes(96) + np.arange(6, dtype="<f4").tobytes()))
     assert [one.dtype for one in list_tensors(path)] == ["float32", "float32"]
     with open_source(path, "w") as source:
         assert np.concatenate(list(source.chunks())).tolist() == [[0, 1], [2, 3], [4, 5]]
     with pytest.raises(
-        MissingExtraError, match=r"tensor 'q' is quantized \(Q8_0\).*pip install \"qstore\[gguf\]\""
+        MissingExtraError, match=r"tensor 'q' is quantized \(IQ2_XXS\).*pip install \"qstore\[gguf\]\""
     ):
         open_source(path, "q")
+    own = {name for name, _, _ in QUANTIZED_TYPES.values()} & BLOCK_TYPES.keys()
+    assert own == BLOCK_TYPES.keys()
+    assert {name[:3] for name, _, _ in QUANTIZED_TYPES.values() if name not in own} == {"IQ1", "IQ2", "IQ3"}
+
+
+@pytest.mark.usefixtures("no_library", "engine")
+@pytest.mark.parametrize("name", BLOCK_TYPES)
+def test_other_quantized_types_are_read_without_the_library(path: Path, name: str) -> None:
+    fixtures = np.load(Path(__file__).parents[1] / "data" / "sources" / "ggml_blocks.npz")
+    raw, expected = fixtures[f"{name}.blocks"], fixtures[f"{name}.values"]
+    (kind,) = (number for number, row in QUANTIZED_TYPES.items() if row == (name, *BLOCK_TYPES[name][:2]))
+    path.write_bytes(layout([info(b"q", expected.shape[::-1], kind, 0)], padded(raw.tobytes())))
+    with open_source(path) as source:
+        assert isinstance(source, RowSource)
+        assert (source.rows, source.dim, source.dtype) == (*expected.shape, "float32")
+        assert source.read(2, 2).shape == (0, source.dim)
+        assert_same_bits(source.read(0, source.rows), expected)
+        assert_same_bits(source.read(3, 5), expected[3:5])
 
 
 # --------------------------------------------------------------- which tensor

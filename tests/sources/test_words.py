@@ -353,7 +353,7 @@ BAD_BINARY: dict[str, tuple[bytes, list[str]]] = {
     "absurd columns": (b"1 1000000000000000000\n\0", ["ends early"]),
     "absurd both": (b"99999999999999999999 99999999999999999999\n\0", ["ends early"]),
     "negative rows": (b"-1 3\n\0\1\2", ["line 1 is all numbers"]),
-    "fastText model": ((793712314).to_bytes(4, "little") + bytes(60), ["fastText model: give its .vec file"]),
+    "fastText model": ((793712314).to_bytes(4, "little") + bytes(60), ["x.bin"]),
     "garbage": (bytes(range(256)), ["expected"]),
 }
 

@@ -290,17 +290,46 @@ def _vecs() -> list[bytes]:
     return [(np.int32(3).tobytes() + np.ones(3, "<f4").tobytes()) * 3]
 
 
+def _keras() -> list[bytes]:
+    weights, model = io.BytesIO(), io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        file["layers/embedding/vars/0"] = np.array([[127, 5], [-3, -127], [127, 0]], "i1")
+        file["layers/embedding/vars/1"] = np.array([2, 50, 0.1], "f4")
+    with zipfile.ZipFile(model, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("metadata.json"), "{}")
+        archive.writestr(zipfile.ZipInfo("config.json"), "{}")
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), weights.getvalue())
+    return [model.getvalue(), weights.getvalue()]
+
+
+def _fasttext() -> list[bytes]:
+    """A model of two words and three buckets, n-grams of one to three characters, and one label."""
+    head = struct.pack("<2i12id", 793712314, 12, 2, 5, 5, 1, 5, 1, 1, 1, 3, 1, 3, 100, 1e-4)
+    words = struct.pack("<3i2q", 3, 2, 1, 9, -1)
+    words += b"".join(
+        word + b"\0" + struct.pack("<qb", 3, kind) for word, kind in ((b"a", 0), (b"of", 0), (b"l", 1))
+    )
+    return [head + words + b"\0" + struct.pack("<2q", 5, 2) + np.ones((5, 2), "<f4").tobytes()]
+
+
+def _bigann() -> list[bytes]:
+    return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
+
+
 SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "npy": ("source.npy", _npy),
     "safetensors": ("source.safetensors", _safetensors),
     "index": ("source.safetensors.index.json", _index),
     "hdf5": ("source.h5", _hdf5),
     "npz": ("source.npz", _npz),
+    "keras": ("source.keras", _keras),
     "torch": ("source.pt", _torch),
     "distributed": (".metadata", _distributed),
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
+    "fasttext": ("source.bin", _fasttext),
+    "big-ann": ("source.fbin", _bigann),
     "gguf": ("source.gguf", _gguf),
 }
 """Name of a parser to the name of a file for it, and what makes good files."""

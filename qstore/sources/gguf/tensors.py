@@ -1,4 +1,4 @@
-"""GGUF files: tensors in float types, or in llama.cpp's quantized blocks, which the gguf library explains."""
+"""GGUF files: tensors in float types, or in llama.cpp's quantized blocks, most unpacked by the engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine import ggml_blocks
 from ...errors import MissingExtraError, SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened
@@ -58,7 +59,8 @@ class GGUFFormat:
         TensorError
             Several matrices and no name, or a name that is not there.
         MissingExtraError
-            The tensor is quantized and the gguf library is not installed.
+            The tensor is quantized in one of the few types that are left to the gguf library, which is not
+            installed.
         """
         whole = read_whole(path)
         if tensor is None:
@@ -81,7 +83,8 @@ class GGUFFormat:
 class DequantizedRows(RowSource):
     """Rows that lie in a file as quantized blocks, as the float32 values that the gguf library makes of them.
 
-    `read` may run in any number of threads and holds the rows it returns a few times over.
+    The library itself is asked for types that :mod:`qstore.engine.ggml_blocks` lacks. `read` may run in any
+    number of threads and holds the rows it returns, with the library a few times over.
     """
 
     dtype = "float32"
@@ -94,8 +97,10 @@ class DequantizedRows(RowSource):
         self._type_name, block, block_bytes = QUANTIZED_TYPES[entry.type]
         self._row_bytes = self.dim // block * block_bytes
         self._file, self._header, self._entry = file, header, entry
-        self._library, self._type = _library(self._where, entry.type)
-        self._dequantized(np.zeros((1, block_bytes), np.uint8))
+        self._library: Any = None
+        if self._type_name not in ggml_blocks.BLOCK_TYPES:
+            self._library, self._type = _library(self._where, entry.type)
+            self._by_library(np.zeros((1, block_bytes), np.uint8))
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
@@ -103,9 +108,14 @@ class DequantizedRows(RowSource):
         position = self._entry.begin + start * self._row_bytes
         blocks = self._file.read_array(position, (stop - start, self._row_bytes), np.dtype(np.uint8))
         # The library cannot reshape nothing.
-        return self._dequantized(blocks) if stop > start else np.empty((0, self.dim), np.float32)
+        if self._library is not None and stop > start:
+            return self._by_library(blocks)
+        values = np.empty((stop - start, self.dim), np.float32)
+        if self._library is None:
+            ggml_blocks.unpack(self._type_name, blocks, values)
+        return values
 
-    def _dequantized(self, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _by_library(self, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             with np.errstate(all="ignore"):  # infinite scales are the quantizer's to refuse
                 values: NDArray[np.float32] = self._library.dequantize(blocks, self._type)

@@ -20,6 +20,7 @@ PLAIN_TYPES: dict[int, np.dtype[Any]] = {
     28: np.dtype("<f8"),
     30: marker_dtype("bfloat16"),
 }
+# Those of :data:`qstore.engine.ggml_blocks.BLOCK_TYPES` are read without the gguf library.
 QUANTIZED_TYPES = {  # number in the file: (name, values in a block, bytes of a block)
     2: ("Q4_0", 32, 18),
     3: ("Q4_1", 32, 20),

@@ -10,12 +10,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...engine.arrays import conversion
+from ...engine.quantization import marker_dtype
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
+from .keras import KerasTable, scales_of, with_tables
 from .safe_file import (
     LONGEST_ROW,
     MAGIC,
@@ -30,7 +32,7 @@ from .safe_file import (
 )
 from .store_again import StoreAgain
 
-__all__ = ["HDF5Format"]
+__all__ = ["HDF5Format", "datasets_in", "open_dataset"]
 
 
 class HDF5Format:
@@ -50,14 +52,8 @@ class HDF5Format:
         ------
         SourceError
         """
-        with ExitStack() as stack:
-            file = stack.enter_context(RawFile(path))
-            h5 = open_hdf5(file, stack)
-            with named_errors(path):
-                if is_store(h5):
-                    store = StoreAgain(file, h5)
-                    return [TensorInfo(store.name, (store.rows, store.dim), store.dtype)]
-                return list_datasets(h5)
+        with RawFile(path) as file:
+            return datasets_in(file)
 
     def open(self, path: str, tensor: str | None) -> RowSource:
         """Source of the rows of one dataset, named with or without a leading slash, or of a store.
@@ -71,14 +67,32 @@ class HDF5Format:
             Several matrices and no name, or a name that is not there.
         """
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(path))
-            h5 = open_hdf5(file, on_error)
-            with named_errors(path):
-                source = _store(file, h5, tensor) if is_store(h5) else _matrix(file, h5, tensor)
-            if isinstance(source, ContiguousRows):
-                h5.close()
+            source = open_dataset(on_error.enter_context(RawFile(path)), tensor)
             on_error.pop_all()
         return source
+
+
+def datasets_in(file: RawFile) -> list[TensorInfo]:
+    """What :meth:`HDF5Format.tensors` gives, of a file that is open; it stays so."""
+    with ExitStack() as stack:
+        h5 = open_hdf5(file, stack)
+        with named_errors(file.path):
+            if is_store(h5):
+                store = StoreAgain(file, h5)
+                return [TensorInfo(store.name, (store.rows, store.dim), store.dtype)]
+            return with_tables(list_datasets(h5))
+
+
+def open_dataset(file: RawFile, tensor: str | None) -> RowSource:
+    """What :meth:`HDF5Format.open` gives, of a file that is open: closed with it, else the caller's."""
+    with ExitStack() as on_error:
+        h5 = open_hdf5(file, on_error)
+        with named_errors(file.path):
+            source = _store(file, h5, tensor) if is_store(h5) else _matrix(file, h5, tensor)
+        if isinstance(source, ContiguousRows):
+            h5.close()
+        on_error.pop_all()
+    return source
 
 
 class DatasetRows(RowSource):
@@ -105,7 +119,7 @@ class DatasetRows(RowSource):
         check_range(f"{self._file.path}: tensor {self.name!r}", start, stop, self.rows)
         with named_errors(self._file.path):
             block: NDArray[Any] = self._dataset[start:stop]
-        return block
+        return block.view(marker_dtype(self.dtype)) if self.dtype == "bfloat16" else block
 
     def fingerprint(self) -> Fingerprint:
         """Size, time and header of the file as they were when it was opened."""
@@ -138,11 +152,18 @@ def _store(file: RawFile, h5: Any, tensor: str | None) -> RowSource:
 
 def _matrix(file: RawFile, h5: Any, tensor: str | None) -> RowSource:
     if tensor is None:
-        found = list_datasets(h5)
+        found = with_tables(list_datasets(h5))
         _check_no_codes(file.path, found)
         tensor = only_matrix(file.path, found).name
     name = tensor.strip("/")
-    return _rows(file, h5, name, find_dataset(h5, file.path, name))
+    dataset = find_dataset(h5, file.path, name)
+    scales = scales_of(h5, file.path, name, dataset)
+    rows = _rows(file, h5, name, dataset)
+    if scales is None:
+        return rows
+    where = f"{file.path}: tensor {shortened(repr(name))}"
+    check_storage(where, scales)
+    return KerasTable(rows, scales, where, file.path, h5.close)
 
 
 def _check_no_codes(path: str, found: Sequence[TensorInfo]) -> None:
@@ -179,7 +200,8 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
     if offset is not None:
         _check_size(where, dataset_id)
     # Equal types: the bytes in the file are NumPy's, so that HDF5 has nothing to convert.
-    if offset is None or dataset_id.get_type() != h5py.h5t.py_create(dataset_id.dtype):
+    plain = word == "bfloat16" or dataset_id.get_type() == h5py.h5t.py_create(dataset_id.dtype)
+    if offset is None or not plain:
         return DatasetRows(file, h5, name, dataset_id)
     return ContiguousRows(
         file,
@@ -187,7 +209,7 @@ def _rows(file: RawFile, h5: Any, name: str, dataset_id: Any) -> RowSource:
         name=name,
         offset=offset,
         shape=dataset_id.shape,
-        dtype=dataset_id.dtype,
+        dtype=marker_dtype(word) if word == "bfloat16" else dataset_id.dtype,
         header_crc32=header_crc32(file, dataset_id),
     )
 

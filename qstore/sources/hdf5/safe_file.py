@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,7 @@ LONGEST_ROW = 1 << 30
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _HEADER_BYTES = 2048
+_KERAS = re.compile(rb"(.*/)?vars/[0-9]+", re.DOTALL)
 
 # h5py's default of 1 MiB holds less than one row of chunks of a wide table, so that each chunk would be
 # decompressed once for every range of rows that touches it. A ceiling: small files take less.
@@ -176,6 +178,10 @@ def element_type_of(dataset_id: Any) -> str:
     # NumPy's type of these two is a plain integer's.
     if kind in (h5py.h5t.ENUM, h5py.h5t.BITFIELD):
         return "enum" if kind == h5py.h5t.ENUM else "bitfield"
+    # Keras keeps bfloat16 as two bytes without a type, and says so in this attribute and nowhere else.
+    two_bytes = kind == h5py.h5t.OPAQUE and dataset_id.get_type().get_size() == 2
+    if two_bytes and h5py.h5a.exists(dataset_id, b"dtype"):
+        return "bfloat16" if _KERAS.fullmatch(h5py.h5i.get_name(dataset_id) or b"") else "unknown type"
     try:
         return type_name(dataset_id.dtype)
     except (TypeError, ValueError):

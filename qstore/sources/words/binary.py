@@ -77,7 +77,11 @@ class BinaryWordVectors(WordVectors):
         head = unpacked_head(self._file)
         header = HEADER.match(head)
         if header is None:
-            hint = "; this is a fastText model: give its .vec file" if head[:4] == _FASTTEXT_MAGIC else ""
+            hint = (
+                "; this is a fastText model: unpack it, or give its .vec file"
+                if head[:4] == _FASTTEXT_MAGIC
+                else ""
+            )
             raise SourceError(
                 f"{self._file.path} is no word2vec file: expected the numbers of rows and columns on the "
                 f"first line, found {shortened(repr(head[:40]))}{hint}"
