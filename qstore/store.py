@@ -23,6 +23,7 @@ from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
 from .system.options import one_of, shown, whole_number
+from .system.threads import thread_count
 
 if TYPE_CHECKING:
     from .analysis.stats import StoreStats
@@ -161,7 +162,9 @@ class Store(ArrayMethods):
         return self._shape[0]
 
     def __repr__(self) -> str:
-        return f"<qstore.Store {self.path}: {self._shape[0]} × {self._shape[1]}, read as {self._dtype}>"
+        closed = ", closed" if self.closed else ""
+        shape = f"{self._shape[0]} × {self._shape[1]}"
+        return f"<qstore.Store {self.path}: {shape}, read as {self._dtype}{closed}>"
 
     def _repr_html_(self) -> str:
         """The same as a table, for notebooks; nothing is read."""
@@ -291,8 +294,12 @@ class Store(ArrayMethods):
         ------
         IndexError
             A row is out of range.
+        ValueError, TypeError
+            Another option does not fit.
         """
         numbers = as_row_numbers(rows)
+        if threads is not None:
+            thread_count(threads)
         if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
             from .reading import taking
 
@@ -392,6 +399,8 @@ class Store(ArrayMethods):
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
         one_of("mode", mode, ("sum", "mean"))
+        if threads is not None:
+            thread_count(threads)
         if starts.size:
             self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:

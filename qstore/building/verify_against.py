@@ -401,7 +401,9 @@ def _compare(
         return _mismatch(done, f"the source has {done} rows, the store {len(store)}")
     problems = []
     if differing:
-        problems.append(f"{differing} rows differ, the first ones: {', '.join(map(str, shown))}")
+        named = f"1 row differs: row {shown[0]}"
+        several = f"{differing:,} rows differ, the first ones: {', '.join(map(str, shown))}"
+        problems.append(named if differing == 1 else several)
     if differing and measured and len(steps) == 1:
         problems.append(
             f"all scales of the store are {steps.pop()}: if it was built with a step (step=, --step), give "

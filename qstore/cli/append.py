@@ -39,6 +39,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="stop where two rows have the same key (default), or do not look: it stands for the first one",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="without NAME: replace a manifest that says something else, in one step",
+    )
     add_json(parser)
 
 
@@ -51,7 +56,9 @@ def _run(arguments: argparse.Namespace) -> int:
         shards = qstore.append_shards(arguments.directory, arguments.names, keys=keys, duplicates=duplicates)
     else:
         names = arguments.names or None
-        shards = qstore.publish_shards(arguments.directory, names, keys=keys, duplicates=duplicates)
+        shards = qstore.publish_shards(
+            arguments.directory, names, keys=keys, duplicates=duplicates, overwrite=arguments.force
+        )
     if arguments.json:
         print_json([shard.to_dict() for shard in shards])
     else:

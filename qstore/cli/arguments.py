@@ -108,6 +108,8 @@ def any_slice(text: str) -> slice:
 
 def consecutive(text: str) -> slice:
     """A slice without a step."""
+    if ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not a range of rows A:B")
     found = any_slice(text)
     if found.step not in (None, 1):
         raise argparse.ArgumentTypeError(f"{text.strip()!r} has a step: only consecutive rows can be taken")

@@ -75,6 +75,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="output", metavar="OUT", help="a file, made whole or not at all; else stdout"
     )
+    parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -111,6 +112,8 @@ def _check_output(arguments: argparse.Namespace, store: Store) -> None:
             raise UsageError("npy is binary and stdout is a terminal: give -o FILE, or pipe it somewhere")
     elif any(_same_file(arguments.output, shard.path) for shard in store.shards):
         raise UsageError(f"-o {arguments.output} would replace the store itself: choose another name")
+    elif os.path.isfile(arguments.output) and not arguments.force:
+        raise UsageError(f"{arguments.output} exists; pass --force to replace it")
 
 
 def _same_file(one: str, other: str) -> bool:

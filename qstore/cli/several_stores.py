@@ -49,11 +49,12 @@ def each_store(
     as_json: bool,
     value: Callable[[_Found], Any] = lambda found: found,
     differs: Callable[[_Found], bool] = lambda _: False,
+    apart: bool = True,
 ) -> int:
     """Look at each store and show what was found; or print it in JSON, its `value`: of several, a list.
 
-    What cannot be read is said on stderr, and the others are looked at. Returns the exit status: 1 where
-    something `differs`.
+    What cannot be read is said on stderr, and the others are looked at. An empty line keeps stores `apart`.
+    Returns the exit status: 1 where something `differs`.
     """
     paths = [path for word in words for path in stores_at(word) or [word]]
     if paths == list(words[:1]):  # one store, by its name
@@ -74,7 +75,7 @@ def each_store(
         status = max(status, int(differs(found)))
         kept.append(value(found) if as_json else None)
         if not as_json:
-            if number:
+            if number and apart:
                 print_line("")
             show(found)
     if as_json:

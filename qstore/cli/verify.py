@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import qstore
 
-from ..reports.wording import fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
+from ..reports.wording import counted, fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
 from ..system.progress import staged_bar
 from ..system.reported import Reported
 from .arguments import (
@@ -102,6 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.json,
         lambda looked: looked[0],
         lambda looked: not looked[0].ok,
+        apart=not arguments.quiet,
     )
 
 
@@ -139,8 +140,9 @@ def _keys_of_worst_rows(store: Store, found: Verified) -> dict[int, str | int]:
 def _facts(
     found: Verified, names: dict[int, str | int], arguments: argparse.Namespace
 ) -> list[tuple[str, object]]:
-    facts: list[tuple[str, object]] = [("broken", problem) for problem in found.store.problems]
-    facts.extend(("differs", problem) for problem in (found.against.problems if found.against else ()))
+    told = found.against.problems if found.against else ()
+    facts: list[tuple[str, object]] = [("broken", f"{found.path}: {one}") for one in found.store.problems]
+    facts.extend(("differs", f"{found.path}: {one}") for one in told)
     if arguments.quiet:
         return facts
     return [*facts, *_agreements(found, names, " ".join(arguments.against or ()))]
@@ -148,11 +150,12 @@ def _facts(
 
 def _agreements(found: Verified, names: dict[int, str | int], source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
-        rows, blocks = found.store.rows, found.store.blocks
+        rows, blocks = counted(found.store.rows, "row"), counted(found.store.blocks, "block")
         keys = "" if found.store.keys_ok is None else f", and {_found_by_key(found.store)}"
-        yield "ok", f"{found.path}: {rows:,} rows in {blocks:,} blocks agree with their checksums{keys}"
+        yield "ok", f"{found.path}: {rows} in {blocks} agree with their checksums{keys}"
     if found.against is not None and found.against.ok:
-        compared = f"{what_agrees(found.against)} of {found.against.rows:,} rows agrees with {source}"
+        rows = counted(found.against.rows, "row")
+        compared = f"{what_agrees(found.against)} of {rows} agrees with {source}"
         yield "ok", compared + taken_for_zero(found.against)
     if found.against is not None and found.against.fidelity is not None:
         yield from fidelity_facts(found.against.fidelity, names)
@@ -162,11 +165,13 @@ def _found_by_key(store: VerifyReport) -> str:
     """Which rows are found by their keys, where all is well with these."""
     if not store.unkeyed_rows and not store.repeated_rows:
         return "each row is found by its key"
-    reasons = [f"{store.unkeyed_rows:,} have none"] if store.unkeyed_rows else []
+    has = "has" if store.unkeyed_rows == 1 else "have"
+    reasons = [f"{store.unkeyed_rows:,} {has} none"] if store.unkeyed_rows else []
     if store.repeated_example is not None:
         key, row, first = store.repeated_example
         example = f"such as row {row}, {key!r:.80} like row {first}"
-        reasons.append(f"{store.repeated_rows:,} have that of an earlier row, {example}")
+        have = "has" if store.repeated_rows == 1 else "have"
+        reasons.append(f"{store.repeated_rows:,} {have} that of an earlier row, {example}")
     found = store.rows - store.unkeyed_rows - store.repeated_rows
     return f"{found:,} of them are found by their keys: {'; '.join(reasons)}"
 

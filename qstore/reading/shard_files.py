@@ -189,8 +189,9 @@ def check_files(directory: str, manifest: Manifest) -> None:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise ShardError(
             f"{directory}: the files are not those of the manifest: {', '.join(wrong[:_SHOWN])}{more}; "
-            f"restore them (of one that another program has rewritten, qstore build makes what it was), or "
-            f"publish the shards anew"
+            f"restore them: one that another program has rewritten is made what it was by qstore build; or "
+            f"publish what is left anew (overwrite=True, qstore append --force), in which all rows behind a "
+            f"missing file have other numbers"
         )
 
 

@@ -101,5 +101,5 @@ def _pca(facts: Facts) -> str:
     first, second = facts.shares
     return (
         f"{len(facts.labels):,} rows as points in their two main directions, which hold {first:.0%} and "
-        f"{second:.0%} of the variance; the outermost are labelled."
+        f"{second:.0%} of the variance; outer ones are labelled where there is room."
     )

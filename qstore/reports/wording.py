@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 __all__ = [
+    "counted",
     "distribution_table",
     "fidelity_facts",
     "keys_of_rows",
@@ -31,6 +32,17 @@ _WORST = 5
 _NO_KEYS: Mapping[int, str | int] = MappingProxyType({})
 _PERCENTILES = ("1", "50", "99")
 _COLUMNS = 8
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(2000, "block")
+    ('1 row', '2,000 blocks')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def number(value: float) -> str:

@@ -68,7 +68,7 @@ class _NoRoom(OSError):
 
 def _room_in_words(error: OSError, path: Path) -> str:
     if isinstance(error, _NoRoom):
-        return f": {error.needed:,} bytes more are needed, {error.free:,} are free"
+        return f": {error.needed:,} bytes are needed, {error.free:,} are free"
     if error.errno == errno.ENOSPC and (free := free_bytes(path.parent)) is not None:
         return f": {free:,} bytes are free"
     return ""
@@ -158,7 +158,8 @@ def _lock(fd: int, path: Path) -> None:
     except BlockingIOError:
         raise BusyError(
             errno.EAGAIN,
-            f"another process is writing {path}; wait for it or choose another output",
+            f"another process, or another writer of this one, is writing {path}; wait for it, or choose "
+            f"another output",
             str(path),
         ) from None
     except OSError as error:

@@ -109,7 +109,9 @@ def test_get_npy(store: Path, values: NDArray[np.float32], tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(io.BytesIO(out)), values[-5:])
     assert main(["get", str(store), "7", "--format", "npy", "-o", str(tmp_path / "row.npy")]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "row.npy"), values[7])
-    assert main(["get", str(store), "9:3", "--format", "npy", "-o", str(tmp_path / "row.npy")]) == 0
+    assert (
+        main(["get", str(store), "9:3", "--format", "npy", "--force", "-o", str(tmp_path / "row.npy")]) == 0
+    )
     assert np.load(tmp_path / "row.npy").shape == (0, 16)
     assert list(tmp_path.iterdir()) == [tmp_path / "row.npy"]
 
@@ -156,13 +158,15 @@ def test_get_output_is_replaced_whole_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setitem(FORMATS, "text", broken)
-        result = run("get", store, 0, "-o", output)
+        result = run("get", store, 0, "-o", output, "--force")
     assert result.status == 2
     assert f"cannot write {output}: No space left on device" in result.err
     assert output.read_text() == "old"
     assert list(tmp_path.iterdir()) == [output]
     (tmp_path / "link").symlink_to(output)
-    assert run("get", store, 0, "-o", tmp_path / "link").status == 0
+    refused = run("get", store, 0, "-o", tmp_path / "link")
+    assert (refused.status, "--force" in refused.err, output.read_text()) == (2, True, "old")
+    assert run("get", store, 0, "-o", tmp_path / "link", "--force").status == 0
     assert (tmp_path / "link").is_symlink()
     assert len(output.read_text().split()) == 16
 

@@ -182,7 +182,7 @@ def test_a_disk_that_is_too_small(
     for more in ([], ["--shard-rows", 60]):
         result = run("build", npy, "-o", tmp_path / "out.h5", "--dry-run", *more)
         assert (result.status, result.out) == (2, "")
-        assert "bytes more are needed, 1,000 are free" in result.err
+        assert "bytes are needed, 1,000 are free" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

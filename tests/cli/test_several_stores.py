@@ -90,7 +90,7 @@ def test_what_is_broken_is_told_and_the_others_are_looked_at(run: Run, tables: P
     os.unlink(tables / FILES[0])
     result = run("verify", tables)
     assert result.status == 1
-    assert "broken" in result.out
+    assert f"broken  {tables / FILES[1]}: " in result.out
     assert f"{tables / FILES[2]}: 9 rows" in result.out
 
 

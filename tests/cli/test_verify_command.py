@@ -30,7 +30,7 @@ def broken(eight_blocks: Path, tmp_path: Path) -> Path:
 
 
 def test_verify(run: Run, store: Path, npy: Path) -> None:
-    assert "200 rows in 1 blocks agree" in run("verify", store).out
+    assert "200 rows in 1 block agree" in run("verify", store).out
     result = run("verify", store, "--against", npy)
     assert result.status == 0
     assert "every code and scale of 200 rows" in result.out

@@ -83,7 +83,7 @@ def test_open_regular_refuses_everything_else_at_once(tmp_path: Path, no_leaks: 
 def test_a_locked_file_is_busy(tmp_path: Path, no_leaks: None) -> None:
     path = tmp_path / "f"
     held = durable_files.lock_file(path)
-    with pytest.raises(BusyError, match="another process is writing"):
+    with pytest.raises(BusyError, match="another process, or another writer of this one, is writing"):
         durable_files.lock_file(path)
     os.close(held)
     os.close(durable_files.lock_file(path))

@@ -15,7 +15,7 @@ import qstore
 from qstore.system import durable_files
 
 VALUES = np.ones((1000, 64), np.float32)
-NEEDED = r"cannot write .*: No space left on device: ([\d,]+) bytes more are needed, ([\d,]+) are free; free"
+NEEDED = r"cannot write .*: No space left on device: ([\d,]+) bytes are needed, ([\d,]+) are free; free"
 
 
 def no_room(fd: int, size: int) -> bool:
