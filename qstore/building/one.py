@@ -53,6 +53,8 @@ class BuildPlan:
     dim : int
     source_bytes, file_bytes : int or None
         Size of the matrix in its source's type, and of the store; that is unknown where rows have keys, too.
+    convention : str
+        How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
 
     path: str
@@ -62,6 +64,7 @@ class BuildPlan:
     dim: int
     source_bytes: int | None
     file_bytes: int | None
+    convention: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class BuildReport:
         first ones are. Of all rows, also of those that an interrupted build had done before.
     warnings : tuple of str
         What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
+    convention : str
+        How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
 
     path: str
@@ -109,6 +114,7 @@ class BuildReport:
     unkeyed_rows: int = 0
     nonfinite: NonFiniteValues = field(default_factory=NonFiniteValues)
     warnings: tuple[str, ...] = ()
+    convention: str = ""
 
 
 def build(
@@ -116,6 +122,8 @@ def build(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -141,7 +149,13 @@ def build(
     path : path-like
         The store to make.
     tensor : str, optional
-        Which tensor of the source (of each, in a list); needed where it holds several 2-D ones.
+        Which tensor of the source (of each, in a list); needed where it holds several 2-D ones. A weight
+        that is quantized in a known way is taken with its scales: as codes and scales where that loses
+        nothing, else as the numbers they stand for.
+    scale : str, optional
+        Name of the tensor that scales the codes of `tensor`, where no known way says it.
+    as_stored : bool
+        Take the numbers of the tensor as they are, whatever lies beside it.
     keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
         A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
@@ -200,7 +214,7 @@ def build(
     """
     begun = time.perf_counter()
     check_places(source, _absolute(path), overwrite)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -253,7 +267,8 @@ def build(
             key_kind=writer.key_kind,
             unkeyed_rows=writer.unkeyed_rows,
             nonfinite=writer.nonfinite,
-            warnings=writer.warnings,
+            warnings=(*matrix.notes, *writer.warnings),
+            convention=matrix.convention,
         )
 
 
@@ -262,6 +277,8 @@ def plan(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -272,7 +289,7 @@ def plan(
 ) -> BuildPlan:
     """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
     check_places(source, _absolute(path), overwrite)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, scale, as_stored) as matrix:
         coding = Coding(step, zero_point)
         return planned(matrix, _absolute(path), rows, keys, key_encoding, missing_keys, coding)
 
@@ -307,6 +324,7 @@ def planned(
             {"content_id": "0" * 32},
             layout.Parts(fidelity=_is_measured(matrix, coding, first, count)),
         ).size,
+        convention=matrix.convention,
     )
 
 

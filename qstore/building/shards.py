@@ -48,6 +48,8 @@ def build_shards(
     shard_rows: int,
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -80,7 +82,7 @@ def build_shards(
         What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
         stand for the first of them. They are looked for when all shards are there, and these stay: the same
         call with "first" goes on from there.
-    source, tensor, keys, key_encoding, rows, threads, progress, resume, nonfinite
+    source, tensor, scale, as_stored, keys, key_encoding, rows, threads, progress, resume, nonfinite
         As for :func:`qstore.build`.
     missing_keys, step, zero_point
         As for :func:`qstore.build`.
@@ -108,7 +110,7 @@ def build_shards(
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_duplicates(duplicates)
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -148,7 +150,8 @@ def build_shards(
         key_kind=describe_file(shards[0].path).key_kind,
         unkeyed_rows=job.unkeyed_rows,
         nonfinite=job.nonfinite,
-        warnings=joined_warnings(job.warnings),
+        warnings=(*matrix.notes, *joined_warnings(job.warnings)),
+        convention=matrix.convention,
     )
 
 

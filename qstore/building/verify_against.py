@@ -69,6 +69,8 @@ def verify_against(
     source: Any,
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -82,7 +84,7 @@ def verify_against(
     Parameters
     ----------
     store : Store
-    source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there. Keys of the store are not looked at where the
         source has none and none are given, or with ``keys=False``.
     progress : bool or callable, optional
@@ -92,6 +94,8 @@ def verify_against(
         store,
         source,
         tensor=tensor,
+        scale=scale,
+        as_stored=as_stored,
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
@@ -106,6 +110,8 @@ def compared_with(
     source: Any,
     *,
     tensor: str | None,
+    scale: str | None,
+    as_stored: bool,
     keys: Any,
     key_encoding: str | None,
     rows: slice | tuple[int, int] | None,
@@ -115,7 +121,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings = Findings(store.shape[1])
-    with open_source(source, tensor) as matrix:
+    with open_source(source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

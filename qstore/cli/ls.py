@@ -23,6 +23,8 @@ __all__ = ["COMMAND", "Listed"]
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from,
 but not what is called opaque: objects of other programs, and tensors without plain values.
+A weight that is quantized is one line with its scales, and "values" says what is made of them; --as-stored
+lists all tensors as they lie in the file.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
 listed before the error that names them."""
@@ -32,7 +34,13 @@ _EXAMPLES = """\
   qstore ls checkpoint-directory/ --json"""
 
 _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
-_ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
+_ODD_SIZES = {
+    "bfloat16": 2,
+    "quantized": 1,
+    **dict.fromkeys(
+        ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"), 1
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,24 +55,32 @@ class Listed:
     dtype : str
         As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
-        None where the type has no fixed size.
+        Of all its tensors; None where the type has no fixed size.
+    convention : str
+        How its values are computed of several tensors, in words; empty where they lie in the file.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     bytes: int | None
+    convention: str = ""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="a checkpoint file or directory, or a store")
+    parser.add_argument(
+        "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
+    )
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
         _print(
-            _store(arguments.source) or list(map(_listed, qstore.list_tensors(arguments.source))), arguments
+            _store(arguments.source)
+            or list(map(_listed, qstore.list_tensors(arguments.source, as_stored=arguments.as_stored))),
+            arguments,
         )
     except IncompleteError as error:
         _print(list(map(_listed, error.tensors)), arguments)
@@ -76,7 +92,9 @@ def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
-        print_table([("name", "shape", "dtype", "bytes"), *map(_cells, found)])
+        rows = [("name", "shape", "dtype", "bytes", "values"), *map(_cells, found)]
+        told = any(one.convention for one in found)
+        print_table(rows if told else [row[:-1] for row in rows])
 
 
 def _store(path: str) -> list[Listed] | None:
@@ -98,6 +116,10 @@ def _store(path: str) -> list[Listed] | None:
 def _listed(tensor: TensorInfo) -> Listed:
     from ..sources.gguf.types import QUANTIZED_TYPES
 
+    if tensor.parts:
+        sizes = [_listed(part).bytes for part in tensor.parts]
+        size = None if None in sizes else sum(one or 0 for one in sizes)
+        return Listed(tensor.name, tensor.shape, tensor.parts[0].dtype, size, tensor.convention)
     blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
     word = tensor.stored or tensor.dtype
     values, size = blocks.get(word) or (1, _item_size(word))
@@ -121,7 +143,8 @@ def _item_size(dtype: str) -> int | None:
 
 def _cells(one: Listed) -> tuple[str, ...]:
     shape = " × ".join(map(str, one.shape)) or "()"
-    return (one.name or "(no name)", shape, one.dtype, "?" if one.bytes is None else byte_size(one.bytes))
+    size = "?" if one.bytes is None else byte_size(one.bytes)
+    return one.name or "(no name)", shape, one.dtype, size, one.convention
 
 
 COMMAND = Command(

@@ -6,7 +6,7 @@ import argparse
 
 import qstore
 
-from .arguments import Command, add_against, add_keys, add_quiet, against_of, compared_keys_of
+from .arguments import Command, add_against, add_keys, add_quiet, against_of, compared_keys_of, tensor_of
 from .printing import print_line, show_progress
 
 __all__ = ["COMMAND"]
@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
             store,
             arguments.output,
             source=source,
-            tensor=arguments.tensor,
+            **tensor_of(arguments),
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,

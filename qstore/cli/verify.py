@@ -20,6 +20,7 @@ from .arguments import (
     against_of,
     compared_keys_of,
     step_of,
+    tensor_of,
 )
 from .failures import UsageError
 from .printing import print_facts, print_json, show_progress
@@ -96,7 +97,7 @@ def _verify(
         against = qstore.verify_against(
             store,
             source,
-            tensor=arguments.tensor,
+            **tensor_of(arguments),
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,

@@ -68,6 +68,8 @@ def report(
     *,
     source: Any = None,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -86,7 +88,7 @@ def report(
     store : Store
     path : path-like
         Appears when it is complete.
-    source, tensor, keys, key_encoding, rows
+    source, tensor, scale, as_stored, keys, key_encoding, rows
         What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
         error measured.
     overwrite : bool
@@ -111,6 +113,8 @@ def report(
             store,
             source,
             tensor=tensor,
+            scale=scale,
+            as_stored=as_stored,
             keys=keys,
             key_encoding=key_encoding,
             rows=rows,
@@ -121,6 +125,8 @@ def report(
         store,
         source if measurable else None,
         tensor=tensor,
+        scale=scale,
+        as_stored=as_stored,
         rows=rows,
         threads=threads,
         progress=progress,

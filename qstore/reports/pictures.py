@@ -45,6 +45,8 @@ def gather_facts(
     source: Any = None,
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     rows: slice | tuple[int, int] | None = None,
     threads: int | None = None,
     progress: Progress = None,
@@ -52,7 +54,9 @@ def gather_facts(
     """Read what the pictures show: every code once, and a few rows; of `source`, too, where it is given."""
     errors = None
     if source is not None:
-        errors = sample_errors(store, source, tensor=tensor, rows=rows, most=_POINTS)
+        errors = sample_errors(
+            store, source, tensor=tensor, scale=scale, as_stored=as_stored, rows=rows, most=_POINTS
+        )
     stats = store.stats(threads=threads, progress=progress)
     numbers = sample_rows(store, _POINTS)
     values = store.astype("float64").take(numbers)
@@ -71,6 +75,8 @@ def plot(
     kind: str | Sequence[str] | None = None,
     source: Any = None,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     rows: slice | tuple[int, int] | None = None,
     dark: bool = False,
     overwrite: bool = False,
@@ -87,7 +93,7 @@ def plot(
     kind : str or sequence of str, optional
         Of ``norms``, ``scales``, ``codes``, ``columns``, ``pca`` and, with a source, ``errors`` and
         ``error-cdf``; by default all that can be drawn.
-    source, tensor, rows
+    source, tensor, scale, as_stored, rows
         What the store was built from, as for :func:`qstore.build`: to measure errors of 1,500 rows.
     dark : bool
         Light on dark.
@@ -117,7 +123,16 @@ def plot(
     check_installed()
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
-    facts = gather_facts(store, source, tensor=tensor, rows=rows, threads=threads, progress=progress)
+    facts = gather_facts(
+        store,
+        source,
+        tensor=tensor,
+        scale=scale,
+        as_stored=as_stored,
+        rows=rows,
+        threads=threads,
+        progress=progress,
+    )
     picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])
     with output_errors(target), atomic_output(target) as file:
         file.write(picture)
