@@ -90,7 +90,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
+        print_json(
+            [
+                {key: value for key, value in dataclasses.asdict(one).items() if value or key != "convention"}
+                for one in found
+            ]
+        )
     else:
         rows = [("name", "shape", "dtype", "bytes", "values"), *map(_cells, found)]
         told = any(one.convention for one in found)

@@ -41,6 +41,10 @@ class IndexFormat(ABC):
     def open_bytes_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
         """Source of the bytes of a tensor of one shard, as :meth:`.TensorFile.open_bytes` gives them."""
 
+    def metadata_in(self, file: RawFile) -> Mapping[str, str]:
+        """What a shard says about itself."""
+        return {}
+
     def matches(self, path: str, head: bytes) -> bool:
         """Never by its bytes: JSON looks like any other JSON. The name tells."""
         return False
@@ -130,6 +134,10 @@ class _IndexedTensors(TensorFile):
         if name not in self._found[shard]:
             raise _not_in_shard(self._index, name)
         return self._found[shard][name]
+
+    def metadata_beside(self, name: str) -> Mapping[str, str]:
+        with _open_shard(self._index, self._index.shards[name]) as file:
+            return self._kind.metadata_in(file)
 
     def open(self, name: str) -> RowSource:
         return _opened(self._kind, self._index, name, self._kind.open_in)

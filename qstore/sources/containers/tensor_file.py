@@ -20,13 +20,10 @@ class TensorFile(ABC):
         Of the file that says which tensors there are.
     names : collection of str
         Of all tensors; asking whether a name is among them is cheap.
-    metadata : mapping of str to str
-        What the file says about itself, untrusted.
     """
 
     path: str
     names: Collection[str]
-    metadata: Mapping[str, str] = {}
 
     @abstractmethod
     def info(self, name: str) -> TensorInfo:
@@ -50,6 +47,10 @@ class TensorFile(ABC):
         SourceError
             There are none as plain items: it is opaque, or lies in the file in another order.
         """
+
+    def metadata_beside(self, name: str) -> Mapping[str, str]:
+        """What the file that holds a tensor says about itself, untrusted; errors as those of :meth:`info`."""
+        return {}
 
 
 def byte_shape(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -43,9 +43,11 @@ def scaled_bytes(family: Family) -> Found:
     (scale,) = scales
     zero = family.one_of(_zero_names(family))
     if info.dtype == "uint8" and zero is None:
-        if scale.dtype.startswith("float8") and not scale.dtype.endswith("e8m0fnu"):
+        if scale.dtype.startswith("float8"):
             return None  # two floats of 4 bits in each byte
         raise Misfit("codes of uint8 need a zero point, and there is none")
+    if info.dtype == "int8" and scale.dtype == "float8_e8m0fnu":
+        return None  # the same
     if zero is not None and info.dtype in FLOAT8_TYPES:
         raise Misfit(f"{name} holds floats, which have no zero point, but there is {zero.name}")
     return _bytes_recipe(family, scale, zero, _logical(family))
@@ -100,7 +102,7 @@ def _bytes_recipe(family: Family, scale: TensorInfo, zero: TensorInfo | None, na
         and scale.shape not in ((), (1,))
     ):
         raise Misfit(f"{scale.name} has shape {scale.shape}: expected one number for all parts of the table")
-    zeros = None if zero is None else _zero_grid(zero, grid, shape)
+    zeros = None if zero is None else _zero_grid(zero, grid)
     used = [info, scale, *([] if zero is None else [zero])]
     word = info.dtype if zero is None else f"({info.dtype} - {_leaf(zero)})"
     how = f"{word} * {_leaf(scale)}{' / 127' if of_row_maximum else ''}{_blocks(grid, shape)}"
@@ -126,13 +128,12 @@ def _scale_grid(family: Family, scale: TensorInfo, shape: tuple[int, int]) -> Gr
     return Grid(scale, block_of(scale, shape, family.config.blocks()), dtype)
 
 
-def _zero_grid(zero: TensorInfo, scale: Grid, shape: tuple[int, int]) -> Grid:
+def _zero_grid(zero: TensorInfo, scale: Grid) -> Grid:
     if zero.dtype not in ZERO_TYPES:
         raise Misfit(f"{zero.name} holds {zero.dtype}: expected zero points of {', '.join(ZERO_TYPES)}")
-    block = block_of(zero, shape, [scale.block])
-    if block != scale.block:
+    if [size for size in zero.shape if size != 1] != [size for size in scale.tensor.shape if size != 1]:
         raise Misfit(f"{zero.name} has shape {zero.shape}: expected that of its scales, {scale.tensor.shape}")
-    return Grid(zero, block, zero.dtype)
+    return Grid(zero, scale.block, zero.dtype)
 
 
 # compressed-tensors, packed ---------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def packed_floats(family: Family) -> Found:
 def _torchao(family: Family) -> dict[str, Any]:
     """What torchao's own metadata says of the tensor."""
     try:
-        told = json.loads(family.file.metadata.get(family.sibling("weight"), ""))
+        told = json.loads(family.file.metadata_beside(family.name).get(family.sibling("weight"), ""))
     except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
@@ -282,6 +283,32 @@ def _check_not_swizzled(family: Family) -> None:
     data = _torchao(family).get("_data")
     if not isinstance(data, dict) or data.get("is_swizzled_scales") is not False:
         raise Misfit("its scales lie in the order of a kernel (swizzled), or nothing says that they do not")
+
+
+def packed_floats_in_int8(family: Family) -> Found:
+    """MXFP4 as DeepSeek and transformers have it: two floats of 4 bits in each int8, scales in E8M0."""
+    info = family.info
+    if info.dtype != "int8" or family.leaf != "weight" or len(info.shape) != 2:
+        return None
+    scales = [one for one in family.present(_scale_names(family)) if one.dtype == "float8_e8m0fnu"]
+    if not scales:
+        return None
+    scale, columns = scales[0], 2 * info.shape[1]
+    if len(scales) > 1 or columns % 32 or scale.shape != (info.shape[0], columns // 32):
+        raise Misfit(
+            f"int8 with scales in E8M0 are floats of 4 bits, two in each byte, but {scale.name} has shape "
+            f"{scale.shape}: expected ({info.shape[0]}, {columns}/32), one for 32 columns"
+        )
+    return Recipe(
+        name=family.name,
+        shape=(info.shape[0], columns),
+        codes=info,
+        numbers="e2m1",
+        how=f"float4_e2m1fn in int8 * {_leaf(scale)} (MXFP4)",
+        packing="low half first",
+        scale=Grid(scale, (1, 32), scale.dtype),
+        beside=_beside(family, [info, scale]),
+    )
 
 
 # MLX --------------------------------------------------------------------------------------------------------
@@ -453,6 +480,7 @@ CONVENTIONS: tuple[Callable[[Family], Found], ...] = (
     scaled_bytes,
     packed_integers,
     packed_floats,
+    packed_floats_in_int8,
     mlx,
     mxfp4_blocks,
     vocabulary,

@@ -21,6 +21,8 @@ from .rows import ScaledCodes, ScaledRows, VocabularyRows, is_lossless, value_ty
 __all__ = ["listed", "open_tensor"]
 
 _PACKED_TYPES = ("int32", "uint32", "float4_e2m1fn", "float4_e2m1fn_x2")
+# Names that are given to codes alone.
+_OF_CODES = ("weight_packed", "_weight_qdata", "_data")
 _SHOWN = 6
 
 
@@ -183,6 +185,8 @@ def _doubts(family: Family) -> list[str]:
     if not looks_quantized or family.is_companion:
         return []
     beside = family.companions()
+    if not beside and family.leaf in _OF_CODES:
+        return ["its name says that it holds codes, and there are no scales"]
     if beside:
         return ["no convention that is known"]
     if info.dtype in ("int32", "uint32") and family.leaf != "weight":

@@ -27,6 +27,10 @@ class SafetensorsIndexFormat(IndexFormat):
         """Source of a tensor of one shard."""
         return ContiguousRows(file, **layout_of(file.path, read_header(file), tensor), origin=origin)
 
+    def metadata_in(self, file: RawFile) -> Mapping[str, str]:
+        """What a shard says about itself."""
+        return read_header(file).metadata
+
     def open_bytes_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
         """Source of the bytes of a tensor of one shard."""
         return ContiguousRows(file, **byte_layout_of(read_header(file), tensor), origin=origin)

@@ -105,7 +105,6 @@ class _SafetensorsFile(TensorFile):
             self._header = read_header(file)
             self._version = file.size, file.mtime_ns
         self.names = self._header.entries.keys()
-        self.metadata = self._header.metadata
 
     def info(self, name: str) -> TensorInfo:
         return self._header.entries[name].info
@@ -115,6 +114,9 @@ class _SafetensorsFile(TensorFile):
 
     def open_bytes(self, name: str) -> RowSource:
         return self._rows(byte_layout_of(self._header, name))
+
+    def metadata_beside(self, name: str) -> dict[str, str]:
+        return self._header.metadata
 
     def _rows(self, layout: dict[str, Any]) -> RowSource:
         with ExitStack() as on_error:
