@@ -24,6 +24,7 @@ static const struct {
 
 const accepted_types ANY_FLOAT = {"float32, float64 or float16", 3, {FLOAT32, FLOAT64, FLOAT16}};
 const accepted_types WIDE_FLOAT = {"float32 or float64", 2, {FLOAT32, FLOAT64}};
+const accepted_types FLOATS = {"float32", 1, {FLOAT32}};
 const accepted_types CODES = {"uint8", 1, {UINT8}};
 const accepted_types SCALES = {"float64", 1, {FLOAT64}};
 const accepted_types NUMBERS = {"int64", 1, {INT64}};

@@ -26,7 +26,7 @@ typedef struct {
     element_type types[3];
 } accepted_types;
 
-extern const accepted_types ANY_FLOAT, WIDE_FLOAT, CODES, SCALES, NUMBERS, HASHES, QUANTIZED;
+extern const accepted_types ANY_FLOAT, WIDE_FLOAT, FLOATS, CODES, SCALES, NUMBERS, HASHES, QUANTIZED;
 
 /* 0, or -1 with TypeError or ValueError set, which call the argument `name`. `rows`, `dim` or `length` of -1
  * mean any. `found` is the type, and may be NULL. */

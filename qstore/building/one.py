@@ -356,9 +356,8 @@ def _fill(
 ) -> None:
     writer.expect_keys(keys)  # kept where not one row comes, too
     if isinstance(matrix, QuantizedSource):
-        for codes, scales in matrix.coded_chunks(first, last):
-            writer.append_codes(codes, scales, keys and keys.take(len(codes)))
-            on_rows(len(codes))
+        stop = matrix.rows if last is None else last
+        writer.append_coded_rows(matrix.read_codes, first, stop, on_rows, keys)
         return
     if isinstance(matrix, RowSource):
         stop = matrix.rows if last is None else last

@@ -48,7 +48,8 @@ class Recipe:
     numbers : str
         What a code means: a type of 8 bits; "int8 + 128", "int4 + 8" and "uint4" of packed integers; "e2m1".
     packing : {"bytes", "low half first"}
-    scale, zero, bias : Grid or None
+    scale : Grid
+    zero, bias : Grid or None
     factor : TensorInfo or None
         A number for the whole matrix: each scale is first multiplied with it, or divided by it.
     divides : bool
@@ -66,8 +67,8 @@ class Recipe:
     codes: TensorInfo
     numbers: str
     how: str
+    scale: Grid
     packing: Packing = "bytes"
-    scale: Grid | None = None
     zero: Grid | None = None
     bias: Grid | None = None
     factor: TensorInfo | None = None
@@ -78,10 +79,9 @@ class Recipe:
     @property
     def scaled_by_row(self) -> bool:
         """Whether there is one scale for all, or one a row, and nothing is added."""
-        scale = self.scale
-        if scale is None or self.bias is not None or self.factor is not None:
+        if self.bias is not None or self.factor is not None:
             return False
-        rows, columns = scale.block
+        rows, columns = self.scale.block
         return columns >= self.shape[1] and (rows == 1 or rows >= self.shape[0])
 
 

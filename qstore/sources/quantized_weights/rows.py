@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine import kernels
 from ...engine.quantization import ZERO_POINT
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
@@ -28,11 +29,11 @@ _KEPT_BYTES = 1 << 20
 _KEPT_EMBEDDINGS = 32 << 20
 _ZERO_ROWS = 1 << 20
 
-_TABLES = {
-    "e2m1": E2M1,
+_TABLES = {  # of 256 places each, whatever is packed
+    "e2m1": np.resize(E2M1, 256),
     "int8 + 128": np.arange(-128, 128).astype(np.float32),
-    "int4 + 8": np.arange(-8, 8).astype(np.float32),
-    "uint4": np.arange(16).astype(np.float32),
+    "int4 + 8": np.resize(np.arange(-8, 8), 256).astype(np.float32),
+    "uint4": np.resize(np.arange(16), 256).astype(np.float32),
 }
 # Codes that are symmetric around one that becomes 128: the zero point, and the bit that makes it 128.
 _SYMMETRIC = {"int8": (0, 128), "uint8": (ZERO_POINT, 0), "int8 + 128": (0, 0)}
@@ -143,11 +144,11 @@ class ScaledRows(_Parts):
         self._packing: Packing = recipe.packing
         self._codes = self._parts[recipe.codes.name]
         self._table = _TABLES[recipe.numbers] if recipe.numbers in _TABLES else table_of(recipe.numbers)
-        self._block = (1, self.dim) if recipe.scale is None else (1, recipe.scale.block[1])
+        self._width = min(recipe.scale.block[1], self.dim)
         try:
-            self._scale, self._zero, self._bias = (
-                None if grid is None else _Numbers(grid, self._parts[grid.tensor.name], recipe.shape)
-                for grid in (recipe.scale, recipe.zero, recipe.bias)
+            self._scale = self._numbers(recipe.scale)
+            self._zero, self._bias = (
+                None if grid is None else self._numbers(grid) for grid in (recipe.zero, recipe.bias)
             )
             self._factor = None
             if recipe.factor is not None:
@@ -159,6 +160,9 @@ class ScaledRows(_Parts):
         self._divides, self._divisor = recipe.divides, recipe.divisor
         self.dtype = value_type(recipe)
 
+    def _numbers(self, grid: Grid) -> _Numbers:
+        return _Numbers(grid, self._parts[grid.tensor.name], (self.rows, self.dim))
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` as a fresh array; see :meth:`.RowSource.read`."""
         check_range(self._where, start, stop, self.rows)
@@ -167,23 +171,38 @@ class ScaledRows(_Parts):
             return values
         codes = self._codes.read(start, stop)
         step = max(1, _PIECE_VALUES // self.dim)
-        scale, zero, bias = (
-            None if one is None else one.of_rows(start, stop) for one in (self._scale, self._zero, self._bias)
-        )
-        scale = self._whole(scale)
+        zero, bias = (None if one is None else one.of_rows(start, stop) for one in (self._zero, self._bias))
+        scale = self._whole(self._scale.of_rows(start, stop))
         with np.errstate(all="ignore"):
             for first in range(0, stop - start, step):
                 piece = slice(first, min(first + step, stop - start))
-                out = values[piece]
-                out[...] = self._table[self._unpacked(codes[piece])]
-                for numbers, apply in ((zero, np.subtract), (scale, np.multiply), (bias, np.add)):
-                    if numbers is not None:
-                        self._apply(apply, out, numbers if len(numbers) == 1 else numbers[piece])
+                here = [one if one is None or len(one) == 1 else one[piece] for one in (zero, bias)]
+                factors = scale if len(scale) == 1 else scale[piece]
+                self._compute(values[piece], self._unpacked(codes[piece]), factors, *here)
         return values
 
-    def _whole(self, scale: NDArray[Any] | None) -> NDArray[Any] | None:
+    def _compute(
+        self,
+        out: NDArray[Any],
+        codes: NDArray[np.uint8],
+        scale: NDArray[Any],
+        zero: NDArray[Any] | None,
+        bias: NDArray[Any] | None,
+    ) -> None:
+        """Fill `out`: the number of each code, less the zero point, times the scale, and the bias."""
+        if zero is None and self.dtype == "float32":
+            kernels.look_up(codes, self._table, scale, self._width, out)
+        else:
+            out[...] = self._table[codes]
+            if zero is not None:
+                self._apply(np.subtract, out, zero)
+            self._apply(np.multiply, out, scale)
+        if bias is not None:
+            self._apply(np.add, out, bias)
+
+    def _whole(self, scale: NDArray[Any]) -> NDArray[Any]:
         """Scales with what holds for all of them."""
-        if scale is None or (self._factor is None and self._divisor == 1):
+        if self._factor is None and self._divisor == 1:
             return scale
         if self._divisor != 1:
             return scale.astype(np.float64) / self._divisor
@@ -200,7 +219,7 @@ class ScaledRows(_Parts):
 
     def _apply(self, apply: np.ufunc, out: NDArray[Any], numbers: NDArray[Any]) -> None:
         """Each number to the columns of its block."""
-        groups, width = numbers.shape[1], self._block[1]
+        groups, width = numbers.shape[1], self._width
         if groups == 1:
             apply(out, numbers, out=out)
         elif groups * width == self.dim:
@@ -227,8 +246,6 @@ class ScaledCodes(_Parts, QuantizedSource):
 
     def __init__(self, file: TensorFile, recipe: Recipe) -> None:
         super().__init__(file, recipe.name, recipe.shape, recipe.beside, recipe.how)
-        if recipe.scale is None:
-            raise SourceError(f"{self._where} has no scales: expected one for all, or one a row")
         self._codes = self._parts[recipe.codes.name]
         self._flip = np.uint8(_SYMMETRIC[recipe.numbers][1])
         self._scale = _Numbers(recipe.scale, self._parts[recipe.scale.tensor.name], recipe.shape)
