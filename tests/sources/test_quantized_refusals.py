@@ -242,8 +242,13 @@ def test_blocks_that_could_be_several(tmp_path: Path) -> None:
         assert source.convention.endswith("of 32 x 32")
     tensors["emb.weight_scale_inv"] = matrix(np.ones((3, 2), np.float32))
     save(path, tensors)
-    with open_source(path) as source:
-        assert source.convention.endswith("of 16 x 32")
+    assert "config.json beside the file must say how large they are" in refused(path, "emb.weight")
+    for shape in ((3, 1), (1, 2), (7, 4), (40, 3), (41, 2)):
+        tensors["emb.weight_scale_inv"] = matrix(np.ones(shape, np.float32))
+        save(path, tensors)
+        assert f"has shape {shape}" in refused(path, "emb.weight")
+    tensors["emb.weight_scale_inv"] = matrix(np.ones((3, 2), np.float32))
+    save(path, tensors)
     (tmp_path / "config.json").write_text(
         json.dumps({"quantization_config": {"weight_block_size": [32, 32]}})
     )

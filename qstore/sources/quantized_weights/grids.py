@@ -8,8 +8,8 @@ from ..base import TensorInfo
 
 __all__ = ["Misfit", "block_of", "in_words"]
 
-# Blocks smaller than this, or of a size that is no power of two, are only believed to config.json.
-_SMALLEST_BLOCK = 16
+# What DeepSeek, transformers and compressed-tensors make.
+_USUAL_BLOCK = 128
 
 
 class Misfit(Exception):
@@ -61,14 +61,13 @@ def block_of(
     if told and not fitting and any(block[0] > 1 for block in told):
         raise Misfit(f"{_unfit(what, shape)}; config.json speaks of blocks of {in_words(told)}")
     if not fitting:
-        fitting = {(a, b) for a in _blocks(rows, found[0]) for b in (_blocks(columns, found[1]))}
+        fitting = _squares(shape, found)
     if len(fitting) != 1:
-        several = f"could be blocks of {in_words(fitting)}" if fitting else _unfit(what, shape)
+        several = f"{what.name} could be for blocks of {in_words(fitting)}"
         raise Misfit(
-            f"{several}: expected config.json beside the file to say which, as weight_block_size in its "
+            f"{several if fitting else _unfit(what, shape)}; where blocks are no squares of a power of two, "
+            f"config.json beside the file must say how large they are, as weight_block_size in its "
             f"quantization_config"
-            if fitting
-            else several
         )
     return fitting.pop()
 
@@ -88,19 +87,21 @@ def _fits(block: int, length: int, count: int) -> bool:
     return -(-length // block) == count
 
 
-def _blocks(length: int, count: int) -> set[int]:
-    """Sizes that cut a length into so many blocks."""
-    if count == 1:
-        return {length}
-    sizes = (1 << power for power in range(_SMALLEST_BLOCK.bit_length() - 1, 31))
-    return {size for size in sizes if _fits(size, length, count)}
+def _squares(shape: tuple[int, int], counts: tuple[int, ...]) -> set[tuple[int, int]]:
+    """Squares that cut a matrix into so many blocks; where that is one alone, any size fits: the usual."""
+    sizes = (_USUAL_BLOCK,) if 1 in counts else tuple(1 << power for power in range(4, 31))
+    return {
+        (size, size)
+        for size in sizes
+        if _fits(size, shape[0], counts[0]) and _fits(size, shape[1], counts[1])
+    }
 
 
 def _unfit(what: TensorInfo, shape: tuple[int, int]) -> str:
     rows, columns = shape
     return (
         f"{what.name} has shape {what.shape}: expected (1,), ({rows},), ({rows}, 1), ({rows}, groups) that "
-        f"divide {columns} columns, or one for each block of {rows} × {columns}"
+        f"divide {columns} columns, or one for each block"
     )
 
 
