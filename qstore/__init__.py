@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from .analysis.stats import StoreStats
     from .building.concatenation import ConcatReport, concat
     from .building.many import build_all, plan_all
-    from .building.one import BuildPlan, BuildReport, build, plan
+    from .building.one import BuildReport, build
+    from .building.plans import BuildPlan, plan
     from .building.publishing import append_shards, publish_shards
-    from .building.shards import build_shards
+    from .building.shards import build_shards, plan_shards
     from .building.verify_against import AgainstReport, verify_against
     from .engine.kernels import dequantize, engine_name, quantize
     from .errors import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteNotFoundError,
         ResumeError,
+        SettingError,
         ShardError,
         SourceError,
         TensorError,
@@ -76,6 +78,7 @@ __all__ = [
     "RemoteError",
     "RemoteNotFoundError",
     "ResumeError",
+    "SettingError",
     "Shard",
     "ShardError",
     "SourceError",
@@ -99,6 +102,7 @@ __all__ = [
     "list_tensors",
     "plan",
     "plan_all",
+    "plan_shards",
     "plot",
     "publish_shards",
     "quantize",
@@ -110,9 +114,10 @@ __all__ = [
 _HOMES = {
     "building.verify_against": ("AgainstReport", "verify_against"),
     "format.layout": ("Shard",),
-    "building.one": ("BuildPlan", "BuildReport", "build", "plan"),
+    "building.one": ("BuildReport", "build"),
+    "building.plans": ("BuildPlan", "plan"),
     "building.many": ("build_all", "plan_all"),
-    "building.shards": ("build_shards",),
+    "building.shards": ("build_shards", "plan_shards"),
     "reports.comparison": ("DriftedRow", "KeyChanges", "StoreComparison", "compare"),
     "building.concatenation": ("ConcatReport", "concat"),
     "errors": (
@@ -132,6 +137,7 @@ _HOMES = {
         "RemoteError",
         "RemoteNotFoundError",
         "ResumeError",
+        "SettingError",
         "ShardError",
         "SourceError",
         "TensorError",

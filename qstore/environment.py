@@ -9,15 +9,16 @@ import platform
 from dataclasses import dataclass
 
 from .engine.kernels import engine_name
-from .system.threads import processors
+from .system.reported import Reported
+from .system.threads import THREADS_VARIABLE, processors
 
 __all__ = ["Environment", "environment", "headline"]
 
-_VARIABLES = ("QSTORE_NO_EXTENSION", "QSTORE_REQUIRE_EXTENSION")
+_VARIABLES = ("QSTORE_NO_EXTENSION", "QSTORE_REQUIRE_EXTENSION", THREADS_VARIABLE)
 
 
-@dataclass(frozen=True)
-class Environment:
+@dataclass(frozen=True, repr=False)
+class Environment(Reported):
     """Facts about this process and machine.
 
     Attributes

@@ -21,6 +21,7 @@ __all__ = [
     "RemoteError",
     "RemoteNotFoundError",
     "ResumeError",
+    "SettingError",
     "ShardError",
     "SourceError",
     "TensorError",
@@ -127,6 +128,10 @@ class ExportError(QStoreError, ValueError):
 
 class ClosedError(QStoreError, ValueError):
     """The store or the writer has been closed."""
+
+
+class SettingError(QStoreError, ValueError):
+    """An environment variable of qstore says nothing that can be meant."""
 
 
 class MissingKeyError(QStoreError, KeyError):

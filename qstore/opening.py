@@ -14,6 +14,7 @@ from .format.layout import Facts, Shard
 from .reading.backing import Backing
 from .reading.local_store import LocalStore
 from .system import durable_files
+from .system.options import flag, shown, whole_number
 from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
@@ -46,12 +47,18 @@ def open_backing(
     OSError
         It is not there or cannot be read.
     """
+    resident_scales = flag("resident_scales", resident_scales)
+    cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
+    if storage_options is not None and not isinstance(storage_options, Mapping):
+        raise TypeError(f"storage_options are {shown(storage_options)}, expected a mapping")
     if is_url(what):
         from .remote import RemoteStore
 
         return RemoteStore(what, storage_options, cache_bytes, resident_scales)
     if storage_options:
-        raise ValueError(f"storage_options are for URLs, and {what!r:.200} is none")
+        raise ValueError(
+            f"storage_options are for URLs, and {what!r:.200} is none: expected a URL, or no options"
+        )
     return open_local(what, resident_scales)
 
 

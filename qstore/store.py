@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays.methods import ArrayMethods
 from .engine import kernels
-from .engine.arguments import as_row_numbers, as_weights, whole_out
+from .engine.arguments import as_dtype, as_pair, as_row_numbers, as_weights, whole_out
 from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
@@ -22,15 +22,20 @@ from .opening import CACHE_BYTES, open_backing
 from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
+from .system.options import one_of, shown, whole_number
 
 if TYPE_CHECKING:
     from .analysis.stats import StoreStats
     from .engine.search_scan import Metric
     from .format.fidelity import Fidelity
+    from .reading.stored_keys import StoredKeys
     from .reading.verify import VerifyReport
     from .system.progress import Progress
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "StorePath", "as_store", "open", "opened"]
+
+StorePath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""What :func:`open` takes."""
 
 Out = TypeVar("Out")
 
@@ -158,9 +163,56 @@ class Store(ArrayMethods):
     def __repr__(self) -> str:
         return f"<qstore.Store {self.path}: {self._shape[0]} × {self._shape[1]}, read as {self._dtype}>"
 
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks; nothing is read."""
+        from html import escape
+
+        held = self._shape[0] * (self._shape[1] + 8)
+        facts = {
+            "shape": f"{self._shape[0]:,} × {self._shape[1]:,}",
+            "dtype": str(self._dtype),
+            "size": f"{held:,} bytes of codes and scales; {self.nbytes:,} as {self._dtype}",
+            "keys": self.key_kind or "none",
+            "path": self.path,
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+        return f"<table><caption>qstore.Store</caption>{rows}</table>"
+
     # Reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Rows, columns and values by NumPy's rules; only the rows that are asked for are read.
+
+        Parameters
+        ----------
+        key : int, slice, array_like of int or bool, None, Ellipsis, str, list of str, or a tuple of them
+            Where rows have text keys, texts stand for rows.
+
+        Returns
+        -------
+        ndarray
+            Fresh, of :attr:`dtype` and of the shape that NumPy gives an array of shape (N, D) indexed so:
+            (D,) for one row, (n, D) for a slice or n rows in any order. A single value is a NumPy scalar.
+
+        Raises
+        ------
+        IndexError
+            A row or column is out of range; keys of a type that is no index; texts where rows have no text
+            keys.
+        MissingKeyError
+            A `KeyError`: no row has this text key.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build(np.full((100, 8), 2.0), path)
+        >>> store = qstore.open(path)
+        >>> store[7].shape, store[[5, 3, 3, -1]].shape, store[10:20, :2].shape, store[7, 0]
+        ((8,), (4, 8), (10, 2), np.float32(2.0))
+        """
         if type(key) is int:
             return self._mapping.read_row(key, self._dtype)
         selection = indexing.select(key, *self._shape)
@@ -230,13 +282,18 @@ class Store(ArrayMethods):
         threads : int, optional
             For large requests of rows; the number of processors by default.
 
+        Returns
+        -------
+        ndarray or tensor, shape ``rows.shape + (D,)``
+            `out` itself, or an array of :attr:`dtype`.
+
         Raises
         ------
         IndexError
             A row is out of range.
         """
         numbers = as_row_numbers(rows)
-        if axis != 0 or mode != "raise":
+        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
             from .reading import taking
 
             along = taking.along(axis)
@@ -265,6 +322,11 @@ class Store(ArrayMethods):
             Codes (uint8, shape ``rows.shape + (D,)``) and scales (float64, shape ``rows.shape``),
             C-contiguous: filled and returned.
 
+        Returns
+        -------
+        codes : ndarray of uint8, shape ``rows.shape + (D,)``
+        scales : ndarray of float64, shape ``rows.shape``
+
         Raises
         ------
         IndexError
@@ -272,7 +334,9 @@ class Store(ArrayMethods):
         """
         numbers = as_row_numbers(rows)
         shape = (*numbers.shape, self._shape[1])
-        codes, scales = out or (np.empty(shape, np.uint8), np.empty(numbers.shape))
+        codes, scales = (
+            (np.empty(shape, np.uint8), np.empty(numbers.shape)) if out is None else as_pair("out", out)
+        )
         flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, self._shape[1])
         flat_scales = whole_out(scales, numbers.shape, ("float64",)).reshape(-1)
         self._mapping.gather_codes(numbers.reshape(-1), flat, flat_scales)
@@ -327,8 +391,7 @@ class Store(ArrayMethods):
             sums = kernels.fresh(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
-        if mode not in ("sum", "mean"):
-            raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
+        one_of("mode", mode, ("sum", "mean"))
         if starts.size:
             self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
@@ -336,16 +399,21 @@ class Store(ArrayMethods):
         return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Walk the whole matrix in order: yields (first row, fresh array of shape (n, D)).
+        """Walk the whole matrix in order.
 
         Parameters
         ----------
         rows : int, optional
             Rows of one block; by default about 4 MiB of them.
+
+        Yields
+        ------
+        first : int
+            Number of the first row of the block.
+        block : ndarray, shape (n, D)
+            Fresh, of :attr:`dtype`.
         """
-        step = self._step() if rows is None else rows
-        if step < 1:
-            raise ValueError(f"rows is {rows}, expected at least 1")
+        step = self._step() if rows is None else whole_number("rows", rows)
         yield from self._mapping.blocks(step, self._dtype)
 
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[Part]:
@@ -373,28 +441,54 @@ class Store(ArrayMethods):
     def astype(self, dtype: DTypeLike, copy: bool = True) -> Store:
         """The same store, read as float32, float64 or float16, always from the codes, and never copied.
 
-        Shares the map: closing one closes both. `copy` is what libraries give, and changes nothing.
+        Parameters
+        ----------
+        dtype : {"float32", "float64", "float16"}
+            Or what NumPy takes for one of them. float64 has every value as it is stored; the others are that,
+            rounded once. float16 holds up to 65,504: larger values are infinite in it, as the standard has
+            it, and whatever reads some gives a RuntimeWarning, as NumPy does.
+        copy : bool, optional
+            What libraries give; changes nothing.
 
-        float16 holds up to 65,504: larger values are infinite in it, as the standard has it, and whatever
-        reads some gives a RuntimeWarning, as NumPy does.
+        Returns
+        -------
+        Store
+            Of the same shape, and of no class derived from it, even where this store is of one. It shares
+            the map: closing one closes both.
+
+        Raises
+        ------
+        ValueError
+            Any other type.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build([[1.0, 0.1]], path)
+        >>> qstore.open(path).astype("float64")[0]
+        array([1.       , 0.1023622])
         """
-        wanted = np.dtype(dtype).newbyteorder("=")
-        if wanted.name not in OUTPUT_TYPES:
-            raise ValueError(
-                f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}: "
-                f'np.asarray(store, "{wanted}") makes an array of other types'
-            )
+        advice = ': np.asarray(store, "{}") makes an array of other types'
+        wanted = as_dtype(dtype, OUTPUT_TYPES, advice, any_order=True)
         return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, *, threads: int | None = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
 
         Parameters
         ----------
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+        threads : int, optional
+            By default `QSTORE_THREADS`, or one a processor.
+
+        Returns
+        -------
+        VerifyReport
+            Blocks that are broken are named there: they are no errors.
         """
-        return self._mapping.verify(progress)
+        return self._mapping.verify(progress, threads)
 
     def stats(self, *, threads: int | None = None, progress: Progress = None) -> StoreStats:
         """Norms, scales, codes, columns, duplicate rows and outlier columns, in one pass over the codes.
@@ -407,6 +501,10 @@ class Store(ArrayMethods):
             The number of processors by default.
         progress : bool or callable, optional
             True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+        Returns
+        -------
+        StoreStats
 
         Examples
         --------
@@ -439,6 +537,7 @@ class Store(ArrayMethods):
         metric: Metric = "cosine",
         *,
         rows: ArrayLike | slice | None = None,
+        exclude: ArrayLike | None = None,
         threads: int | None = None,
         progress: Progress = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -464,6 +563,9 @@ class Store(ArrayMethods):
         rows : array_like of int or bool, slice or (start, stop), optional
             Look only at these: a list or array of row numbers, a mask of shape (N,), or a range. A row given
             twice counts once.
+        exclude : int or array_like of int, shape (Q,), optional
+            One row for each query that is not to be found for it, such as the one it was taken from:
+            ``store.search(store[rows], exclude=rows)`` gives the neighbours of rows.
         threads : int, optional
             The number of processors by default.
         progress : bool or callable, optional
@@ -474,14 +576,16 @@ class Store(ArrayMethods):
         -------
         scores : ndarray of float64, shape (Q, k), or (k,) for one query of shape (D,)
         rows : ndarray of int64, of the same shape
-            Both have fewer columns where there are fewer rows than `k`.
+            Both have fewer columns where there are fewer rows than `k` (with `exclude`: for any query).
 
         Raises
         ------
+        TypeError
+            `queries` is a text.
         ValueError
             Shape, type, k or metric do not fit, or a query is NaN or infinite somewhere.
         IndexError
-            One of `rows` is out of range.
+            One of `rows` or of `exclude` is out of range.
         FormatError
             A scale of the file is not finite.
 
@@ -496,7 +600,8 @@ class Store(ArrayMethods):
         """
         from .analysis.search import PartsOf, search  # reading rows does without
 
-        return search(PartsOf(self._mapping), self._shape, queries, k, metric, rows, threads, progress)
+        parts = PartsOf(self._mapping)
+        return search(parts, self._shape, queries, k, metric, rows, exclude, threads, progress)
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
@@ -547,6 +652,63 @@ class Store(ArrayMethods):
 
         return rows_of(self._mapping, keys, default)
 
+    def keys(self) -> StoredKeys:
+        """The keys of all rows in order, as a sequence that reads them when they are asked for.
+
+        Returns
+        -------
+        Sequence of str or int, of length N
+            None where a row has no key. Iterating reads some at a time; a slice or an array of row numbers
+            gives what :meth:`key_of` gives; ``in`` looks a key up.
+
+        Raises
+        ------
+        IndexError
+            The rows of this store have no keys.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build([[1.0], [2.0], [3.0]], path, keys=["king", "queen", "pawn"])
+        >>> store = qstore.open(path)
+        >>> list(store.keys()), store.keys()[-1], "rook" in store.keys()
+        (['king', 'queen', 'pawn'], 'pawn', False)
+        """
+        from .reading.stored_keys import StoredKeys  # row numbers do without
+
+        return StoredKeys(self._mapping)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The row of a key, whole numbers too, or `default` where there is none.
+
+        Parameters
+        ----------
+        key : str or int
+            As :attr:`key_kind` says. ``store[7]`` is row 7, ``store.get(7)`` the row whose key is 7.
+        default : object, optional
+
+        Returns
+        -------
+        ndarray of :attr:`dtype`, shape (D,), or `default`
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As for :meth:`rows_of`.
+
+        Examples
+        --------
+        >>> import os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build([[1.0, 0.5], [2.0, -2.0]], path, keys=[907, 35])
+        >>> store = qstore.open(path)
+        >>> store.get(35), store.get(36)
+        (array([ 2., -2.], dtype=float32), None)
+        """
+        row = int(self.rows_of([key], default=-1)[0])
+        return default if row < 0 else self[row]
+
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
 
@@ -577,6 +739,42 @@ class Store(ArrayMethods):
         return contains(self._mapping, key)
 
     # Life -----------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store is closed: reads raise ClosedError then."""
+        return self._mapping.is_closed
+
+    def replaced(self) -> bool:
+        """Whether another store is now where this one was opened: a newer version, say.
+
+        This one stays readable, as it was. What is there now is opened and closed again, without its rows:
+        less than a millisecond for a file, a few requests for a URL.
+
+        Returns
+        -------
+        bool
+            Whether its content is another, by the content ids: the same, published again, is no other.
+
+        Raises
+        ------
+        FormatError, VersionError, ShardError, RemoteError, OSError
+            As for :func:`qstore.open`: what is there now is no store, or nothing is there.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build(np.eye(3), path)
+        >>> store = qstore.open(path)
+        >>> before = store.replaced()
+        >>> _ = qstore.build(np.eye(4), path, overwrite=True)
+        >>> before, store.replaced(), len(store)
+        (False, True, 3)
+        """
+        what, options = self._mapping.reopening()
+        with open(what, **{**options, "resident_scales": False}) as now:
+            return now.content_id != self.content_id
 
     def close(self) -> None:
         """Unmap the file. May be called twice.
@@ -615,7 +813,7 @@ class _HalfStore(Store):
 
 
 def open(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: StorePath,
     *,
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -662,6 +860,23 @@ def open(
     """
     backing = open_backing(path, resident_scales, storage_options, cache_bytes)
     return Store(backing, np.dtype(np.float32))
+
+
+def as_store(given: Any) -> Store:
+    """`given`; TypeError unless it is an open store."""
+    if isinstance(given, Store):
+        return given
+    raise TypeError(f"found {shown(given)}, expected a store, as qstore.open(path) gives it")
+
+
+@contextlib.contextmanager
+def opened(store: Store | StorePath) -> Iterator[Store]:
+    """A store as it is, or open as long as this lasts: for what takes either."""
+    if isinstance(store, Store):
+        yield store
+    else:
+        with open(store) as found:
+            yield found
 
 
 def _reopen(what: Any, options: dict[str, Any], content_id: str, dtype: str) -> Store:

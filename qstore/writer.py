@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from array import array
@@ -15,19 +16,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .analysis.advice import build_warnings
-from .engine.arguments import as_count, as_matrix, as_quantized, as_text
+from .engine.arguments import as_count, as_matrix, as_quantized, check_nonfinite
 from .engine.coding import Coding
 from .engine.nonfinite import NonFiniteValues
 from .engine.quantization import element_type
 from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
-from .format.checksums import crc32
 from .keys.equal_keys import check_duplicates
 from .keys.packed import KeyBlock, KeyKind, joined, packed
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
-from .system.threads import processors
+from .system.options import flag, shown, whole_number
+from .system.threads import thread_count
+from .writing.agreement import first_other_block, first_other_keys
 from .writing.encoder import Encoder, ReadCodes, ReadRows, record_of
 from .writing.journal import BlockRecord
 from .writing.origin import Origin
@@ -58,7 +60,8 @@ class Writer:
         Replace an existing file, once the new one is complete.
     resume : bool
         Go on with what an interrupted writer left behind. :attr:`rows` tells how many rows are in
-        already: skip them.
+        already: skip them. What a writer left behind that failed on its data (`SourceError`) is in nobody's
+        way: with other parameters the writer begins again, and says so.
     keep : bool, optional
         Leave what is done behind if this writer is interrupted, to be resumed; by default as `resume`.
     nonfinite : {"error", "zero"}
@@ -70,7 +73,8 @@ class Writer:
     source_dtype : str, optional
         Element type recorded in the file; by default that of the first chunk.
     parameters : dict, optional
-        JSON-able values an interrupted build must share to be resumed.
+        JSON-able values an interrupted build must share to be resumed, beside `dim`, `tensor`,
+        `source_dtype` and `nonfinite`.
     stamp : int, optional
         Time of the source's last change. An interrupted build of another stamp can be resumed, but
         :attr:`stale` is set: :meth:`check_rows` then tells whether the source is still the same.
@@ -146,16 +150,15 @@ class Writer:
             raise SourceError(f"dim is {self.dim}, expected at most {layout.MOST_COLUMNS}")
         check_duplicates(duplicates)
         self._may_lack_keys = check_missing_keys(missing_keys)
+        check_nonfinite(nonfinite)
+        _check_parameters(parameters, stamp)
         self._expected = None if rows is None else as_count("rows", rows, least=0)
-        self._keep = resume if keep is None else keep
-        origin = Origin(
-            as_text("tensor", tensor, layout.NAME_LIMIT),
-            source_dtype and as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
-            {"dim": self.dim, "tensor": tensor, **coding.parameters(), **(parameters or {})},
-            stamp,
-        )
+        resume = flag("resume", resume)
+        self._keep = resume if keep is None else flag("keep", keep)
+        told = {**coding.parameters(), **(parameters or {})}
+        origin = Origin.of(self.dim, tensor, source_dtype, nonfinite, missing_keys, told, stamp)
         self._block_rows = layout.block_rows(self.dim)
-        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, threads or processors(), coding)
+        self._encoder = Encoder(self.dim, self._block_rows, nonfinite, thread_count(threads), coding)
         self._measuring = coding.rounds
         self.warnings: tuple[str, ...] = ()
         self._unfinished = UnfinishedStore(
@@ -165,7 +168,7 @@ class Writer:
             self._expected,
             overwrite=overwrite,
             resume=resume,
-            sync_bytes=sync_bytes,
+            sync_bytes=whole_number("sync_bytes", sync_bytes),
             duplicates=duplicates,
         )
         self._open = True
@@ -195,55 +198,84 @@ class Writer:
             self._pending_codes[: self._pending] = codes
             self._pending_scales[: self._pending] = scales
 
-    def check_rows(self, read: ReadRows, on_rows: Callable[[int], object] | None = None) -> None:
-        """Compare the rows that were resumed with what `read` gives, numbered from 0, block by block.
+    def check_rows(self, read: ReadRows) -> None:
+        """Compare the rows that were resumed with what a source has for them, block by block.
+
+        For those who resume on their own: :func:`qstore.build` does it where the source may have changed.
+
+        Parameters
+        ----------
+        read : callable
+            ``read(first, last)`` gives those rows of the source, numbered from 0, as an array of shape
+            (last - first, dim).
+
+        Where they differ, a build that failed because of its data goes on from there.
 
         Raises
         ------
         ResumeError
-            The first block that differs.
+            The first block that differs, of a build that was interrupted.
         """
-        report = on_rows or (lambda count: None)
-        codes, scales = np.empty_like(self._pending_codes), np.empty_like(self._pending_scales)
-        found = array("I", self._unfinished.checksums)
-        if self._pending:
-            held = slice(self._pending)
-            found.extend((crc32(self._pending_codes[held]), crc32(self._pending_scales[held])))
-        for number, checksums in enumerate(zip(found[::2], found[1::2], strict=True)):
-            first = number * self._block_rows
-            count = min(self._block_rows, self.rows - first)
-            self._encoder.quantize(read, first, codes[:count], scales[:count], first)
-            if (crc32(codes[:count]), crc32(scales[:count])) != checksums:
-                raise ResumeError(
-                    f"the source has changed since {partial_path(self.path)} was begun: rows {first} to "
-                    f"{first + count - 1} differ; start again (--restart, resume=False)"
-                )
-            report(count)
+        held = slice(self._pending)
+        number = first_other_block(
+            self._encoder,
+            read,
+            self._unfinished.checksums,
+            self._pending_codes[held],
+            self._pending_scales[held],
+            self._block_rows,
+        )
+        if number is not None:
+            self._go_back(number, "the source has changed")
 
     def check_keys(self, keys: KeyStream) -> None:
-        """Take the keys of the rows that were resumed from `keys`, and compare them, block by block.
+        """Take the keys of the rows that were resumed from a stream, and compare them, block by block.
+
+        Parameters
+        ----------
+        keys : KeyStream
+            Of :mod:`qstore.keys.packed`: keys of all rows, from the first one on. It then stands behind those
+            that were resumed, as :meth:`append_rows` wants it.
+
+        Where they differ, a build that failed because of its data goes on from there.
 
         Raises
         ------
         ResumeError
-            The first block that differs.
+            The first block that differs, of a build that was interrupted.
         """
         found = array("I", self._unfinished.key_checksums)
         if self._pending_keys:
             found.append(joined(self._pending_keys).crc32())
-        if self.rows and not found:
+        number = first_other_keys(keys, self.key_kind, found, self.rows, self._block_rows)
+        if number is not None:
+            self._go_back(number, "the keys have changed")
+
+    def _go_back(self, blocks: int, reason: str) -> None:
+        """Drop the rows behind so many blocks: they are others now."""
+        if not self._unfinished.failed:
+            first = blocks * self._block_rows
+            last = min(first + self._block_rows, self.rows) - 1
             raise ResumeError(
-                f"{partial_path(self.path)} was begun without keys; start again (--restart, resume=False)"
+                f"{reason} since {partial_path(self.path)} was begun: rows {first} to {last} differ; start "
+                f"again (--restart, resume=False)"
             )
-        for number, checksum in enumerate(found):
-            first = number * self._block_rows
-            count = min(self._block_rows, self.rows - first)
-            block = keys.take(count)
-            if block.kind != self._unfinished.key_kind or block.crc32() != checksum:
-                raise ResumeError(
-                    f"the keys have changed since {partial_path(self.path)} was begun: those of rows {first} "
-                    f"to {first + count - 1} differ; start again (--restart, resume=False)"
-                )
+        self._keep_only(blocks, f"{reason} since the build that failed")
+
+    def begin_again(self, reason: str) -> None:
+        """Drop all rows that were resumed, and say why.
+
+        Parameters
+        ----------
+        reason : str
+            In words, for those who read the log.
+        """
+        self._keep_only(0, reason)
+
+    def _keep_only(self, blocks: int, reason: str) -> None:
+        self._unfinished.go_back(blocks, reason)
+        self.rows = self._unfinished.rows
+        self._begin_block()
 
     # Taking rows in -------------------------------------------------------------------------------
 
@@ -357,9 +389,37 @@ class Writer:
         on_rows: Callable[[int], object] | None = None,
         keys: KeyStream | None = None,
     ) -> None:
-        """Quantize and add the rows `first` to before `last` that `read` gives, using all threads.
+        """Quantize and add rows of a source that gives any of its rows, using all threads.
 
-        `on_rows` is called with the number of rows each time some are in; `keys` gives the keys of the rows.
+        As :meth:`append` of them in one chunk, but only a few blocks are in memory at a time.
+
+        Parameters
+        ----------
+        read : callable
+            ``read(first, last)`` gives those rows as an array of shape (last - first, dim), of the same type
+            each time. Several threads call it at the same time.
+        first, last : int
+            Which rows: from `first` to before `last`.
+        on_rows : callable, optional
+            Called with the number of rows each time some are in.
+        keys : KeyStream, optional
+            Of :mod:`qstore.keys.packed`: a key for each of the rows is taken from it.
+
+        Raises
+        ------
+        SourceError
+            More rows than were announced, or another type or kind of keys than before.
+        NonFiniteError
+            NaN or infinity. The blocks before it are in then.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> matrix = np.ones((1000, 8), np.float32)
+        >>> with qstore.Writer(os.path.join(tempfile.mkdtemp(), "ones.h5"), dim=8) as writer:
+        ...     writer.append_rows(lambda first, last: matrix[first:last], 0, 1000)
+        ...     writer.rows
+        1000
         """
         self._check_open()
         self._check_room(last - first)
@@ -402,7 +462,18 @@ class Writer:
         return self._unfinished.unkeyed_rows
 
     def expect_keys(self, keys: KeyStream | None) -> None:
-        """All rows have keys of one kind, or none has."""
+        """Say of what kind the keys of the rows to come are: that of those before, or none as they.
+
+        Parameters
+        ----------
+        keys : KeyStream or None
+            Of :mod:`qstore.keys.packed`. Nothing is taken from it.
+
+        Raises
+        ------
+        SourceError
+            The rows before have keys of another kind, or none.
+        """
         kind: KeyKind | None = None if keys is None else keys.kind()
         found = self._unfinished.key_kind
         if self.rows and kind != found:
@@ -412,7 +483,13 @@ class Writer:
         self._unfinished.key_kind = kind
 
     def keep_measured(self, numbers: NDArray[np.float64] | None) -> None:
-        """Take over errors that were measured when all of these codes were made, as a store keeps them."""
+        """Take over errors that were measured when all of these codes were made.
+
+        Parameters
+        ----------
+        numbers : ndarray of float64 or None
+            As a store keeps them; None where nobody measured.
+        """
         self._unfinished.measured = numbers
 
     def _fill_pending(self, read: ReadRows, first: int, last: int, keys: KeyStream | None) -> int:
@@ -476,19 +553,24 @@ class Writer:
             if self._pending:
                 self._flush_pending()
             self._unfinished.finish(self.rows)
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            self._give_up(error)
             raise
         self.warnings = build_warnings(self._unfinished.findings)
         self._release(remove=False)
 
     def abort(self) -> None:
         """Publish nothing. What was written is removed, or kept to be resumed."""
+        self._give_up(None)
+
+    def _give_up(self, error: BaseException | None) -> None:
         if not self._open:
             return
         if self._keep:
             with contextlib.suppress(OutputError):  # whatever made the build fail is the error to raise
                 self._unfinished.flush()
+                if isinstance(error, SourceError):
+                    self._unfinished.mark_failed()
         self._release(remove=not (self._keep and self._unfinished.checksums))
 
     def _release(self, remove: bool) -> None:
@@ -510,10 +592,10 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.close()
         else:
-            self.abort()
+            self._give_up(error)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
@@ -526,3 +608,15 @@ class Writer:
         return (
             f"<qstore.Writer {self.path}: {self.rows} rows of {self.dim}{'' if self._open else ', closed'}>"
         )
+
+
+def _check_parameters(parameters: Any, stamp: Any) -> None:
+    """TypeError unless a journal can hold them."""
+    if stamp is not None and not isinstance(stamp, int):
+        raise TypeError(f"stamp is {shown(stamp)}, expected a whole number")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise TypeError(f"parameters is {shown(parameters)}, expected a dict")
+    try:
+        json.dumps(parameters)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"parameters cannot be kept, expected values that JSON has: {error}") from None

@@ -34,6 +34,12 @@ def pytest_report_header() -> str:
     return f"qstore {qstore.__version__} from {Path(qstore.__file__).parent}, engine: {kernels.engine_name()}"
 
 
+def pytest_collection_finish() -> None:
+    """What all modules have made by now stays: the many collections that tests ask for pass it by."""
+    gc.collect()
+    gc.freeze()
+
+
 def open_descriptors() -> list[str]:
     """Files this process holds open or mapped."""
     held = []

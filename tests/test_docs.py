@@ -156,3 +156,12 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(os.environ.get("QSTORE_CI") != "1", reason="of the installed package, under QSTORE_CI=1")
 def test_the_installed_package_is_tested() -> None:
     assert not Path(qstore.__file__).is_relative_to(ROOT)
+
+
+def test_pages_name_this_version_and_say_how_to_cite_it() -> None:
+    readme, changelog = (page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "changelog.md"))
+    cited = re.search(r"To cite: \*([^*]+)\*", readme)
+    assert cited is not None
+    assert f"version {qstore.__version__}, " in cited[0].replace("\n", " ")
+    assert f"\n## {qstore.__version__}\n" in changelog
+    assert changelog.index("## What versions promise") < changelog.index(f"## {qstore.__version__}")

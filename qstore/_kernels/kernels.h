@@ -95,6 +95,17 @@ typedef struct {
 typedef void survey_stripe(survey_tile *tile, size_t column, size_t n, double *sums, double *energies,
                            uint8_t *peaks);
 
+enum { ROW_FIGURES = 9 }; /* that qstore.engine.row_errors keeps of a row */
+
+/* What is found of a row and of its errors, and the sums of products of both, each multiplied by a power of two. */
+typedef struct {
+    double largest, largest_error; /* magnitudes */
+    size_t filled, zeroed;         /* values that are not 0, and those of them that are read as 0 */
+} row_extent;
+typedef struct {
+    double error_square, value_square, along;
+} row_sums;
+
 enum { TILE_ROWS = 32 }; /* how many rows a level scores at a time, at most */
 
 /* Of a quantized query: the sum of what score_tile() multiplies with codes that are not centred, if it does; and the
@@ -154,6 +165,10 @@ typedef struct {
     dequantize_row *stream[OUT_TYPES]; /* the same values, past the caches where the level can */
     pool_bag *pool;
     survey_stripe *survey_stripe;
+    /* Fills `given` (or, if not `narrow`, finds the values there), and takes it from what was read, in `errors`. */
+    void (*measure_row)(const char *values, int narrow, size_t n, double *given, double *errors, row_extent *found);
+    int (*whole_range)(const double *given, size_t n, double *least, double *most); /* 0: not all are whole numbers */
+    row_sums (*sum_row)(const double *given, const double *errors, size_t n, double factor, double error_factor);
     laid_query (*lay_out_query)(const char *values, size_t width, char *out);
     /* Adds to sums[query * TILE_ROWS + row] and squares[row]. */
     void (*score_tile)(const score_job *job, size_t first, size_t rows, double *sums, double *squares);
@@ -173,8 +188,8 @@ void make_float8_tables(void);
 void widen_to_float32(element_type type, const char *x, size_t n, float *out);
 void widen_to_float64(element_type type, const char *x, size_t n, double *out);
 
-/* The loops. Those that return ptrdiff_t answer -1, or the place of what is wrong; quantize_rows answers
- * OUT_OF_MEMORY when it cannot have a row's worth of scratch space. */
+/* The loops. Those that return ptrdiff_t answer -1, or the place of what is wrong; quantize_rows and
+ * measure_rows answer OUT_OF_MEMORY when they cannot have a row's worth of scratch space. */
 enum { ALL_GOOD = -1, OUT_OF_MEMORY = -2 };
 ptrdiff_t quantize_rows(matrix values, element_type type, matrix codes, vector scales, int zero_nonfinite);
 /* Factors are one row or as many as there are; each holds for `width` columns, which is not 0. */
@@ -185,6 +200,7 @@ void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_ty
 ptrdiff_t find_bad_offset(vector offsets, size_t rows);
 void pool_rows(const pool_job *job, vector offsets, matrix out);
 void survey_rows(const survey_job *job);
+ptrdiff_t measure_rows(matrix values, element_type type, matrix codes, vector scales, matrix figures);
 ptrdiff_t find_bad_scale(vector scales);
 ptrdiff_t scan_rows(scan_job *job, matrix queries); /* rows done: not all where room runs out; or OUT_OF_MEMORY */
 

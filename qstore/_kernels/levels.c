@@ -7,8 +7,8 @@
         widen_float16_##level, widen_bfloat16_##level,                                                            \
         {dequantize_float32_##level, dequantize_float64_##level, dequantize_float16_##level},                     \
         {stream_float32_##level, stream_float64_##level, stream_float16_##level}, pool_##level,                   \
-        survey_stripe_##level, lay_out_query_##level, score_tile_##level, left_out_##level, measure_tile_##level, \
-        bound_tile_##level}
+        survey_stripe_##level, measure_row_##level, whole_range_##level, sum_row_##level, lay_out_query_##level,  \
+        score_tile_##level, left_out_##level, measure_tile_##level, bound_tile_##level}
 
 TABLE_OF(baseline);
 #if QSTORE_X86

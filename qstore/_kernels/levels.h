@@ -15,6 +15,11 @@
     dequantize_row stream_float32_##level, stream_float64_##level, stream_float16_##level;                        \
     pool_bag pool_##level;                                                                                        \
     survey_stripe survey_stripe_##level;                                                                          \
+    void measure_row_##level(const char *values, int narrow, size_t n, double *given, double *errors,             \
+                             row_extent *found);                                                                  \
+    int whole_range_##level(const double *given, size_t n, double *least, double *most);                          \
+    row_sums sum_row_##level(const double *given, const double *errors, size_t n, double factor,                  \
+                             double error_factor);                                                                \
     laid_query lay_out_query_##level(const char *values, size_t width, char *out);                                \
     void score_tile_##level(const score_job *job, size_t first, size_t rows, double *sums, double *squares);      \
     double left_out_##level(const score_job *job, size_t query, size_t row);                                      \

@@ -256,6 +256,34 @@ static PyObject *survey(PyObject *module, PyObject *const *args, Py_ssize_t narg
     return result;
 }
 
+static PyObject *row_errors(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    accepted_types accepted;
+    if (count_arguments("row_errors", 5, nargs) < 0 || element_type_argument(args[1], &accepted) < 0)
+        return NULL;
+    held_buffers held;
+    held.count = 0;
+    matrix values, codes, figures;
+    vector scales;
+    PyObject *result = NULL;
+    if (matrix_argument(&held, args[0], "values", &accepted, 0, -1, -1, &values, NULL) == 0 &&
+        matrix_argument(&held, args[2], "codes", &CODES, 0, (Py_ssize_t)values.rows, (Py_ssize_t)values.dim, &codes,
+                        NULL) == 0 &&
+        vector_argument(&held, args[3], "scales", &SCALES, 0, (Py_ssize_t)values.rows, &scales, NULL) == 0 &&
+        matrix_argument(&held, args[4], "figures", &SCALES, 1, (Py_ssize_t)values.rows, ROW_FIGURES, &figures, NULL) ==
+            0) {
+        PyThreadState *state = leave_python(values.rows, values.dim);
+        ptrdiff_t bad = measure_rows(values, accepted.types[0], codes, scales, figures);
+        return_to_python(state);
+        result = bad == OUT_OF_MEMORY ? PyErr_NoMemory() : Py_None;
+        if (result != NULL)
+            Py_INCREF(result);
+    }
+    release_buffers(&held);
+    return result;
+}
+
 static PyObject *level(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
@@ -292,6 +320,8 @@ static PyMethodDef METHODS[] = {
     FAST(copy_parts, "copy_parts(firsts, total, codes, scales, rows, out, out_scales, /)\n--\n\n"
                      "As qstore.engine.part_kernels.copy_parts; codes and scales are tuples."),
     FAST(survey, "survey(codes, scales, rows, columns, peaks, histogram, /)\n--\n\nAs qstore.engine.stats_survey.survey."),
+    FAST(row_errors, "row_errors(values, element_type, codes, scales, figures, /)\n--\n\n"
+                     "As qstore.engine.row_errors.row_errors, into figures; values as for quantize."),
     CALL(hash_texts, hash_texts_call, "hash_texts(bytes, offsets, out, /)\n--\n\nAs qstore.engine.key_search.hash_texts."),
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.engine.key_search.find_texts."),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.reported import Reported
+
 __all__ = ["DuplicateRows", "RowHashes"]
 
 MOST_HASHES = 1 << 20
@@ -16,8 +18,8 @@ _BATCH = 1 << 18
 _NO_ROW = np.iinfo(np.int64).max
 
 
-@dataclass(frozen=True)
-class DuplicateRows:
+@dataclass(frozen=True, repr=False)
+class DuplicateRows(Reported):
     """Rows that repeat an earlier row: the same codes and the same scale. Rows of zeros are not among them.
 
     Attributes

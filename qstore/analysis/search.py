@@ -8,20 +8,22 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..engine import kernels
-from ..engine.arguments import as_finite, as_row_set
+from ..engine.arguments import as_finite, as_row_numbers, as_row_set
 from ..engine.exact_scores import ExactQuery, exact_queries, exact_scores
+from ..engine.quantization import first_out_of_range
 from ..engine.search_scan import METRICS, Metric, Quantized, quantize_queries
 from ..errors import FormatError
 from ..reading.backing import Backing
+from ..system.options import one_of, shown
 from ..system.paging import Pager
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_parts, processors
+from ..system.threads import in_parts, thread_count
 
 __all__ = ["Part", "PartsOf", "RowSet", "search", "search_parts"]
 
@@ -177,20 +179,68 @@ def search(
     k: int,
     metric: Metric,
     rows: ArrayLike | slice | None,
+    exclude: ArrayLike | None,
     threads: int | None,
     progress: Progress,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """:meth:`qstore.Store.search` in parts that together have this shape: checks what users hand in."""
+    _refuse_text(queries)
     given, dim = as_finite("queries", queries, (1, 2)), shape[1]
     if given.shape[-1] != dim:
         raise ValueError(f"queries have shape {given.shape}, expected ({dim},) or (Q, {dim})")
     if not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k is {k!r}, expected an integer of at least 1")
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(sorted(METRICS))}")
+        raise ValueError(f"k is {shown(k)}, expected an integer of at least 1")
+    one_of("metric", metric, METRICS)
+    workers = thread_count(threads)
     picked = as_row_set(rows, shape[0])
-    found = search_parts(parts, np.atleast_2d(given), int(k), metric, picked, threads, progress)
+    vectors = np.atleast_2d(given)
+    if exclude is None:
+        found = search_parts(parts, vectors, int(k), metric, picked, workers, progress)
+    else:
+        left_out = _excluded(exclude, len(vectors), shape[0])
+        found = search_parts(parts, vectors, int(k) + 1, metric, picked, workers, progress)
+        found = _without(found, left_out, min(int(k), _most_found(picked, left_out)))
     return found if given.ndim == 2 else (found[0][0], found[1][0])
+
+
+def _refuse_text(queries: Any) -> None:
+    """Keys are no vectors, and what NumPy makes of them is no help."""
+    first = queries[0] if isinstance(queries, (list, tuple)) and queries else queries
+    if isinstance(first, str):
+        raise TypeError(
+            f"queries are vectors, found the text {first!r:.80}: to search with the row of a key, give that "
+            f"row, store[{first!r:.80}]"
+        )
+
+
+def _excluded(exclude: ArrayLike, queries: int, total: int) -> NDArray[np.int64]:
+    """A row for each query."""
+    numbers = as_row_numbers(exclude, "exclude")
+    if numbers.shape not in ((), (queries,)):
+        raise ValueError(f"exclude has shape {numbers.shape}, expected one row for each query, ({queries},)")
+    flat = numbers.reshape(-1)
+    bad = first_out_of_range(flat, total)
+    if bad >= 0:
+        raise IndexError(f"exclude: index {flat[bad]} is out of bounds for axis 0 with size {total}")
+    return np.broadcast_to(np.where(numbers < 0, numbers + total, numbers), (queries,))
+
+
+def _most_found(rows: RowSet, left_out: NDArray[np.int64]) -> int:
+    """Rows that can be found for each query."""
+    if isinstance(rows, range):
+        inside = (left_out >= rows.start) & (left_out < rows.stop)
+    else:
+        inside = np.isin(left_out, rows)
+    return len(rows) - bool(inside.any())
+
+
+def _without(
+    found: tuple[NDArray[np.float64], NDArray[np.int64]], left_out: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The first `k` columns of what was found, without the row that is left out of each line."""
+    scores, rows = found
+    order = np.argsort(rows == left_out[:, None], axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def search_parts(
@@ -257,7 +307,7 @@ def _search_group(
         idle.append(worker)
 
     work = job.queries.shape[1] * (1 + len(job.queries) // 8)  # of one row, in codes read
-    step = max(1, (threads or processors()) * _ROUND_VALUES // work)
+    step = max(1, thread_count(threads) * _ROUND_VALUES // work)
     for part in parts:
         local = part.local(rows)
         for first in range(0, len(local), step):

@@ -15,6 +15,7 @@ from ..format import layout
 from ..format.fidelity import Fidelity
 from ..reading.parts import Part
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order
 from .advice import store_warnings
 from .duplicates import DuplicateRows, RowHashes
@@ -28,8 +29,8 @@ _PART_CODES = 4 << 20
 _EXAMPLES = 5
 
 
-@dataclass(frozen=True, eq=False)
-class StoreStats:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoreStats(Reported):
     """What :meth:`qstore.Store.stats` found.
 
     All values are those of a float64 read, ``(code - 128) * scale``.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import kernels
+from ..engine.arrays import as_array
 from . import reductions
 
 __all__ = ["answers_itself", "as_operand", "compute"]
@@ -73,6 +74,8 @@ def _shape_of(kind: Any, ufunc: Any, inputs: tuple[Any, ...]) -> tuple[int, ...]
     """Shape of the result; NumPy's own exception where there is none."""
     try:
         return np.broadcast_shapes(*map(np.shape, inputs))
+    except RuntimeError as error:
+        raise ValueError(f"found an operand of too many dimensions, expected at most 2: {error}") from None
     except ValueError:
         nothing = (
             np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, kind) else x for x in inputs
@@ -85,7 +88,7 @@ def _plain(x: Any, kind: Any) -> Any:
     """An operand as NumPy takes it: numbers keep their kind, as Python's take on the type of the values."""
     if isinstance(x, kind) or not (isinstance(x, (list, tuple)) or hasattr(x, "__array__")):
         return x
-    return np.asarray(x)
+    return as_array(x, "the operand", TypeError)
 
 
 def _reduce(
@@ -107,7 +110,7 @@ def _by_blocks(
     for start in range(0, max(shape[0], 1), step):
         piece = slice(start, start + step)
         if "where" in options:
-            rest["where"] = _rows(np.asarray(options["where"]), piece, shape, kind)
+            rest["where"] = _rows(as_array(options["where"], "where", TypeError), piece, shape, kind)
         if "out" in options:
             rest["out"] = tuple(out if out is None else out[piece] for out in outs)
         found = apply(*(_rows(x, piece, shape, kind) for x in inputs), **rest)

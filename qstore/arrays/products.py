@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..engine import kernels
 from ..engine.arguments import as_finite
+from ..engine.arrays import as_array
 from ..engine.exact_scores import slice_columns, slice_sums
 from ..reading.backing import Backing
 from ..reading.parts import coded_rows
@@ -163,7 +164,7 @@ class Transposed:
         return turned
 
     def __matmul__(self, x: Any) -> Any:
-        return (np.asarray(x).T @ self.T).T
+        return (as_array(x, "x").T @ self.T).T
 
     def __rmatmul__(self, x: Any) -> Any:
-        return (self.T @ np.asarray(x).T).T
+        return (self.T @ as_array(x, "x").T).T

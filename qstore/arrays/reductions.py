@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.narrowing import tell_infinite
 from ..reading.backing import Backing
+from ..system.options import flag, shown
 
 __all__ = ["BY_BLOCKS", "blocks_of", "reduce", "reduce_by"]
 
@@ -31,7 +33,8 @@ def blocks_of(backing: Backing, dtype: np.dtype[Any]) -> Iterator[tuple[int, NDA
     """First row and values of all blocks, in order; one of no rows where there are none."""
     if not backing.facts.rows:
         yield 0, np.empty((0, backing.facts.dim), dtype)
-    yield from backing.blocks(max(1, _BLOCK_BYTES // (backing.facts.dim * dtype.itemsize)), dtype)
+    for first, block in backing.blocks(max(1, _BLOCK_BYTES // (backing.facts.dim * dtype.itemsize)), dtype):
+        yield first, tell_infinite(block, stacklevel=8) if dtype.itemsize == 2 else block
 
 
 def reduce(
@@ -61,6 +64,8 @@ def reduce(
             f"store[:].{name}(…) takes all options, with the matrix in memory"
         )
     axes = _axes(axis)
+    if not isinstance(ddof, (int, float, np.number)):
+        raise TypeError(f"ddof is {shown(ddof)}, expected a number")
     if name in ("min", "max"):
         result = _reduced(backing, _OF_NAME[name], read_as, axes)
     else:
@@ -86,7 +91,10 @@ def reduce_by(
 def _axes(axis: Any) -> tuple[int, ...]:
     if axis is None:
         return 0, 1
-    axes: tuple[int, ...] = np.lib.array_utils.normalize_axis_tuple(axis, 2)
+    try:
+        axes: tuple[int, ...] = np.lib.array_utils.normalize_axis_tuple(axis, 2)
+    except (TypeError, OverflowError, NotImplementedError, RuntimeError):
+        raise TypeError(f"axis is {shown(axis)}, expected 0, 1, both in a tuple, or None") from None
     if not axes:
         raise ValueError("axis is (), expected 0, 1 or None: store[:] are the values themselves")
     return axes
@@ -122,13 +130,14 @@ def _squares(backing: Backing, means: NDArray[np.float64], axes: tuple[int, ...]
 def _handed_over(result: NDArray[Any], axes: tuple[int, ...], dtype: Any, out: Any, keepdims: bool) -> Any:
     if dtype is not None and np.dtype(dtype).kind != "f":
         raise ValueError(f"dtype is {np.dtype(dtype)}, expected a floating type: store[:] has the values")
-    if not keepdims:
+    if not flag("keepdims", keepdims):
         result = result.squeeze(axes)
     if dtype is not None:
         result = result.astype(dtype)
     if out is None:
         return result[()]
-    if np.shape(out) != result.shape:
-        raise ValueError(f"out has shape {np.shape(out)}, expected {result.shape}")
+    if not isinstance(out, np.ndarray) or out.shape != result.shape:
+        found = f"has shape {out.shape}" if isinstance(out, np.ndarray) else f"is {shown(out)}, no array"
+        raise ValueError(f"out {found}, expected {result.shape}")
     out[...] = result
     return out

@@ -27,8 +27,11 @@ from ..opening import common_facts, open_local
 from ..reading.shard_files import ShardFiles
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.messages import tell
+from ..system.options import shown, without
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_order, processors
+from ..system.reported import Reported
+from ..system.threads import in_order, thread_count
 from ..writing.output_paths import check_output
 from .copying import Copied, Span, block_spans, copy_span
 from .publishing import other_kind
@@ -40,8 +43,8 @@ _KEY_ROWS = 1 << 16
 _AHEAD_BLOCKS = 8
 
 
-@dataclass(frozen=True)
-class ConcatReport:
+@dataclass(frozen=True, repr=False)
+class ConcatReport(Reported):
     """What was joined.
 
     Attributes
@@ -134,21 +137,23 @@ def concat(
     """
     begun = time.perf_counter()
     check_duplicates(duplicates)
-    target = Path(os.path.abspath(path))
+    keyed = not without("keys", keys)
+    target, workers = Path(os.path.abspath(path)), thread_count(threads)
     facts, shards = _files_of(sources)
     for shard in shards:
         if target.exists() and target.samefile(shard.path):
             raise SourceError(f"{target} is both a source and the output; choose another output")
     check_output(target, overwrite)
     first, last = row_range(rows, facts.rows)
-    job = _Job(facts, shards, first, last or 0, keyed=keys is not False)
+    job = _Job(facts, shards, first, last or 0, keyed=keyed)
     with (
         rows_progress(progress, job.rows) as on_rows,
         durable_files.output_errors(target),
         durable_files.atomic_output(target, job.least_size()) as file,
     ):
-        content_id = job.write(file.fileno(), duplicates, threads or processors(), on_rows)
+        content_id = job.write(file.fileno(), duplicates, workers, on_rows)
         check_output(target, overwrite)
+    tell(f"{target}: made of {job.rows:,} rows of {len(job.taken):,} files")
     return ConcatReport(
         path=str(target),
         files=len(job.taken),
@@ -163,8 +168,8 @@ def concat(
 
 def _files_of(sources: Sequence[str | os.PathLike[str]]) -> tuple[Facts, list[Shard]]:
     """What the sources have in common, and their files in order."""
-    if isinstance(sources, (str, bytes, os.PathLike)) or not sources:
-        raise SourceError(f"expected a list of stores to join, found {sources!r:.200}")
+    if not isinstance(sources, (list, tuple)) or not sources:
+        raise SourceError(f"expected a list of stores to join, found {shown(sources)}")
     facts: list[Facts] = []
     shards: list[Shard] = []
     wholes: list[Shard] = []

@@ -15,7 +15,7 @@ from ..analysis.advice import build_warnings
 from ..engine import kernels
 from ..engine.coding import Coding
 from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
-from ..keys.supply import MissingKeys
+from ..keys.supply import MissingKeys, given_keys
 from ..reading.local_store import LocalStore
 from ..sources import (
     Choice,
@@ -29,8 +29,12 @@ from ..sources import (
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
+from ..system import durable_files
+from ..system.options import check_path, flag, shown
 from ..system.progress import Progress, rows_progress
-from .one import BuildPlan, BuildReport, build, check_places, planned, source_bytes
+from ..writing.output_paths import partial_path
+from .one import BuildReport, build, check_coding, check_places, kind_of_keys, source_bytes
+from .plans import BuildPlan, least_bytes, planned
 from .verify_against import compared_with
 
 __all__ = ["build_all", "plan_all", "store_name"]
@@ -129,9 +133,10 @@ def build_all(
     tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
     how = {"scale": scale, "as_stored": as_stored}
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys, **how}
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
-        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), on_rows)
+        comparison = _Comparison(source, what, nonfinite, Coding(step, zero_point), threads, on_rows)
         kept = {} if overwrite else comparison.of_all(tables)
         _make_directory(Path(directory))
         reports = []
@@ -168,18 +173,50 @@ def plan_all(
     key_encoding: str | None = None,
     rows: Rows = None,
     overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
     missing_keys: MissingKeys = "error",
     step: float | None = None,
     zero_point: int = 0,
 ) -> list[BuildPlan]:
-    """Say what :func:`build_all` would do, reading only headers; stores that are there are not compared."""
+    """Say what :func:`build_all` would do, from headers alone; stores that are there are not compared.
+
+    Nothing is written.
+
+    Parameters
+    ----------
+    source, directory, tensor, keys, key_encoding, missing_keys, rows, overwrite, resume, nonfinite
+        As for :func:`build_all`.
+    scale, as_stored, step, zero_point
+        As for :func:`build_all`.
+
+    Returns
+    -------
+    list of BuildPlan
+        One of each matrix whose name matches, in the order of the tensors.
+
+    Raises
+    ------
+    SourceError, TensorError, ExistsError, OutputError, ResumeError
+        What :func:`build_all` would raise before it reads data.
+    """
     tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
+    resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
-    plans = []
+    coding = Coding(step, zero_point)
+    plans, needed, held = [], 0, []
     for table in tables:
         with open_source(source, table.tensor.name, scale, as_stored) as matrix:
-            coding = Coding(step, zero_point)
-            plans.append(planned(matrix, table.path, rows, keys, key_encoding, missing_keys, coding))
+            check_coding(matrix, coding)
+            first, last = row_range(rows, matrix.rows)
+            stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+            kept = kind_of_keys(matrix, keys, stream)
+            plans.append(planned(matrix, table.path, rows, kept, resume, nonfinite, missing_keys, coding))
+            if overwrite or not table.path.is_file():
+                needed += least_bytes(matrix, first, table.rows, coding)
+                held.append(partial_path(table.path))
+    with durable_files.output_errors(tables[0].path.parent):
+        durable_files.check_room(tables[0].path, needed, *held)
     return plans
 
 
@@ -204,6 +241,8 @@ def _tables(
         raise SourceError(
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
+    if not isinstance(pattern, str):
+        raise TypeError(f"tensor is {shown(pattern)}, expected a pattern of names, such as 'tables.*'")
     found = list_tensors(source, as_stored=choice.as_stored or choice.scale is not None)
     # A name may have brackets in it: what is called so is meant, and nothing else.
     matching = [info for info in found if info.name == pattern] or [
@@ -242,6 +281,8 @@ def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table
 def _check_outputs(source: Any, tables: list[_Table], overwrite: bool) -> None:
     """Everything that can be told from names and headers alone, before anything is written."""
     directory = tables[0].path.parent
+    check_path(directory)
+    overwrite = flag("overwrite", overwrite)
     if not os.path.lexists(directory):
         if not directory.parent.is_dir():
             raise OutputError(
@@ -301,6 +342,7 @@ class _Comparison:
     what: dict[str, Any]
     nonfinite: Literal["error", "zero"]
     coding: Coding
+    threads: int | None
     on_rows: Callable[[int], object]
 
     def of_all(self, tables: list[_Table]) -> dict[Path, BuildReport]:
@@ -315,6 +357,7 @@ class _Comparison:
                 store,
                 self.source,
                 tensor=table.tensor.name,
+                threads=self.threads,
                 progress=share.advance,
                 coding=self.coding,
                 **self.what,

@@ -14,61 +14,37 @@ from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
 from ..engine.quantization import item_size
 from ..errors import SourceError
-from ..format import layout
-from ..format.composition import compose
 from ..keys.packed import KeyKind
 from ..keys.stream import KeyStream
 from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..sources import QuantizedSource, RowSource, Source, are_paths, open_source
 from ..sources.row_ranges import limited, row_range
+from ..system.messages import tell
+from ..system.options import flag
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.urls import without_file_scheme
 from ..writer import Writer
 from ..writing.output_paths import check_output
 
 __all__ = [
-    "BuildPlan",
+    "CHANGED",
     "BuildReport",
     "build",
     "check_coding",
     "check_places",
-    "plan",
-    "planned",
+    "identity_of",
+    "is_comparable",
+    "kind_of_keys",
     "source_bytes",
 ]
 
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """What a build would do, as `qstore build --dry-run` prints it.
-
-    Attributes
-    ----------
-    path : str
-        The store to make.
-    tensor, source_dtype : str
-        Name and element type of the source matrix.
-    rows : int or None
-        None where only reading to the end can tell.
-    dim : int
-    source_bytes, file_bytes : int or None
-        Size of the matrix in its source's type, and of the store; that is unknown where rows have keys, too.
-    convention : str
-        How the values are computed of several tensors of the source, in words; empty where they lie in it.
-    """
-
-    path: str
-    tensor: str
-    source_dtype: str
-    rows: int | None
-    dim: int
-    source_bytes: int | None
-    file_bytes: int | None
-    convention: str = ""
+CHANGED = "the source has been changed meanwhile"
+"""Why rows that were done before may be dropped."""
 
 
-@dataclass(frozen=True)
-class BuildReport:
+@dataclass(frozen=True, repr=False)
+class BuildReport(Reported):
     """What a build did.
 
     Attributes
@@ -142,10 +118,11 @@ def build(
     Parameters
     ----------
     source : path-like, list of path-like, array-like or iterable
-        A checkpoint file (``.npy``, HDF5, ``.safetensors`` single or sharded); a list of such, whose
-        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset,
-        zarr array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any
-        way that another program has written it, gives its codes, scales and keys as they are.
+        A file or checkpoint of any format in docs/sources.md (NumPy, safetensors, PyTorch, HDF5, GGUF,
+        Parquet, word vectors …); a list of such, whose rows follow one another; anything with ``.shape`` and
+        row slices (ndarray, memmap, h5py dataset, zarr array …); a tuple of two such, codes and scales; or
+        an iterable of 2-D chunks. A store, in any way that another program has written it, gives its codes,
+        scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional
@@ -169,13 +146,13 @@ def build(
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
-        True shows a bar on stderr; a callable gets (rows done, rows in all or None).
+        True shows a bar on stderr; a callable gets (rows done, rows in all or None). Rows done are an int
+        with an attribute ``fraction``: the part that is done, 0.0 to 1.0, by the bytes of the file where
+        the rows cannot be counted before; None where neither is known.
     overwrite : bool
         Replace an existing file once the new one is complete.
     resume : bool
-        Go on where an interrupted build of the same source and parameters stopped (not for iterables and
-        what is quantized already: they start again); False begins again. Rows done before are compared
-        with the source unless that is an unchanged file.
+        Go on with what an unfinished build of the same name has left behind (see Notes); False drops it.
     nonfinite : {"error", "zero"}
         What to do about NaN and infinities: stop, or store 0.
     duplicates : {"error", "first"}
@@ -204,6 +181,19 @@ def build(
     ResumeError
         An interrupted build of the same name had another source or other parameters.
 
+    Notes
+    -----
+    A build that was interrupted (killed, Ctrl-C, a full disk) goes on when the same call is made again, from
+    any file and from arrays; iterables begin again. Rows that are done are not quantized again; files that
+    are read from front to back (text, packed text, deflated ``.npz``) are skipped through. Where the file has
+    changed since, or cannot tell, rows done before are compared with it; streams begin again then. With
+    another source or other parameters the build is refused, so that no work is lost by mistake.
+
+    A build that failed because of its data (`SourceError`: NaN, keys that come twice …) does not insist:
+    ``nonfinite="zero"``, ``duplicates="first"``, ``keys=False`` and another end of `rows` go on with the rows
+    that are done, mended keys and arrays as far as they agree, and everything else begins again. What is
+    dropped is said by a warning of `logging`, under the name ``qstore``.
+
     Examples
     --------
     >>> import numpy as np, os, qstore, tempfile
@@ -213,47 +203,46 @@ def build(
     (3, 3, 'float32')
     """
     begun = time.perf_counter()
-    check_places(source, _absolute(path), overwrite)
+    resume = flag("resume", resume)
+    check_places(source, Path(os.path.abspath(path)), overwrite)
     with open_source(source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
+        count = None if last is None else last - first
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
-        identity = matrix.fingerprint()
-        stamp = None if identity is None else identity.pop("mtime_ns", None)
-        parameters = {"source": identity, "first_row": first, "last_row": last, "nonfinite": nonfinite}
+        kept = kind_of_keys(matrix, keys, stream)
+        parameters, stamp = identity_of(matrix, first, last, kept)
+        lasting = stamp is not None or is_comparable(matrix)
         with Writer(
             path,
             matrix.dim,
-            None if last is None else last - first,
+            count,
             overwrite=overwrite,
-            resume=resume and _can_go_on(matrix),
-            keep=_can_go_on(matrix),
+            resume=resume and lasting,
+            keep=lasting,
             nonfinite=nonfinite,
             threads=threads,
             tensor=matrix.name,
             source_dtype=matrix.recorded_dtype,
-            parameters=parameters if stream is None else {**parameters, "keys": "given"},
+            parameters=parameters,
             stamp=stamp,
             duplicates=duplicates,
             missing_keys=missing_keys,
             step=step,
             zero_point=zero_point,
         ) as writer:
+            _check_resumed(writer, matrix, first, stamp, stream)
             resumed = writer.rows
             if isinstance(matrix, QuantizedSource) and (first, last) == (0, matrix.rows):
                 writer.keep_measured(matrix.measured())
-            if isinstance(matrix, RowSource) and resumed and (writer.stale or stamp is None):
-                writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
-            if stream is not None:
-                writer.check_keys(stream)
-            with rows_progress(progress, None if last is None else last - first, resumed) as on_rows:
-                if matrix.keyed and keys is None:
+            with rows_progress(progress, count, resumed, matrix.bytes_read) as on_rows:
+                if kept == "own":
                     _fill_keyed(writer, matrix, first, last, on_rows)
                 else:
                     _fill(writer, matrix, first, last, on_rows, stream)
             check_all_taken(stream, first + writer.rows, last, matrix)
             matrix.check_unchanged()
-        return BuildReport(
+        report = BuildReport(
             path=str(writer.path),
             tensor=matrix.name,
             source_dtype=matrix.dtype,
@@ -270,62 +259,12 @@ def build(
             warnings=(*matrix.notes, *writer.warnings),
             convention=matrix.convention,
         )
-
-
-def plan(
-    source: Any,
-    path: str | os.PathLike[str],
-    *,
-    tensor: str | None = None,
-    scale: str | None = None,
-    as_stored: bool = False,
-    keys: Any = None,
-    key_encoding: str | None = None,
-    rows: slice | tuple[int, int] | None = None,
-    overwrite: bool = False,
-    missing_keys: MissingKeys = "error",
-    step: float | None = None,
-    zero_point: int = 0,
-) -> BuildPlan:
-    """Say what :func:`build` would do, reading only the source's header; raises what that would raise."""
-    check_places(source, _absolute(path), overwrite)
-    with open_source(source, tensor, scale, as_stored) as matrix:
-        coding = Coding(step, zero_point)
-        return planned(matrix, _absolute(path), rows, keys, key_encoding, missing_keys, coding)
-
-
-def planned(
-    matrix: Source,
-    path: Path,
-    rows: slice | tuple[int, int] | None,
-    keys: Any,
-    key_encoding: str | None,
-    missing_keys: MissingKeys,
-    coding: Coding,
-) -> BuildPlan:
-    """Plan of the store of an open source."""
-    check_coding(matrix, coding)
-    first, last = row_range(rows, matrix.rows)
-    stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
-    keyed = stream is not None or (matrix.keyed and keys is None)
-    count = None if last is None else last - first
-    return BuildPlan(
-        path=str(path),
-        tensor=matrix.name,
-        source_dtype=matrix.dtype,
-        rows=count,
-        dim=matrix.dim,
-        source_bytes=None if count is None else source_bytes(count, matrix.dim, matrix.dtype),
-        file_bytes=None
-        if count is None or keyed
-        else compose(
-            count,
-            matrix.dim,
-            {"content_id": "0" * 32},
-            layout.Parts(fidelity=_is_measured(matrix, coding, first, count)),
-        ).size,
-        convention=matrix.convention,
-    )
+    tell(f"{report.path}: made of {report.rows:,} rows, {resumed:,} of them done before")
+    if report.nonfinite.count:
+        tell(f"{report.path}: 0 is stored for NaN and infinities: {report.nonfinite.in_words()}")
+    for warning in report.warnings:
+        tell(f"{report.path}: {warning}")
+    return report
 
 
 def check_places(source: Any, path: Path, overwrite: bool) -> None:
@@ -346,6 +285,44 @@ def check_coding(matrix: Source, coding: Coding) -> None:
         )
 
 
+def kind_of_keys(matrix: Source, keys: Any, stream: KeyStream | None) -> Literal["given", "own"] | None:
+    """Where the keys of the rows come from: beside the rows, or with them; None where they have none."""
+    if stream is not None:
+        return "given"
+    return "own" if matrix.keyed and keys is None else None
+
+
+def identity_of(
+    matrix: Source, first: int, last: int | None, keys: Literal["given", "own"] | None
+) -> tuple[dict[str, Any], int | None]:
+    """What builds must share for one to go on with what the other has done; and the time of the file."""
+    identity = matrix.fingerprint()
+    stamp, errors = (identity or {}).pop("mtime_ns", None), (identity or {}).pop("key_errors", None)
+    parameters = {"source": identity, "first_row": first, "last_row": last, "keys": keys}
+    return {**parameters, "key_errors": errors}, stamp
+
+
+def is_comparable(matrix: Source) -> bool:
+    """Whether rows that were done are compared with the source where it may have changed.
+
+    Reading a stream again takes as long as building of it, and codes are copied as fast as they are compared.
+    """
+    return isinstance(matrix, RowSource) and not isinstance(matrix, QuantizedSource)
+
+
+def _check_resumed(
+    writer: Writer, matrix: Source, first: int, stamp: int | None, keys: KeyStream | None
+) -> None:
+    """See that the rows that were done before are those of this source, with these keys."""
+    if writer.rows and (writer.stale or stamp is None):
+        if isinstance(matrix, RowSource) and is_comparable(matrix):
+            writer.check_rows(lambda start, stop: matrix.read(first + start, first + stop))
+        else:
+            writer.begin_again(CHANGED)
+    if keys is not None:
+        writer.check_keys(keys)
+
+
 def _fill(
     writer: Writer,
     matrix: Source,
@@ -355,15 +332,15 @@ def _fill(
     keys: KeyStream | None,
 ) -> None:
     writer.expect_keys(keys)  # kept where not one row comes, too
+    start = first + writer.rows
     if isinstance(matrix, QuantizedSource):
         stop = matrix.rows if last is None else last
-        writer.append_coded_rows(matrix.read_codes, first, stop, on_rows, keys)
+        writer.append_coded_rows(matrix.read_codes, start, stop, on_rows, keys)
         return
     if isinstance(matrix, RowSource):
-        stop = matrix.rows if last is None else last
-        writer.append_rows(matrix.read, first + writer.rows, stop, on_rows, keys)
+        writer.append_rows(matrix.read, start, matrix.rows if last is None else last, on_rows, keys)
         return
-    for chunk in limited(matrix.chunks(first), None if last is None else last - first):
+    for chunk in limited(matrix.chunks(start), None if last is None else last - start):
         writer.append(chunk, keys and keys.take(len(chunk)))
         on_rows(len(chunk))
 
@@ -372,31 +349,12 @@ def _fill_keyed(
     writer: Writer, matrix: Source, first: int, last: int | None, on_rows: Callable[[int], object]
 ) -> None:
     """With the keys that the source itself carries."""
-    for chunk, keys in inline_keys(matrix, first, None if last is None else last - first):
+    start = first + writer.rows
+    for chunk, keys in inline_keys(matrix, start, None if last is None else last - start):
         writer.append(chunk, keys)
         on_rows(len(chunk))
-
-
-def _is_measured(matrix: Source, coding: Coding, first: int, rows: int) -> bool:
-    """Whether the store will hold errors: measured when it is built, or taken over with all codes."""
-    if isinstance(matrix, QuantizedSource):
-        return (first, rows) == (0, matrix.rows) and matrix.measured() is not None
-    return rows > 0 and coding.rounds
-
-
-def _can_go_on(matrix: Source) -> bool:
-    """Whether an interrupted build need not start again.
-
-    A stream has to be read from its beginning anyway, and nothing tells whether it is the same. Codes are
-    copied faster than they could be compared.
-    """
-    return isinstance(matrix, RowSource) and not isinstance(matrix, QuantizedSource)
 
 
 def source_bytes(rows: int, dim: int, dtype: str) -> int:
     """Size of a matrix in its source's type: codes have a scale of 8 bytes in each row beside them."""
     return rows * (dim + 8) if dtype == QuantizedSource.dtype else rows * dim * item_size(dtype)
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(path))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ExistsError, FormatError, OutputError, SourceError
 from ..format.layout import Facts, Shard
@@ -17,6 +18,8 @@ from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
 from ..system import durable_files
+from ..system.messages import tell
+from ..system.options import shown, without
 from ..writing.output_paths import check_output
 
 __all__ = ["append_shards", "other_kind", "publish_shards"]
@@ -80,17 +83,18 @@ def publish_shards(
     >>> qstore.open(folder).shape
     (12, 2)
     """
-    unique = check_duplicates(duplicates)
+    unique, unkeyed = check_duplicates(duplicates), without("keys", keys)
     place = Path(os.path.abspath(directory))
     target = place / MANIFEST
     with durable_files.output_errors(target), durable_files.alone_in(place):
         found = _described(place, _all_names(place) if names is None else names)
-        manifest = _manifest_of(place, found, keyed=keys is not False)
+        manifest = _manifest_of(place, found, keyed=not unkeyed)
         if unique:
             _check_unique(manifest)
         if not _says(place, manifest):
             check_output(target, overwrite)
             _write(target, manifest)
+            tell(f"{place}: published as {len(manifest.shards):,} shards")
     return manifest.shards
 
 
@@ -109,7 +113,9 @@ def append_shards(
     Parameters
     ----------
     directory : path-like
+        Where the manifest and the stores are.
     names : iterable of str
+        File names of the stores to add, in the order of their rows.
     keys : False, optional
         Where the manifest has no keys, these may have some, which are not looked at.
     duplicates : {"error", "first"}
@@ -118,7 +124,7 @@ def append_shards(
     Returns
     -------
     tuple of Shard
-        All of them.
+        All of them, the old ones first.
 
     Raises
     ------
@@ -128,30 +134,43 @@ def append_shards(
     SourceError
         Two rows have the same key.
     OutputError
-        The manifest cannot be written.
+        A file is not there, or the manifest cannot be written.
+    TypeError
+        One name instead of several.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for number in range(2):
+    ...     _ = qstore.build(np.eye(4, 2) + number, os.path.join(folder, f"part-{number}.h5"))
+    >>> _ = qstore.publish_shards(folder, ["part-0.h5"])
+    >>> [(shard.first, shard.rows) for shard in qstore.append_shards(folder, ["part-1.h5"])]
+    [(0, 4), (4, 4)]
     """
-    unique = check_duplicates(duplicates)
+    unique, unkeyed = check_duplicates(duplicates), without("keys", keys)
     place = Path(os.path.abspath(directory))
     target = place / MANIFEST
     with durable_files.output_errors(target), durable_files.alone_in(place):
         manifest = read_manifest(str(place))
-        added = _described(place, list(names))
+        added = _described(place, names)
         known = {shard.path for shard in manifest.shards}
         for shard, _, found in added:
             check_shard(shard, manifest.facts.dim, found)
             if shard.path in known:
                 raise FormatError(f"{shard.path} is a shard already")
             kind = manifest.facts.key_kind
-            if found.rows and found.key_kind != kind and (keys is not False or kind is not None):
-                without = "leave them out with keys=False (--no-keys)"
+            if found.rows and found.key_kind != kind and (not unkeyed or kind is not None):
+                way = "leave them out with keys=False (--no-keys)"
                 other = "build it again with such keys, or join all without: qstore.concat(…, keys=False)"
                 before = f"the shards of {place} have"
-                raise other_kind(shard.path, found.key_kind, kind, before, other if kind else without)
+                raise other_kind(shard.path, found.key_kind, kind, before, other if kind else way)
         shards = [*manifest.shards, *(shard for shard, _, _ in added)]
         grown = manifest.with_shards(shards, [*manifest.sizes, *(size for _, size, _ in added)])
         if unique:
             _check_unique(grown)
         _write(target, grown)
+        tell(f"{place}: published as {len(grown.shards):,} shards, {len(added):,} of them new")
     return grown.shards
 
 
@@ -181,17 +200,19 @@ def _all_names(place: Path) -> list[str]:
     return names
 
 
-def _described(place: Path, names: Sequence[str]) -> list[_Found]:
-    if isinstance(names, (str, bytes)):
-        raise TypeError(f"names is {names!r}, expected a sequence of names")
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice is not None:
-        raise FormatError(f"shard {twice} stands twice")
-    return [_describe(place, os.fspath(name)) for name in names]
+def _described(place: Path, names: Iterable[str]) -> list[_Found]:
+    listed: list[Any]
+    try:
+        listed = [names] if isinstance(names, (str, bytes)) else list(names)
+    except (TypeError, NotImplementedError, RuntimeError):
+        listed = [None]
+    if isinstance(names, (str, bytes)) or not all(isinstance(name, (str, os.PathLike)) for name in listed):
+        raise TypeError(f"names is {shown(names)}, expected a list of file names")
+    files = [os.fspath(name) for name in listed]
+    twice = [name for name, count in Counter(files).items() if count > 1]
+    if twice:
+        raise FormatError(f"shard {twice[0]} stands twice")
+    return [_describe(place, name) for name in files]
 
 
 def _describe(place: Path, name: str) -> _Found:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..engine import kernels
 from ..engine.arguments import as_count
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..errors import ExistsError, FormatError, NonFiniteError, ResumeError, SourceError
+from ..errors import FormatError, NonFiniteError, ResumeError, SourceError
 from ..format.manifest import MANIFEST
 from ..keys.equal_keys import check_duplicates
-from ..keys.packed import stored
+from ..keys.packed import KeyBlock, stored
 from ..keys.stream import KeyPiece, KeyStream
 from ..keys.supply import MissingKeys, check_all_taken, given_keys
 from ..opening import describe_file
@@ -27,14 +25,17 @@ from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
 from ..system import durable_files
+from ..system.messages import tell, warn
+from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
-from ..writing.output_paths import journal_path
-from .one import BuildReport, build, check_coding, source_bytes
+from ..writing.output_paths import journal_path, partial_path
+from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, source_bytes
+from .plans import BuildPlan, least_bytes, planned
 from .publishing import publish_shards
+from .shard_record import RECORD, Start, Told, add_finished, begin, mark_failed, shard_name, start_of
 
-__all__ = ["build_shards", "joined_warnings", "shard_name"]
+__all__ = ["build_shards", "joined_warnings", "plan_shards"]
 
-_RECORD = f"{MANIFEST}.building"
 # Shards whose warnings are shown; they are mostly alike.
 _SHOWN = 3
 
@@ -110,14 +111,16 @@ def build_shards(
     place = Path(os.path.abspath(directory))
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_duplicates(duplicates)
+    check_path(directory)
+    overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
     with open_source(source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
-        parameters = {**_parameters(matrix, first, last, size, nonfinite), **coding.parameters()}
-        if key_encoding is not None:
-            parameters["key_encoding"] = key_encoding
-        finished = _begin(place, parameters, overwrite, resume)
+        kept = kind_of_keys(matrix, keys, stream)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, missing_keys, coding)
+        start = start_of(place, parameters, overwrite, resume)
+        begin(place, parameters, start)
         options = {
             "threads": threads,
             "resume": resume,
@@ -128,14 +131,20 @@ def build_shards(
             "step": step,
             "zero_point": zero_point,
         }
-        with rows_progress(progress, None if last is None else last - first) as on_rows:
-            job = _Job(place, size, keys, stream, finished, on_rows, options)
-            for piece in _pieces(matrix, first, last, size, matrix.keyed and keys is None):
-                job.add(piece)
-        check_all_taken(stream, first + job.rows, last, matrix)
-        matrix.check_unchanged()
-    shards = publish_shards(place, job.names, overwrite=True, duplicates=duplicates)
-    durable_files.free_path(place / _RECORD)
+        count = None if last is None else last - first
+        try:
+            with rows_progress(progress, count, position=matrix.bytes_read) as on_rows:
+                job = _Job(place, size, keys, stream, start, on_rows, options)
+                for piece in _pieces(matrix, first, last, size, kept == "own"):
+                    job.add(piece)
+            check_all_taken(stream, first + job.rows, last, matrix)
+            matrix.check_unchanged()
+            shards = publish_shards(place, job.names, overwrite=True, duplicates=duplicates)
+        except SourceError:
+            mark_failed(place, parameters)
+            raise
+    durable_files.free_path(place / RECORD)
+    tell(f"{place}: made of {job.rows:,} rows in {len(shards):,} shards, {job.resumed:,} rows done before")
     return BuildReport(
         path=str(place),
         tensor=matrix.name,
@@ -155,9 +164,88 @@ def build_shards(
     )
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard: in order for those who sort names as text, up to 100,000 shards."""
-    return f"part-{number:05}.h5"
+def plan_shards(
+    source: Any,
+    directory: str | os.PathLike[str],
+    shard_rows: int,
+    *,
+    tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    nonfinite: Literal["error", "zero"] = "error",
+    missing_keys: MissingKeys = "error",
+    step: float | None = None,
+    zero_point: int = 0,
+) -> BuildPlan:
+    """Say what :func:`build_shards` would do, reading only headers; else as :func:`plan`.
+
+    Parameters
+    ----------
+    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+        As for :func:`build_shards`.
+    scale, as_stored, missing_keys, step, zero_point
+        As for :func:`build_shards`.
+
+    Returns
+    -------
+    BuildPlan
+        Of all shards together; `path` is the directory.
+    """
+    place = Path(os.path.abspath(directory))
+    size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
+    check_path(directory)
+    overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
+    with open_source(source, tensor, scale, as_stored) as matrix:
+        check_coding(matrix, coding)
+        first, last = row_range(rows, matrix.rows)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+        kept = kind_of_keys(matrix, keys, stream)
+        parameters = _parameters(matrix, first, last, kept, size, nonfinite, missing_keys, coding)
+        start = start_of(place, parameters, overwrite, resume)
+        whole = planned(matrix, place, slice(first, last), kept, False, nonfinite, missing_keys, coding)
+        there: list[Path] = []
+        row, ended = first, first == last
+        while not ended:
+            path = place / shard_name(len(there))
+            if path.name not in start.finished:
+                break
+            most = size if last is None else min(size, last - row)
+            found = _finished_rows(path, matrix, most, exact=last is not None)
+            if found is None:
+                break
+            there.append(path)
+            row += found
+            ended = found < size or row == last
+        done = row - first
+        if not start.fresh and not ended:
+            path = place / shard_name(len(there))
+            piece = next(_pieces(matrix, row, last, size, kept == "own"))
+            done += planned(piece, path, None, kept, resume, nonfinite, missing_keys, coding).rows_resumed
+            there.append(partial_path(path))
+        heights = [] if whole.rows is None else _heights(whole.rows, size)
+        sample = next(_pieces(matrix, first, last, size, kept == "own"))
+        file_bytes = sum(least_bytes(sample, 0, height, coding) * times for height, times in heights)
+        with durable_files.output_errors(place):
+            durable_files.check_room(place / MANIFEST, file_bytes, *there)
+    return dataclasses.replace(
+        whole,
+        file_bytes=None if whole.file_bytes is None else file_bytes,
+        rows_resumed=done,
+        begins_again=start.reason,
+        free_bytes=durable_files.free_bytes(place),
+        shards=sum(times for _, times in heights) or None,
+    )
+
+
+def _heights(rows: int, size: int) -> list[tuple[int, int]]:
+    """How many rows shards have, and how many shards have so many."""
+    whole, rest = divmod(rows, size)
+    return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest or not whole)
 
 
 class _Job:
@@ -169,7 +257,7 @@ class _Job:
         size: int,
         keys: Any,
         stream: KeyStream | None,
-        finished: dict[str, _Told],
+        start: Start,
         on_rows: Callable[[int], object],
         options: dict[str, Any],
     ) -> None:
@@ -178,21 +266,22 @@ class _Job:
         self.nonfinite = NonFiniteValues()
         self.warnings: list[tuple[str, tuple[str, ...]]] = []
         self._place, self._size, self._keys, self._stream = place, size, keys, stream
-        self._finished, self._on_rows, self._options = finished, on_rows, options
+        self._start, self._on_rows, self._options = start, on_rows, options
 
     def add(self, piece: Source) -> None:
         """Build the shard of the next rows, unless it is there."""
         path = self._place / shard_name(len(self.names))
         self.names.append(path.name)
-        told = self._finished.get(path.name)
-        if told is not None and _is_finished(path, piece):
-            self._check_keys(path, _height(piece))
-            durable_files.free_path(
-                journal_path(path)
-            )  # of a build that was killed when it had just published
-            self.resumed += _height(piece)
-            self._count(path.name, _height(piece), told)
-            self._on_rows(_height(piece))
+        told = self._start.finished.get(path.name)
+        done = None if told is None else self._finished_rows(path, piece)
+        if told is not None and done is not None:
+            # A journal is that of a build that was killed when it had just published.
+            durable_files.free_path(journal_path(path))
+            if isinstance(piece, Rest):
+                piece.skip(done)
+            self.resumed += done
+            self._count(path.name, done, told)
+            self._on_rows(done)
             return
         before = 0
 
@@ -209,31 +298,64 @@ class _Job:
         except SourceError as error:
             error.add_note(f"rows are counted from row {self.rows}, the first one of {path.name}")
             raise
-        told = _Told(report.nonfinite, report.warnings)
-        with durable_files.output_errors(self._place), open(self._place / _RECORD, "ab") as record:
-            record.write(told.line(path.name))
+        told = Told(report.nonfinite, report.warnings)
+        add_finished(self._place, path.name, told)
         self.resumed += report.rows_resumed
         self.unkeyed_rows += report.unkeyed_rows
         self._count(path.name, report.rows, told)
 
-    def _count(self, name: str, rows: int, told: _Told) -> None:
+    def _finished_rows(self, path: Path, piece: Source) -> int | None:
+        """Rows of the shard, if it is there as it would be built."""
+        found = _finished_rows(path, piece, _height(piece), exact=not isinstance(piece, Rest))
+        return None if found is None or not self._has_keys(path, found) else found
+
+    def _count(self, name: str, rows: int, told: Told) -> None:
         self.nonfinite += told.nonfinite.from_row(self.rows)
         self.warnings.append((name, told.warnings))
         self.rows += rows
 
-    def _check_keys(self, path: Path, rows: int) -> None:
-        """Take the keys of a finished shard; ResumeError where it has others."""
-        arrays = LocalStore(str(path)).scanned_keys()
+    def _has_keys(self, path: Path, rows: int) -> bool:
+        """Take the keys of a finished shard; False where it has others, and may.
+
+        Raises
+        ------
+        ResumeError
+            It has others, and the build was interrupted: it insists.
+        """
+        arrays, unkeyed, taken = LocalStore(str(path)).scanned_keys(), 0, list[KeyBlock]()
         for start in range(0, rows, _KEY_ROWS):
             stop = min(start + _KEY_ROWS, rows)
-            given = None if self._stream is None else self._stream.take(stop - start)
             found = stored(arrays, start, stop) if arrays else None
+            unkeyed += 0 if found is None else int(found.unkeyed().sum())
+            if self._keys is None and self._stream is None:
+                continue  # they come with the rows, or there are none: the parameters tell
+            given = None if self._stream is None else self._stream.take(stop - start)
+            if given is not None and self._start.failed:
+                taken.append(given)
             if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
-                raise ResumeError(
-                    f"the keys have changed since {path} was built: those of its rows {start} to {stop - 1} "
-                    f"differ; start again (--restart, resume=False)"
-                )
-            self.unkeyed_rows += 0 if given is None else int(given.unkeyed().sum())
+                if not self._start.failed:
+                    raise ResumeError(
+                        f"the keys have changed since {path} was built: those of its rows {start} to "
+                        f"{stop - 1} differ; start again (--restart, resume=False)"
+                    )
+                self._drop_from_here()
+                if self._stream is not None:
+                    for block in reversed(taken):
+                        self._stream.give_back(block)
+                return False
+        self.unkeyed_rows += unkeyed
+        return True
+
+    def _drop_from_here(self) -> None:
+        """Remove this shard and all finished ones behind it."""
+        warn(
+            f"{self._place}: goes on from row {self.rows}: the keys have changed since the build that failed"
+        )
+        number = len(self.names) - 1
+        while (path := self._place / shard_name(number)).name in self._start.finished:
+            durable_files.free_path(path)
+            number += 1
+        durable_files.sync_directory(self._place)
 
 
 def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
@@ -245,7 +367,8 @@ def joined_warnings(of_shards: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[s
 
 
 def _height(piece: Source) -> int:
-    return piece.rows or 0
+    rows: int | None = piece.most if isinstance(piece, Rest) else piece.rows
+    return rows or 0
 
 
 def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool) -> Iterator[Source]:
@@ -261,110 +384,42 @@ def _pieces(matrix: Source, first: int, last: int | None, size: int, keyed: bool
         yield rest
 
 
-# Beginning and going on -------------------------------------------------------------------------------
+# Going on -----------------------------------------------------------------------------------------------
 
 
-def _parameters(matrix: Source, first: int, last: int | None, size: int, nonfinite: str) -> dict[str, Any]:
+def _parameters(
+    matrix: Source,
+    first: int,
+    last: int | None,
+    keys: Literal["given", "own"] | None,
+    size: int,
+    nonfinite: str,
+    missing_keys: str,
+    coding: Coding,
+) -> dict[str, Any]:
+    parameters, stamp = identity_of(matrix, first, last, keys)
     return {
-        "source": matrix.fingerprint(),
+        **parameters,
+        **coding.parameters(),
+        "stamp": stamp,
         "tensor": matrix.name,
         "dtype": matrix.dtype,
-        "rows": [first, last],
         "dim": matrix.dim,
         "shard_rows": size,
         "nonfinite": nonfinite,
+        "missing_keys": missing_keys,
     }
 
 
-class _Told(NamedTuple):
-    """What the build of a shard had to say: a line of the record, written when the shard is published."""
+def _finished_rows(path: Path, matrix: Source, most: int, exact: bool) -> int | None:
+    """Rows of the shard, if it is there: published whole, and the record beside it says of what.
 
-    nonfinite: NonFiniteValues
-    warnings: tuple[str, ...]
-
-    def line(self, name: str) -> bytes:
-        """As :func:`_recorded` reads it, whatever stands before it: an interrupted line has no end."""
-        told = {"shard": name, "nonfinite": self.nonfinite.encoded().decode(), "warnings": self.warnings}
-        return b"\n" + json.dumps(told).encode()
-
-
-def _begin(place: Path, parameters: dict[str, Any], overwrite: bool, resume: bool) -> dict[str, _Told]:
-    """Make the directory ready; return which shards that are there are finished ones of an unchanged file.
-
-    While the record is there, every shard beside it is one of the build that it describes.
+    It has `most` rows; where the source's length is unknown the last one may have fewer.
     """
-    record, parameters = place / _RECORD, json.loads(json.dumps(parameters))
-    with durable_files.output_errors(place):
-        place.mkdir(exist_ok=True)
-        found, finished = _recorded(record)
-        if resume and found == parameters:
-            trusted = parameters["source"] is not None and "mtime_ns" in parameters["source"]
-            return finished if trusted else {}
-        if found is None and not overwrite:
-            _check_empty(place)
-        if found is not None and resume and not overwrite:
-            _check_same(place, found, parameters)
-        # The manifest first, and the record last: no step of this leaves shards that could be mistaken.
-        for path in (place / MANIFEST, record, *place.glob("part-[0-9]*.h5*")):
-            durable_files.free_path(path)
-        durable_files.sync_directory(place)
-        with durable_files.atomic_output(record) as file:
-            file.write(json.dumps(parameters).encode())
-    return {}
-
-
-def _recorded(record: Path) -> tuple[dict[str, Any] | None, dict[str, _Told]]:
-    """Parameters of the build that was begun, and the shards that it finished; None without a good record.
-
-    A shard that is finished but not in the record is built again: what it told is lost.
-    """
-    try:
-        first, *lines = record.read_bytes().split(b"\n")
-        found = json.loads(first)
-    except (FileNotFoundError, ValueError):
-        return None, {}
-    finished = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            told = json.loads(line)
-            nonfinite = NonFiniteValues.decoded(told["nonfinite"])
-            if nonfinite is not None:
-                finished[told["shard"]] = _Told(nonfinite, tuple(map(str, told["warnings"])))
-    return (found if isinstance(found, dict) else None), finished
-
-
-def _check_empty(place: Path) -> None:
-    for path in (place / MANIFEST, place / shard_name(0)):
-        if os.path.lexists(path):
-            raise ExistsError(
-                errno.EEXIST,
-                f"{path} exists; pass overwrite=True (--force) to replace the shards in {place}, or choose "
-                f"another directory",
-                str(path),
-            )
-
-
-def _check_same(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ResumeError where the interrupted build had other parameters; another time of change is none."""
-    found, wanted = dict(found), dict(wanted)
-    for one in (found, wanted):
-        if isinstance(one.get("source"), dict):
-            one["source"] = {name: value for name, value in one["source"].items() if name != "mtime_ns"}
-    differing = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
-    if differing:
-        raise ResumeError(
-            f"the build of {place} was begun with other parameters: {', '.join(differing)} differ; restore "
-            f"them, or start again (--restart, resume=False)"
-        )
-
-
-def _is_finished(path: Path, piece: Source) -> bool:
-    """Whether the shard is there: it was published whole, and the record beside it says of what."""
-    if not isinstance(piece, RowSource) or not path.exists():
-        return False
     try:
         found = describe_file(str(path), follow=False)
     except (OSError, FormatError):
-        return False
-    expected = (piece.rows, piece.dim, piece.name, piece.recorded_dtype)
-    return (found.rows, found.dim, found.tensor, found.source_dtype) == expected
+        return None
+    same = (found.dim, found.tensor, found.source_dtype) == (matrix.dim, matrix.name, matrix.recorded_dtype)
+    fits = found.rows == most or (not exact and found.rows < most)
+    return found.rows if same and fits else None

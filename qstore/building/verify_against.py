@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import kernels
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine.row_errors import ROW_FIGURES
+from ..errors import TensorError
 from ..format import layout
 from ..format.fidelity import Fidelity, FidelityTotals
 from ..keys.packed import KeyBlock, packed
@@ -20,19 +22,22 @@ from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
 from ..sources import QuantizedSource, RowSource, Source, open_source
 from ..sources.row_ranges import limited, row_range
-from ..store import Store
+from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
-from ..system.threads import in_order
+from ..system.reported import Reported
+from ..system.threads import in_order, thread_count
 from ..writing.findings import Findings
 from .one import check_coding
 
-__all__ = ["AgainstReport", "compared_with", "verify_against"]
+__all__ = ["AgainstReport", "compare_with_source", "compared_with", "open_compared", "verify_against"]
 
 _SHOWN = 10
+# Source values compared in one go: with float32, 1 MiB, which stays in cache from one step to the next.
+_PIECE_VALUES = 1 << 18
 
 
-@dataclass(frozen=True)
-class AgainstReport:
+@dataclass(frozen=True, repr=False)
+class AgainstReport(Reported):
     """Result of quantizing a source again and comparing every code and scale.
 
     Attributes
@@ -65,8 +70,77 @@ class AgainstReport:
 
 
 def verify_against(
+    store: Store | StorePath,
+    source: Any,
+    *,
+    tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
+    threads: int | None = None,
+    progress: Progress = None,
+    step: float | None = None,
+    zero_point: int = 0,
+) -> AgainstReport:
+    """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
+
+    Parameters
+    ----------
+    store : Store or path-like
+        Of shape (N, D).
+    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
+        As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
+        tensors, where no name is given, the one that the store was built from. Keys of the store are not
+        looked at where the source has none and none are given, or with ``keys=False``.
+    threads : int, optional
+        For sources that give any rows at any time. By default `QSTORE_THREADS`, or one a processor.
+    progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    AgainstReport
+        Of another shape, other values and other keys it says so: these are no errors.
+
+    Raises
+    ------
+    SourceError, TensorError
+        The source cannot be read, names are ambiguous or unknown, or there are fewer or more keys than rows.
+
+    Examples
+    --------
+    >>> import numpy as np, os, qstore, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+    >>> _ = qstore.build(np.eye(3, 2), path)
+    >>> found = verify_against(qstore.open(path), np.eye(3, 2) * [1, 0.5])
+    >>> found.ok, found.differing_rows, found.first_differing_row
+    (False, 1, 1)
+    """
+    coding = Coding(step, zero_point)
+    with opened(store) as held:
+        return compared_with(
+            held,
+            source,
+            tensor=tensor,
+            scale=scale,
+            as_stored=as_stored,
+            keys=keys,
+            key_encoding=key_encoding,
+            rows=rows,
+            missing_keys=missing_keys,
+            threads=threads,
+            progress=progress,
+            coding=coding,
+        )[0]
+
+
+def compare_with_source(
     store: Store,
     source: Any,
+    noted: NDArray[np.int64],
     *,
     tensor: str | None = None,
     scale: str | None = None,
@@ -78,19 +152,23 @@ def verify_against(
     progress: Progress = None,
     step: float | None = None,
     zero_point: int = 0,
-) -> AgainstReport:
-    """Quantize `source` again, compare every code, scale and key, and measure the errors of what is read.
+) -> tuple[AgainstReport, NDArray[np.float64]]:
+    """As :func:`verify_against`, and the errors of some rows from the same pass.
 
     Parameters
     ----------
-    store : Store
-    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
-        As for :func:`qstore.build`, and as they were there. Keys of the store are not looked at where the
-        source has none and none are given, or with ``keys=False``.
-    progress : bool or callable, optional
+    noted : ndarray of int64, shape (m,)
+        Numbers of these rows of the store, in ascending order.
+
+    Returns
+    -------
+    report : AgainstReport
+    figures : ndarray of float64, shape (m, ROW_FIGURES)
+        What :func:`qstore.engine.row_errors.row_errors` finds of the noted rows; fewer where not all were
+        compared, or where there are no errors to measure.
     """
-    coding = Coding(step, zero_point)
-    return compared_with(
+    noting = _Noting(noted)
+    report, _ = compared_with(
         store,
         source,
         tensor=tensor,
@@ -101,8 +179,28 @@ def verify_against(
         rows=rows,
         missing_keys=missing_keys,
         progress=progress,
-        coding=coding,
-    )[0]
+        coding=Coding(step, zero_point),
+        noting=noting,
+    )
+    return report, noting.figures()
+
+
+def open_compared(
+    store: Store, source: Any, tensor: str | None, scale: str | None = None, as_stored: bool = False
+) -> Source:
+    """Open what a store is compared with: of several tensors, the one that the store was built from.
+
+    Raises
+    ------
+    TensorError
+        The store does not say which one, or says one that is not there.
+    """
+    try:
+        return open_source(source, tensor, scale, as_stored)
+    except TensorError as error:
+        if tensor is not None or store.tensor not in error.candidates:
+            raise
+    return open_source(source, store.tensor, scale, as_stored)
 
 
 def compared_with(
@@ -118,10 +216,12 @@ def compared_with(
     missing_keys: MissingKeys,
     progress: Progress,
     coding: Coding,
+    threads: int | None = None,
+    noting: _Noting | None = None,
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
-    findings = Findings(store.shape[1])
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    findings, workers = Findings(store.shape[1]), thread_count(threads)
+    with open_compared(store, source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:
@@ -133,9 +233,11 @@ def compared_with(
         carried = matrix.keyed and keys is None
         if (carried or stream is not None) and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys"), findings
-        comparison = _Comparison(store, matrix, coding)
+        comparison = _Comparison(store, matrix, coding, workers)
         with rows_progress(progress, len(store)) as on_rows:
-            report = _compare(store, comparison.parts(first, last, carried), stream, findings, on_rows)
+            parts = comparison.parts(first, last, carried)
+            noted = parts if noting is None else noting.of(parts)
+            report = _compare(store, noted, stream, findings, on_rows)
         check_all_taken(stream, first + report.rows, last, matrix)
         return report, findings
 
@@ -152,6 +254,28 @@ class _Compared(NamedTuple):
     keys: KeyBlock | None = None
 
 
+class _Noting:
+    """Keeps the errors of some rows of a matrix that passes by."""
+
+    def __init__(self, noted: NDArray[np.int64]) -> None:
+        self._noted = noted
+        self._kept: list[NDArray[np.float64]] = []
+
+    def of(self, parts: Iterator[_Compared]) -> Iterator[_Compared]:
+        """The same parts of the matrix."""
+        done = 0
+        for part in parts:
+            if part.figures is not None:
+                start, stop = np.searchsorted(self._noted, [done, done + len(part.figures)])
+                self._kept.append(part.figures[self._noted[start:stop] - done])
+            done += len(part.differs)
+            yield part
+
+    def figures(self) -> NDArray[np.float64]:
+        """What was kept, a line a row."""
+        return np.concatenate([np.empty((0, ROW_FIGURES)), *self._kept])
+
+
 class _TooLong(Exception):
     """The source has more rows than the store."""
 
@@ -159,8 +283,8 @@ class _TooLong(Exception):
 class _Comparison:
     """Rows of a source, coded again, beside those of a store."""
 
-    def __init__(self, store: Store, matrix: Source, coding: Coding) -> None:
-        self._store, self._matrix, self._coding = store, matrix, coding
+    def __init__(self, store: Store, matrix: Source, coding: Coding, threads: int) -> None:
+        self._store, self._matrix, self._coding, self._threads = store, matrix, coding, threads
 
     def parts(self, first: int, last: int | None, carried: bool) -> Iterator[_Compared]:
         """Compare all rows, in order: whole checksum blocks by several threads where the source allows it.
@@ -170,47 +294,67 @@ class _Comparison:
         matrix, done, rows = self._matrix, 0, None if last is None else last - first
         if isinstance(matrix, QuantizedSource):
             for codes, scales in matrix.coded_chunks(first, last):
-                yield self._of_codes(done, codes, scales)
+                yield _compared(codes, scales, *self._held(done, len(codes)))
                 done += len(codes)
         elif carried:
             for chunk, keys in inline_keys(matrix, first, rows):
                 if len(chunk):
-                    yield self._of_values(done, chunk)._replace(keys=packed(keys))
+                    yield self._of_chunk(done, chunk)._replace(keys=packed(keys))
                 done += len(chunk)
         elif isinstance(matrix, RowSource):
             yield from self._of_blocks(matrix, first)
         else:
             for chunk in limited(matrix.chunks(first), rows):
                 if len(chunk):
-                    yield self._of_values(done, chunk)
+                    yield self._of_chunk(done, chunk)
                 done += len(chunk)
 
     def _of_blocks(self, matrix: RowSource, first: int) -> Iterator[_Compared]:
         rows, step = len(self._store), layout.block_rows(self._store.shape[1])
 
         def compare(row: int) -> _Compared:
-            return self._of_values(row, matrix.read(first + row, first + min(row + step, rows)))
+            count = min(step, rows - row)
+            return self._of_values(row, count, lambda a, b: matrix.read(first + row + a, first + row + b))
 
-        return in_order(compare, range(0, rows, step), None)
+        starts = range(0, rows, step)
+        return in_order(compare, starts, min(self._threads, max(1, len(starts))))
 
-    def _of_values(self, row: int, values: NDArray[Any]) -> _Compared:
-        held = row, row + len(values)
-        if held[1] > len(self._store):
+    def _of_chunk(self, row: int, values: NDArray[Any]) -> _Compared:
+        return self._of_values(row, len(values), lambda a, b: values[a:b])
+
+    def _of_values(self, row: int, count: int, read: Callable[[int, int], NDArray[Any]]) -> _Compared:
+        """Of `count` rows, which `read` gives piece by piece, counted from 0."""
+        held_codes, held_scales = self._held(row, count)
+        codes, scales = np.empty(held_codes.shape, np.uint8), np.empty(count)
+        figures = np.empty((count, ROW_FIGURES)) if self._coding.rounds else None
+        nonfinite, step = NonFiniteValues(), max(1, _PIECE_VALUES // self._store.shape[1])
+        for start in range(0, count, step):
+            piece = slice(start, min(start + step, count))
+            values = read(piece.start, piece.stop)
+            nonfinite += self._coding.encode(values, codes[piece], scales[piece], "zero", row + start)
+            if figures is not None:
+                figures[piece] = kernels.row_errors(values, held_codes[piece], held_scales[piece])
+        found = _compared(codes, scales, held_codes, held_scales)
+        return found._replace(figures=figures, nonfinite=nonfinite)
+
+    def _held(self, row: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """What the store has there."""
+        if row + count > len(self._store):
             raise _TooLong
-        codes, scales = np.empty(values.shape, np.uint8), np.empty(len(values))
-        nonfinite = self._coding.encode(values, codes, scales, "zero", row)
-        found = self._of_codes(row, codes, scales)._replace(nonfinite=nonfinite)
-        if not self._coding.rounds:
-            return found
-        return found._replace(figures=row_errors(values, *coded_rows(self._store.parts(*held))))
+        return coded_rows(self._store.parts(row, row + count))
 
-    def _of_codes(self, row: int, codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> _Compared:
-        if row + len(codes) > len(self._store):
-            raise _TooLong
-        held_codes, held_scales = coded_rows(self._store.parts(row, row + len(codes)))
-        differs = (codes != held_codes).any(axis=1) | (scales != held_scales)
-        # A copy: a view that an error holds on to would keep the store from closing.
-        return _Compared(differs, codes, scales, held_scales.copy())
+
+def _compared(
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64],
+    held_codes: NDArray[np.uint8],
+    held_scales: NDArray[np.float64],
+) -> _Compared:
+    differs = scales != held_scales
+    if not np.array_equal(codes, held_codes):
+        differs |= (codes != held_codes).any(axis=1)
+    # A copy: a view that an error holds on to would keep the store from closing.
+    return _Compared(differs, codes, scales, held_scales.copy())
 
 
 def _other_keys(one: KeyBlock, other: KeyBlock) -> NDArray[np.bool_]:
@@ -236,7 +380,7 @@ def _compare(
     done, differing, measured, keyed = 0, 0, True, False
     shown: list[int] = []
     steps: set[float] = set()
-    errors = _BlockErrors(store)
+    errors = _BlockErrors(store.shape[1])
     try:
         for part in parts:
             bad = part.differs
@@ -250,7 +394,7 @@ def _compare(
             if part.figures is None:
                 measured = False
             else:
-                errors.add(part.figures)
+                errors.add(part.figures, part.held_scales)
             findings.add(done, part.codes, part.scales, part.figures, part.nonfinite)
             if len(steps) < 2:
                 steps.update(np.unique(part.held_scales).tolist())
@@ -283,22 +427,20 @@ def _compare(
 class _BlockErrors:
     """Gathers the errors of rows that come in any pieces, so that they are summed within checksum blocks."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._step = layout.block_rows(store.shape[1])
-        self._totals = FidelityTotals(store.shape[1])
-        self._waiting = np.empty((0, ROW_FIGURES))
+    def __init__(self, dim: int) -> None:
+        self._step = layout.block_rows(dim)
+        self._totals = FidelityTotals(dim)
+        self._waiting = np.empty((0, ROW_FIGURES + 1))  # their scales last
 
-    def add(self, figures: NDArray[np.float64]) -> None:
+    def add(self, figures: NDArray[np.float64], scales: NDArray[np.float64]) -> None:
         """The rows that follow."""
-        self._waiting = np.concatenate([self._waiting, figures])
+        self._waiting = np.concatenate([self._waiting, np.column_stack([figures, scales])])
         while len(self._waiting) >= self._step:
             self._add_block(self._step)
 
     def _add_block(self, count: int) -> None:
-        row = self._totals.rows
         block, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._totals.add_block(row, block, coded_rows(self._store.parts(row, row + count))[1])
+        self._totals.add_block(self._totals.rows, block[:, :-1], block[:, -1])
 
     def report(self) -> Fidelity:
         """What all rows give together."""

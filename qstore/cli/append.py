@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
         names = arguments.names or None
         shards = qstore.publish_shards(arguments.directory, names, keys=keys, duplicates=duplicates)
     if arguments.json:
-        print_json([shard._asdict() for shard in shards])
+        print_json([shard.to_dict() for shard in shards])
     else:
         print_facts(_facts(arguments.directory, shards))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,27 +13,33 @@ from ..errors import QStoreError
 from .failures import UsageError
 
 if TYPE_CHECKING:
+    from ..reading.stored_keys import StoredKeys
     from ..store import Store
 
 __all__ = [
     "Command",
     "add_against",
+    "add_asked_keys",
     "add_json",
     "add_quiet",
     "add_raw",
     "add_rows",
     "add_step",
     "add_tensor",
+    "add_threads",
     "against_of",
     "any_slice",
+    "asked_keys",
     "at_least",
     "compared_keys_of",
+    "compared_step_of",
     "consecutive",
     "row_key",
     "rows_of_words",
     "scaling_of",
     "source_of",
     "step_of",
+    "stored_keys",
     "tensor_of",
 ]
 
@@ -54,6 +61,16 @@ class Command(NamedTuple):
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], object]
     run: Callable[[argparse.Namespace], int]
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``."""
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=at_least(1),
+        help="default: QSTORE_THREADS, or the number of processors",
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -251,6 +268,13 @@ def step_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"step": arguments.step, "zero_point": arguments.zero_point or 0}
 
 
+def compared_step_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same where :func:`add_against` says what to compare."""
+    if arguments.against is None and arguments.step is not None:
+        raise UsageError("--step says how SRC was stored: give --against SRC too")
+    return step_of(arguments)
+
+
 def _step(text: str) -> float:
     try:
         found = float(text)
@@ -277,6 +301,41 @@ def _number(store: Store, word: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,4000}", word):
         raise UsageError(f"{store.path}: the keys of this store are whole numbers, and {word!r:.80} is none")
     return int(word)
+
+
+def add_asked_keys(parser: Any, what: str) -> None:
+    """``--key K`` and ``--keys FILE``, which ask for rows by their keys."""
+    parser.add_argument("--key", dest="asked", metavar="K", action="append", default=[], help=what)
+    parser.add_argument(
+        "--keys", dest="key_file", metavar="FILE", help="a file of such keys, one a line; - is stdin"
+    )
+
+
+def asked_keys(arguments: argparse.Namespace) -> list[str]:
+    """What :func:`add_asked_keys` read: those of the command line, then those of the file."""
+    return [*arguments.asked, *(lines_of(arguments.key_file) if arguments.key_file is not None else ())]
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a file of keys; of stdin, where it is called -."""
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read().decode()
+        else:
+            with open(path, encoding="utf-8", newline="") as file:
+                content = file.read()
+    except UnicodeDecodeError as error:
+        raise QStoreError(f"{path}: expected keys in UTF-8, one a line: {error}") from None
+    content = content.removeprefix("\ufeff").replace("\r\n", "\n")
+    return content.removesuffix("\n").split("\n") if content else []
+
+
+def stored_keys(store: Store) -> StoredKeys:
+    """The keys of a store that must have some."""
+    try:
+        return store.keys()
+    except IndexError as error:
+        raise QStoreError(str(error)) from None
 
 
 def rows_of_words(store: Store, words: list[str]) -> list[int]:

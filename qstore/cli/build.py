@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import glob
 import os
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from .arguments import (
     step_of,
     tensor_of,
 )
-from .failures import UsageError
+from .failures import UsageError, messages_on_stderr
 from .printing import (
     byte_size,
     counted_keys,
@@ -43,7 +42,10 @@ from .printing import (
 )
 
 if TYPE_CHECKING:
-    from ..building.one import BuildPlan, BuildReport
+    from collections.abc import Callable
+
+    from ..building.one import BuildReport
+    from ..building.plans import BuildPlan
     from ..engine.nonfinite import NonFiniteValues
 
 __all__ = ["COMMAND"]
@@ -55,7 +57,9 @@ index of a checkpoint in several files, a directory that holds one, or raw value
 Whole numbers that fit 8 bits are stored as they are with --step; else rows are rounded.
 Several SRC, or a quoted pattern of names, become one matrix, in the order given (a pattern: by name).
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
-same command runs again.
+same command runs again; with another SRC or other options it is refused, unless --restart is given.
+One that failed on its data (NaN, keys that come twice) goes on with --nonfinite zero, --duplicates first
+or --no-keys, and begins again with anything else.
 
 With --shard-rows, OUT is a directory of shards that are read as one store.
 
@@ -93,7 +97,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rows(parser)
     parser.add_argument(
-        "--threads", metavar="N", type=at_least(1), help="default: the number of processors; OUT is the same"
+        "--threads",
+        metavar="N",
+        type=at_least(1),
+        help="default: QSTORE_THREADS, or the number of processors; OUT is the same",
     )
     parser.add_argument(
         "--nonfinite",
@@ -109,8 +116,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make OUT a directory of shards of N rows each, read as one store",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
-    parser.add_argument("--restart", action="store_true", help="drop what an interrupted build has done")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--restart", action="store_true", help="drop what an unfinished build has done")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done, if there is room"
+    )
     add_quiet(parser)
     add_json(parser)
 
@@ -120,12 +129,11 @@ def _run(arguments: argparse.Namespace) -> int:
     several_outputs = arguments.shard_rows is None and (
         arguments.output.endswith("/") or os.path.isdir(arguments.output)
     )
-    if arguments.shard_rows is not None and arguments.dry_run:
-        raise UsageError("--dry-run and --shard-rows do not go together: leave --shard-rows out")
     try:
-        if several_outputs:
-            return _run_all(_single(sources), arguments)
-        return _run_one(_opened(sources, arguments), arguments)
+        with messages_on_stderr():
+            if several_outputs:
+                return _run_all(_single(sources), arguments)
+            return _run_one(_opened(sources, arguments), arguments)
     except KeyboardInterrupt:
         command = "the same command without --restart" if arguments.restart else "the same command again"
         raise KeyboardInterrupt(f"run {command} to go on") from None
@@ -172,8 +180,10 @@ def _single(sources: list[str]) -> str:
 
 
 def _run_one(source: Any, arguments: argparse.Namespace) -> int:
+    rows = arguments.shard_rows
     if arguments.dry_run:
-        planned = qstore.plan(
+        look = qstore.plan if rows is None else _shard_planner(arguments)
+        planned = look(
             source,
             arguments.output,
             **tensor_of(arguments),
@@ -182,11 +192,12 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
             rows=arguments.rows,
             missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
+            resume=not arguments.restart,
+            nonfinite=arguments.nonfinite,
             **step_of(arguments),
         )
         _print(planned, _plan_facts(planned), arguments)
         return 0
-    rows = arguments.shard_rows
     make = qstore.build if rows is None else partial(qstore.build_shards, shard_rows=rows)
     report = make(
         source,
@@ -208,11 +219,15 @@ def _run_one(source: Any, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _shard_planner(arguments: argparse.Namespace) -> Callable[..., BuildPlan]:
+    return partial(qstore.plan_shards, shard_rows=arguments.shard_rows)
+
+
 def _print(
     found: BuildPlan | BuildReport, facts: list[tuple[str, object]], arguments: argparse.Namespace
 ) -> None:
     if arguments.json:
-        print_json(dataclasses.asdict(found))
+        print_json(found.to_dict())
     elif not arguments.quiet:
         print_facts(facts)
         _print_warnings([found], with_name=False)
@@ -232,6 +247,8 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             rows=arguments.rows,
             missing_keys=arguments.missing_keys,
             overwrite=arguments.force,
+            resume=not arguments.restart,
+            nonfinite=arguments.nonfinite,
             **step_of(arguments),
         )
     else:
@@ -253,7 +270,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             **step_of(arguments),
         )
     if arguments.json:
-        print_json([dataclasses.asdict(one) for one in found])
+        print_json([one.to_dict() for one in found])
     elif not arguments.quiet:
         print_table([("tensor", "matrix", "size", "store"), *map(_cells, found), _total(found)])
         for one in found:
@@ -276,8 +293,7 @@ def _replaced(nonfinite: NonFiniteValues) -> str:
 
 def _cells(one: BuildPlan | BuildReport) -> tuple[str, ...]:
     matrix = f"{_rows(one.rows)} × {one.dim:,} {one.source_dtype}"
-    resumed = getattr(one, "rows_resumed", 0)  # a plan has resumed nothing
-    done_before = resumed == one.rows and resumed > 0
+    done_before = one.rows_resumed == one.rows and one.rows_resumed > 0
     where = f"{one.path} (done before)" if done_before else one.path
     return one.tensor, matrix, _sizes(one.source_bytes, one.file_bytes), where
 
@@ -322,7 +338,7 @@ def _sizes(source_bytes: int | None, file_bytes: int | None) -> str:
 
 
 def _speed(rows: int, seconds: float) -> str:
-    return f"{seconds:.2f} s, {rows / max(seconds, 1e-9):,.0f} rows/s"
+    return f"{seconds:.2f} s" + (f", {rows / max(seconds, 1e-9):,.0f} rows/s" if rows else "")
 
 
 def _convention(one: BuildPlan | BuildReport) -> list[tuple[str, object]]:
@@ -330,13 +346,22 @@ def _convention(one: BuildPlan | BuildReport) -> list[tuple[str, object]]:
 
 
 def _plan_facts(planned: BuildPlan) -> list[tuple[str, object]]:
-    return [
+    facts: list[tuple[str, object]] = [
         ("would make", planned.path),
         ("tensor", planned.tensor or "(no name)"),
         *_convention(planned),
         ("matrix", f"{_rows(planned.rows)} × {planned.dim:,} {planned.source_dtype}"),
         ("size", _sizes(planned.source_bytes, planned.file_bytes)),
     ]
+    if planned.shards is not None:
+        facts.append(("shards", f"{planned.shards:,}"))
+    if planned.free_bytes is not None:
+        facts.append(("free", byte_size(planned.free_bytes)))
+    if planned.rows_resumed:
+        facts.append(("goes on", f"{planned.rows_resumed:,} rows have been done before"))
+    if planned.begins_again:
+        facts.append(("begins again", planned.begins_again))
+    return facts
 
 
 COMMAND = Command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import qstore
 
 from ..reports.wording import distribution_table, number
-from .arguments import Command, add_json, add_quiet, at_least
+from .arguments import Command, add_json, add_quiet, add_threads, at_least
 from .printing import print_facts, print_json, print_line, print_table, show_progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Compare two stores row by row: how many rows changed, how far they drifted, which drifted most, and which
 keys were added, removed or moved. Rows are matched by their keys where both stores have keys, else by their
-numbers. The exit status is 0 if the stores are equal, and 1 if anything differs."""
+numbers. The exit status is 0 if the stores are equal, 1 if anything differs, 2 if a file cannot be read."""
 
 _EXAMPLES = """\
   qstore compare before.h5 after.h5
@@ -38,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10,
         help="how many of the most drifted rows to name (default: 10)",
     )
-    parser.add_argument("--threads", metavar="N", type=at_least(1), help="threads (default: one a processor)")
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 

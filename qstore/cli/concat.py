@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING
 
 import qstore
 
-from .arguments import Command, add_json, add_quiet, consecutive
+from .arguments import Command, add_json, add_quiet, add_threads, consecutive
 from .printing import KEY_WORDS, byte_size, print_facts, print_json, show_progress
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop where two rows have the same key (default), or let it stand for the first of them",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 
@@ -55,10 +55,11 @@ def _run(arguments: argparse.Namespace) -> int:
         rows=arguments.rows,
         duplicates=arguments.duplicates,
         overwrite=arguments.force,
+        threads=arguments.threads,
         progress=show_progress(arguments.quiet),
     )
     if arguments.json:
-        print_json(dataclasses.asdict(report))
+        print_json(report.to_dict())
     elif not arguments.quiet:
         print_facts(_facts(report))
     return 0

@@ -9,13 +9,14 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qstore
 
 from ..errors import OutputError
+from ..system.reported import Reported
 from .arguments import Command, add_json, at_least
 from .printing import byte_size, print_facts, print_json, print_line, print_table
 
@@ -41,8 +42,8 @@ _READ_ROWS = 10_000
 _ROUNDS = 15
 
 
-@dataclass(frozen=True)
-class DemoReport:
+@dataclass(frozen=True, repr=False)
+class DemoReport(Reported):
     """What was measured.
 
     Attributes
@@ -218,7 +219,7 @@ def _median_seconds(
 
 def _show(report: DemoReport, arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print_json(asdict(report))
+        print_json(report.to_dict())
         return
     speed = report.npy_read_seconds / report.read_seconds
     print("\nIn short:\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from .arguments import Command, add_json
 from .printing import print_facts, print_json
@@ -12,7 +11,8 @@ __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Show versions, the engine in use (C or NumPy, and why), and the machine: what a bug report should hold.
-QSTORE_NO_EXTENSION=1 switches the C extension off; QSTORE_REQUIRE_EXTENSION=1 makes its absence an error."""
+QSTORE_NO_EXTENSION=1 switches the C extension off; QSTORE_REQUIRE_EXTENSION=1 makes its absence an error;
+QSTORE_THREADS=N has N threads work where nothing else is said, instead of one a processor."""
 
 _EXAMPLES = """\
   qstore env
@@ -22,7 +22,7 @@ _EXAMPLES = """\
 def _run(arguments: argparse.Namespace) -> int:
     from ..environment import environment
 
-    found = asdict(environment())
+    found = environment().to_dict()
     if arguments.json:
         print_json(found)
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING
 
 import qstore
@@ -71,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ExportError as error:
         raise UsageError(str(error)) from None
     if arguments.json:
-        print_json(dataclasses.asdict(report))
+        print_json(report.to_dict())
     elif not arguments.quiet:
         print_facts(_facts(report))
         for warning in report.warnings:

@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from ..errors import OutputError, QStoreError, TensorError
+from ..errors import OutputError, QStoreError
 from .printing import printable
 
-__all__ = ["UsageError", "complain", "exit_status"]
+__all__ = ["TROUBLE", "UsageError", "complain", "exit_status", "in_words", "messages_on_stderr"]
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+TROUBLE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 class UsageError(Exception):
@@ -34,18 +34,20 @@ def exit_status(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         _give_up_stdout()
         return BROKEN_PIPE
-    except (UsageError, TensorError) as error:
-        complain(f"error: {_with_notes(str(error), error)}")
-        return USAGE
-    except (QStoreError, OSError) as error:
-        complain(f"error: {_with_notes(_in_words(error), error)}")
+    except (UsageError, QStoreError, OSError) as error:
+        complain(f"error: {in_words(error)}")
     except MemoryError:
         complain("error: there is not enough memory for this")
     _give_up_stdout()
-    return FAILED
+    return TROUBLE
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """What an error says, with its notes."""
+    return _with_notes(_said(error), error)
+
+
+def _said(error: Exception) -> str:
     if isinstance(error, OutputError):
         return str(error.strerror)  # names the file already
     if isinstance(error, OSError) and error.strerror:
@@ -80,6 +82,23 @@ def _short_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Show what the library warns of with `logging`; for commands that take long."""
+    import logging  # 9 ms
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complain(record.getMessage())
+
+    logger, shown = logging.getLogger("qstore"), Shown(logging.WARNING)
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
 
 
 def _flush() -> None:

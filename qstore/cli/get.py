@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import QStoreError
-from .arguments import Command, any_slice, row_key, rows_of_words
+from .arguments import Command, add_asked_keys, any_slice, asked_keys, row_key, rows_of_words, stored_keys
 from .failures import UsageError, complain
 from .output import open_output
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..store import Store
+    from .formats import Named
 
 __all__ = ["COMMAND"]
 
@@ -33,7 +34,8 @@ the type does not hold, which are infinite or 0 in it, are counted on stderr at 
 _EXAMPLES = """\
   qstore get words.h5 7
   qstore get words.h5 -1 --format json
-  qstore get words.h5 --key queen --key king --format csv
+  qstore get words.h5 --key queen --key king --format csv --with-keys
+  cut -f1 counts.tsv | qstore get words.h5 --keys - --format npy -o counted.npy
   qstore get words.h5 0:1000:10 --columns :8 --format csv -o sample.csv
   qstore get words.h5 : --format npy --dtype float16 -o all.npy"""
 
@@ -48,13 +50,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "rows", metavar="ROW|A:B", type=row_key, nargs="*", default=[], help="row number or slice"
     )
+    add_asked_keys(parser, "key of a row; may be given several times")
     parser.add_argument(
-        "--key",
-        dest="keys",
-        metavar="K",
-        action="append",
-        default=[],
-        help="key of a row; may be given several times",
+        "--with-keys",
+        action="store_true",
+        help="the key of each row before its values: a first column, divided from them by a tab in text; in "
+        'JSON {"row": …, "key": …, "values": […]}',
     )
     parser.add_argument(
         "--columns", metavar="A:B", type=any_slice, default=slice(None), help="only these columns"
@@ -77,11 +78,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not arguments.rows and not arguments.keys:
-        raise UsageError("say which rows: ROW, A:B or --key K")
+    words = asked_keys(arguments)
+    if not arguments.rows and not words and arguments.key_file is None:
+        raise UsageError("say which rows: ROW, A:B, --key K or --keys FILE")
+    if arguments.with_keys and arguments.format == "npy":
+        raise UsageError("--with-keys: npy holds numbers only; qstore keys gives the keys")
     with qstore.open(arguments.file) as store:
         _check_output(arguments, store)
-        keys = [*(_checked(key, store) for key in arguments.rows), *rows_of_words(store, arguments.keys)]
+        keys = [*(_checked(key, store) for key in arguments.rows), *rows_of_words(store, words)]
         single = len(keys) == 1 and isinstance(keys[0], int)
         columns = range(store.shape[1])[arguments.columns]
         shape = (sum(len(_numbers(key, len(store))) for key in keys), len(columns))
@@ -89,7 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
         from .formats import FORMATS
 
-        make, rows = FORMATS[arguments.format], _Rows(store, arguments.dtype, columns)
+        make = FORMATS[arguments.format]
+        rows = _Rows(store, arguments.dtype, columns, stored_keys(store) if arguments.with_keys else None)
         with open_output(arguments.output) as write:
             for piece in make(rows.blocks(keys), shape, np.dtype(arguments.dtype), single):
                 write(piece)
@@ -127,16 +132,19 @@ def _numbers(key: Key, total: int) -> range:
 
 
 class _Rows:
-    """Some columns of rows, rounded once to the type, and what that type does not hold."""
+    """Some columns of rows, rounded once to the type, and what that type does not hold.
 
-    def __init__(self, store: Store, dtype: str, columns: range) -> None:
+    `keys` are those of all rows, where they are wanted beside the values, else None.
+    """
+
+    def __init__(self, store: Store, dtype: str, columns: range, keys: Any) -> None:
         from ..engine.narrowing import Narrowing
 
-        self._exact, self._dtype, self._columns = store.astype("float64"), dtype, columns
+        self._exact, self._dtype, self._columns, self._keys = store.astype("float64"), dtype, columns, keys
         self.lost = Narrowing()
 
-    def blocks(self, keys: list[Key]) -> Iterator[NDArray[Any]]:
-        """The rows of all keys in order, a few at a time."""
+    def blocks(self, keys: list[Key]) -> Iterator[tuple[NDArray[Any], list[Named] | None]]:
+        """The rows of all keys in order, a few at a time, and their numbers and keys."""
         from ..engine.narrowing import narrowed
 
         step = max(1, _PIECE_VALUES // self._exact.shape[1])
@@ -147,7 +155,13 @@ class _Rows:
                 exact = self._exact[_slice_of(rows), _slice_of(self._columns)]
                 values, lost = narrowed(exact, self._dtype, rows, self._columns)
                 self.lost += lost
-                yield values
+                yield values, self._named(rows)
+
+    def _named(self, rows: range) -> list[Named] | None:
+        if self._keys is None:
+            return None
+        found = self._keys[_slice_of(rows)]
+        return list(zip(rows, found if isinstance(found, list) else found.tolist(), strict=True))
 
 
 def _slice_of(numbers: range) -> slice:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..reports.wording import fidelity_facts
+from ..system.reported import Reported
 from ..system.urls import is_url, printable_url, without_file_scheme
 from .arguments import Command, add_json
-from .printing import byte_size, counted_keys, print_facts, print_json
+from .printing import byte_size, counted_keys, print_facts
+from .several_stores import add_stores, each_store
 
 if TYPE_CHECKING:
     from ..format.fidelity import Fidelity
@@ -25,11 +27,12 @@ read: that is "qstore verify"."""
 
 _EXAMPLES = """\
   qstore info words.h5
+  qstore info tables/
   qstore info words.h5 --json"""
 
 
-@dataclass(frozen=True)
-class StoreInfo:
+@dataclass(frozen=True, repr=False)
+class StoreInfo(Reported):
     """Facts about a store.
 
     Attributes
@@ -76,17 +79,12 @@ class StoreInfo:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
+    add_stores(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    found = _inspect(arguments.file)
-    if arguments.json:
-        print_json(found)
-    else:
-        print_facts(_facts(found))
-    return 0
+    return each_store(arguments.files, _inspect, lambda found: print_facts(_facts(found)), arguments.json)
 
 
 def _inspect(path: str) -> StoreInfo:

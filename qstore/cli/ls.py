@@ -7,13 +7,15 @@ import dataclasses
 import math
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import qstore
 
-from ..errors import FormatError, IncompleteError
+from ..errors import FormatError, IncompleteError, SourceError
+from ..system.reported import Reported
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
+from .several_stores import stores_at
 
 if TYPE_CHECKING:
     from ..sources import TensorInfo
@@ -27,12 +29,14 @@ A weight that is quantized is one line with its scales, and "values" says what i
 lists all tensors as they lie in the file.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
-listed before the error that names them."""
+listed before the error that names them. A directory without a checkpoint stands for the stores in it."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
-  qstore ls checkpoint-directory/ --json"""
+  qstore ls checkpoint-directory/ --json
+  qstore ls tables/"""
 
+_HEADER = ("name", "shape", "dtype", "bytes", "values")
 _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
 _ODD_SIZES = {
     "bfloat16": 2,
@@ -43,12 +47,14 @@ _ODD_SIZES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Listed:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Listed(Reported):
     """One line of the list.
 
     Attributes
     ----------
+    path : str
+        The file or directory it is in, as it was given.
     name : str
         Empty where the format has no names.
     shape : tuple of int
@@ -60,6 +66,7 @@ class Listed:
         How its values are computed of several tensors, in words; empty where they lie in the file.
     """
 
+    path: str
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -68,7 +75,12 @@ class Listed:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a checkpoint file or directory, or a store")
+    parser.add_argument(
+        "sources",
+        metavar="SRC",
+        nargs="+",
+        help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
+    )
     parser.add_argument(
         "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
     )
@@ -76,30 +88,42 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    found: list[Listed] = []
+    failure: IncompleteError | None = None
     try:
-        _print(
-            _store(arguments.source)
-            or list(map(_listed, qstore.list_tensors(arguments.source, as_stored=arguments.as_stored))),
-            arguments,
-        )
+        for source in arguments.sources:
+            found += _found(source, arguments.as_stored)
     except IncompleteError as error:
-        _print(list(map(_listed, error.tensors)), arguments)
-        raise
+        found += [_listed(tensor, source) for tensor in error.tensors]
+        failure = error
+    if arguments.json:
+        print_json([_told(one) for one in found])
+    else:
+        several = len({one.path for one in found}) > 1
+        told = any(one.convention for one in found)
+        rows = [("file", *_HEADER), *((one.path, *_cells(one)) for one in found)]
+        print_table([row[0 if several else 1 : None if told else -1] for row in rows])
+    if failure is not None:
+        raise failure
     return 0
 
 
-def _print(found: list[Listed], arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        print_json(
-            [
-                {key: value for key, value in dataclasses.asdict(one).items() if value or key != "convention"}
-                for one in found
-            ]
-        )
-    else:
-        rows = [("name", "shape", "dtype", "bytes", "values"), *map(_cells, found)]
-        told = any(one.convention for one in found)
-        print_table(rows if told else [row[:-1] for row in rows])
+def _told(one: Listed) -> dict[str, Any]:
+    return {key: value for key, value in one.to_dict().items() if value or key != "convention"}
+
+
+def _found(path: str, as_stored: bool) -> list[Listed]:
+    if (store := _store(path)) is not None:
+        return store
+    try:
+        return [_listed(tensor, path) for tensor in qstore.list_tensors(path, as_stored=as_stored)]
+    except IncompleteError:
+        raise
+    except SourceError:
+        stores = [one for one in map(_store, stores_at(path)) if one is not None]
+        if not stores:
+            raise
+        return [one for some in stores for one in some]
 
 
 def _store(path: str) -> list[Listed] | None:
@@ -111,25 +135,29 @@ def _store(path: str) -> list[Listed] | None:
     try:
         with qstore.open(path) as store:
             size = sum(os.stat(shard.path).st_size for shard in store.shards)
-            return [Listed(store.tensor, store.shape, "qstore", size)]
+            return [Listed(path, store.tensor, store.shape, "qstore", size)]
     except FormatError:
         if os.path.isdir(path):  # it has a manifest
             raise
         return None
 
 
-def _listed(tensor: TensorInfo) -> Listed:
+def _listed(tensor: TensorInfo, path: str) -> Listed:
     from ..sources.gguf.types import QUANTIZED_TYPES
 
     if tensor.parts:
-        sizes = [_listed(part).bytes for part in tensor.parts]
+        sizes = [_listed(part, path).bytes for part in tensor.parts]
         size = None if None in sizes else sum(one or 0 for one in sizes)
-        return Listed(tensor.name, tensor.shape, tensor.parts[0].dtype, size, tensor.convention)
+        return Listed(path, tensor.name, tensor.shape, tensor.parts[0].dtype, size, tensor.convention)
     blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
     word = tensor.stored or tensor.dtype
     values, size = blocks.get(word) or (1, _item_size(word))
     return Listed(
-        tensor.name, tensor.shape, word, None if size is None else math.prod(tensor.shape) // values * size
+        path,
+        tensor.name,
+        tensor.shape,
+        word,
+        None if size is None else math.prod(tensor.shape) // values * size,
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "ls": "list the tensors of a file",
     "info": "show what a store holds",
     "get": "read rows of a store",
+    "keys": "list rows and their keys, find the rows of keys",
     "search": "find the rows nearest to a row or a vector",
     "verify": "check a store against its checksums, and its source",
     "stats": "norms, scales, codes, columns, duplicate rows of a store",
@@ -27,6 +28,7 @@ COMMANDS = {
     "report": "one HTML page about a store",
     "export": "write a store in another format",
     "env": "show versions, engine and machine",
+    "completion": "print a script for bash, zsh or fish that completes commands and options",
     "demo": "see it all at work on a made-up matrix",
 }
 """What each does, in the order the help lists them; each has a module of its name."""
@@ -35,9 +37,9 @@ _DESCRIPTION = "Embedding matrices on disk in 8 bits: one plain HDF5 file, any r
 
 _EPILOG = """\
 exit status:
-  0    done
-  1    a check failed, or what was asked for cannot be had (file, row, disk space ...)
-  2    wrong usage; a tensor name that is missing or not there
+  0    done; of verify and compare: all agrees
+  1    of verify and compare: something is broken or differs
+  2    trouble: wrong usage, or what was asked for cannot be had (file, row, tensor, disk space ...)
   130  interrupted (Ctrl-C)
   141  whoever read the output has gone (as in "qstore get ... | head")
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..reports.wording import jsonable
+from ..system.reported import jsonable
 
 __all__ = [
     "KEY_WORDS",

@@ -6,7 +6,17 @@ import argparse
 
 import qstore
 
-from .arguments import Command, add_against, add_keys, add_quiet, against_of, compared_keys_of, tensor_of
+from .arguments import (
+    Command,
+    add_against,
+    add_keys,
+    add_quiet,
+    add_step,
+    against_of,
+    compared_keys_of,
+    compared_step_of,
+    tensor_of,
+)
 from .printing import print_line, show_progress
 
 __all__ = ["COMMAND"]
@@ -26,12 +36,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="output", metavar="OUT", required=True, help="the page to make")
     add_against(parser)
     add_keys(parser)
+    add_step(parser)
     parser.add_argument("--force", action="store_true", help="replace OUT, once the new one is complete")
     add_quiet(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     source, keys = against_of(arguments), compared_keys_of(arguments)
+    coding = compared_step_of(arguments)
     with qstore.open(arguments.file) as store:
         qstore.report(
             store,
@@ -41,6 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
+            missing_keys=arguments.missing_keys,
+            **coding,
             overwrite=arguments.force,
             progress=show_progress(arguments.quiet),
         )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import qstore
 
 from ..errors import QStoreError
+from ..system.reported import Reported
 from ..system.stand_ins import HEAD_BYTES, stand_in
-from .arguments import Command, add_json, add_quiet, any_slice, at_least, rows_of_words
+from .arguments import Command, add_json, add_quiet, any_slice, at_least, lines_of, rows_of_words
 from .failures import UsageError
 from .printing import print_json, print_table, show_progress
 
@@ -26,19 +27,19 @@ __all__ = ["COMMAND", "Hit"]
 _METRICS = ("cosine", "dot", "l2")
 _DESCRIPTION = """\
 Find the rows of a store that are best for a query: exactly, over all of them. The query is a row of the
-store, by number or key, or each vector of a .npy file of shape (D,) or (Q, D).
+store, by number or key, the rows of several keys, or each vector of a .npy file of shape (D,) or (Q, D).
 The scores are of the stored values, in float64: cosine and dot from the largest down, l2 (the squared
 distance) from the smallest up; equal ones in the order of their row numbers."""
 
 _EXAMPLES = """\
-  qstore search words.h5 --key queen
+  qstore search words.h5 --key queen --others
   qstore search words.h5 --row 17
   qstore search words.h5 --row -1 -k 3 --metric dot --rows :10000
   qstore search words.h5 --vector queries.npy --metric l2 --json"""
 
 
-@dataclass(frozen=True)
-class Hit:
+@dataclass(frozen=True, repr=False)
+class Hit(Reported):
     """One row that was found.
 
     Attributes
@@ -65,7 +66,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--row", metavar="R", type=int, help="a row of FILE as the query; -1 is the last one")
     query.add_argument("--key", metavar="K", help="the key of a row of FILE as the query")
+    query.add_argument("--keys", metavar="F.txt", help="a file of such keys, one a line; - is stdin")
     query.add_argument("--vector", metavar="F.npy", help="a file with one query, or one a row")
+    parser.add_argument(
+        "--others",
+        action="store_true",
+        help="with --row, --key and --keys: leave the row itself out of what is found for it",
+    )
     parser.add_argument("-k", metavar="N", type=at_least(1), default=10, help="rows to find (default: 10)")
     parser.add_argument(
         "--metric",
@@ -82,12 +89,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.others and arguments.vector is not None:
+        raise UsageError("--others goes with --row, --key and --keys: a vector is no row of FILE")
     with qstore.open(arguments.file) as store:
+        numbers = None if arguments.vector is not None else _rows_asked(arguments, store)
         scores, rows = store.search(
-            _queries(arguments, store),
+            _vectors(arguments.vector, store) if numbers is None else store.astype("float64")[numbers],
             arguments.k,
             arguments.metric,
             rows=arguments.rows,
+            exclude=numbers if arguments.others else None,
             threads=arguments.threads,
             progress=show_progress(arguments.quiet),
         )
@@ -105,24 +116,30 @@ def _columns(hit: Hit, several: bool, keyed: bool) -> list[object]:
     return [*query, hit.rank, hit.row, *key, repr(hit.score)]
 
 
-def _queries(arguments: argparse.Namespace, store: Store) -> NDArray[Any]:
-    """Of shape (Q, D)."""
-    if arguments.key is not None:
-        return store.astype("float64")[rows_of_words(store, [arguments.key])]
-    if arguments.row is not None:
-        if not -len(store) <= arguments.row < len(store):
-            raise QStoreError(f"{arguments.file} has {len(store)} rows: there is no row {arguments.row}")
-        return store.astype("float64")[[arguments.row]]
+def _rows_asked(arguments: argparse.Namespace, store: Store) -> NDArray[np.int64]:
+    """The rows of FILE that are queries."""
     import numpy as np
 
-    queries = np.atleast_2d(_load(arguments.vector))
+    if arguments.row is None:
+        words = [arguments.key] if arguments.keys is None else lines_of(arguments.keys)
+        return np.array(rows_of_words(store, words), np.int64)
+    if not -len(store) <= arguments.row < len(store):
+        raise QStoreError(f"{arguments.file} has {len(store)} rows: there is no row {arguments.row}")
+    return np.array([arguments.row], np.int64)
+
+
+def _vectors(path: str, store: Store) -> NDArray[Any]:
+    """Of shape (Q, D)."""
+    import numpy as np
+
+    queries = np.atleast_2d(_load(path))
     if queries.ndim != 2 or queries.shape[1] != store.shape[1] or queries.dtype.kind not in "fiu":
         raise QStoreError(
-            f"{arguments.vector} holds {queries.dtype} of shape {queries.shape}, "
+            f"{path} holds {queries.dtype} of shape {queries.shape}, "
             f"expected numbers of shape ({store.shape[1]},) or (Q, {store.shape[1]})"
         )
     if not np.isfinite(queries).all():
-        raise QStoreError(f"{arguments.vector} holds NaN or infinities: a query must be finite")
+        raise QStoreError(f"{path} holds NaN or infinities: a query must be finite")
     return queries
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 import qstore
 
-from ..reports.wording import distribution_table, jsonable, stats_distributions, stats_facts
-from .arguments import Command, add_json, add_quiet, at_least
-from .printing import print_facts, print_json, print_line, print_table, show_progress
+from ..reports.wording import distribution_table, stats_distributions, stats_facts
+from .arguments import Command, add_json, add_quiet, add_threads
+from .printing import print_facts, print_line, print_table, show_progress
+from .several_stores import add_stores, each_store
+
+if TYPE_CHECKING:
+    from ..analysis.stats import StoreStats
 
 __all__ = ["COMMAND"]
 
@@ -18,29 +23,37 @@ from the codes in one pass, in bounded memory. --json has everything, a value a 
 
 _EXAMPLES = """\
   qstore stats words.h5
-  qstore stats words.h5 --json > words.json"""
+  qstore stats words.h5 --json > words.json
+  qstore stats tables/"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store")
-    parser.add_argument("--threads", metavar="N", type=at_least(1), help="threads (default: one a processor)")
+    add_stores(parser)
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with qstore.open(arguments.file) as store:
-        path = store.path
-        found = store.stats(threads=arguments.threads, progress=show_progress(arguments.quiet))
-    if arguments.json:
-        print_json({"path": path, **jsonable(found)})
-        return 0
+    def look(path: str) -> tuple[str, StoreStats]:
+        with qstore.open(path) as store:
+            return store.path, store.stats(threads=arguments.threads, progress=show_progress(arguments.quiet))
+
+    return each_store(arguments.files, look, _show, arguments.json, _value)
+
+
+def _value(of_store: tuple[str, StoreStats]) -> dict[str, object]:
+    path, found = of_store
+    return {"path": path, **found.to_dict()}
+
+
+def _show(of_store: tuple[str, StoreStats]) -> None:
+    path, found = of_store
     print_facts([("store", path), *stats_facts(found)])
     print_line("")
     print_table(distribution_table(stats_distributions(found)))
     for warning in found.warnings:
         print_line(f"\nwarning: {warning}")
-    return 0
 
 
 COMMAND = Command(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import qstore
 
-from ..reports.wording import fidelity_facts, taken_for_zero, what_agrees
+from ..reports.wording import fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
+from ..system.progress import staged_bar
+from ..system.reported import Reported
 from .arguments import (
     Command,
     add_against,
@@ -17,13 +19,14 @@ from .arguments import (
     add_keys,
     add_quiet,
     add_step,
+    add_threads,
     against_of,
     compared_keys_of,
-    step_of,
+    compared_step_of,
     tensor_of,
 )
-from .failures import UsageError
-from .printing import print_facts, print_json, show_progress
+from .printing import print_facts, show_progress
+from .several_stores import add_stores, each_store
 
 if TYPE_CHECKING:
     from ..building.verify_against import AgainstReport
@@ -35,17 +38,19 @@ __all__ = ["COMMAND", "Verified"]
 _DESCRIPTION = """\
 Check the structure of a store, all its checksums and its keys, and name each broken block.
 With --against, quantize SRC again too, compare every code and every scale, and the keys of SRC or --keys, and
-measure the errors of what is read against what SRC holds.
-The exit status is 1 if anything differs."""
+measure the errors of what is read against what SRC holds. Of a SRC of several tensors, each store is compared
+with the one it was built from.
+The exit status is 0 if all agrees, 1 if anything is broken or differs, 2 if a file cannot be read."""
 
 _EXAMPLES = """\
   qstore verify words.h5
   qstore verify words.h5 --against model.safetensors --tensor embeddings.word_embeddings.weight
+  qstore verify tables/ --against model.safetensors
   qstore verify words.h5 -q && echo good"""
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Reported):
     """What was found.
 
     Attributes
@@ -65,57 +70,82 @@ class Verified:
     against: AgainstReport | None
 
 
+# The part of the time that the checksums take, beside a source.
+_CHECKING = 0.1
+
+_Looked = tuple[Verified, dict[int, str | int]]
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
+    add_stores(parser)
     add_against(parser)
     add_keys(parser)
     add_step(parser)
+    add_threads(parser)
     add_quiet(parser)
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source, keys, coding = against_of(arguments), compared_keys_of(arguments), step_of(arguments)
-    if source is None and arguments.step is not None:
-        raise UsageError("--step says how SRC was stored: give --against SRC too")
-    with qstore.open(arguments.file) as store:
-        found = _verify(store, source, keys, coding, arguments)
-    if arguments.json:
-        print_json(found)
-    else:
-        print_facts(_facts(found, arguments))
-    return 0 if found.ok else 1
+    source, keys, coding = against_of(arguments), compared_keys_of(arguments), compared_step_of(arguments)
+
+    def look(path: str) -> _Looked:
+        with qstore.open(path) as store:
+            found = _verify(store, source, keys, coding, arguments)
+            return found, _keys_of_worst_rows(store, found)
+
+    return each_store(
+        arguments.files,
+        look,
+        lambda looked: print_facts(_facts(*looked, arguments)),
+        arguments.json,
+        lambda looked: looked[0],
+        lambda looked: not looked[0].ok,
+    )
 
 
 def _verify(
     store: Store, source: Any, keys: Any, coding: dict[str, Any], arguments: argparse.Namespace
 ) -> Verified:
-    progress = show_progress(arguments.quiet)
-    held = store.verify(progress)
-    against = None
-    if source is not None:
-        against = qstore.verify_against(
-            store,
-            source,
-            **tensor_of(arguments),
-            keys=keys,
-            key_encoding=arguments.key_encoding,
-            rows=arguments.rows,
-            missing_keys=arguments.missing_keys,
-            progress=progress,
-            **coding,
-        )
+    share = 1.0 if source is None else _CHECKING
+    against, threads = None, arguments.threads
+    with staged_bar(show_progress(arguments.quiet), len(store)) as stage:
+        held = store.verify(stage("checking", share), threads=threads)
+        if source is not None:
+            against = qstore.verify_against(
+                store,
+                source,
+                **tensor_of(arguments),
+                keys=keys,
+                key_encoding=arguments.key_encoding,
+                rows=arguments.rows,
+                missing_keys=arguments.missing_keys,
+                threads=threads,
+                progress=stage("comparing", 1 - share),
+                **coding,
+            )
     ok = held.ok and (against is None or against.ok)
     return Verified(store.path, ok, held, against)
 
 
-def _facts(found: Verified, arguments: argparse.Namespace) -> list[tuple[str, object]]:
+def _keys_of_worst_rows(store: Store, found: Verified) -> dict[int, str | int]:
+    """Where keys are whole: broken ones are named already."""
+    if found.against is None or found.against.fidelity is None or not found.store.ok:
+        return {}
+    return keys_of_rows(store, [row for row, _ in worst_rows(found.against.fidelity)])
+
+
+def _facts(
+    found: Verified, names: dict[int, str | int], arguments: argparse.Namespace
+) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [("broken", problem) for problem in found.store.problems]
     facts.extend(("differs", problem) for problem in (found.against.problems if found.against else ()))
-    return facts if arguments.quiet else [*facts, *_agreements(found, " ".join(arguments.against or ()))]
+    if arguments.quiet:
+        return facts
+    return [*facts, *_agreements(found, names, " ".join(arguments.against or ()))]
 
 
-def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
+def _agreements(found: Verified, names: dict[int, str | int], source: str) -> Iterator[tuple[str, object]]:
     if found.store.ok:
         rows, blocks = found.store.rows, found.store.blocks
         keys = "" if found.store.keys_ok is None else f", and {_found_by_key(found.store)}"
@@ -124,7 +154,7 @@ def _agreements(found: Verified, source: str) -> Iterator[tuple[str, object]]:
         compared = f"{what_agrees(found.against)} of {found.against.rows:,} rows agrees with {source}"
         yield "ok", compared + taken_for_zero(found.against)
     if found.against is not None and found.against.fidelity is not None:
-        yield from fidelity_facts(found.against.fidelity)
+        yield from fidelity_facts(found.against.fidelity, names)
 
 
 def _found_by_key(store: VerifyReport) -> str:

@@ -23,6 +23,7 @@ from ..errors import NonFiniteError, SourceError
 from ..format.manifest import MANIFEST
 from ..sources.memory.array import ArraySource
 from ..system import durable_files
+from ..system.options import check_path
 from ..writer import Writer
 from ..writing.output_paths import check_output
 from .library import array as dask_array
@@ -97,6 +98,7 @@ def build(
     source = ArraySource(array)  # says what is wrong with an array that cannot be quantized
     rows = "auto" if shard_rows is None else as_count("shard_rows", shard_rows)
     matrix = array.rechunk({1: -1} if shard_rows is None else {0: rows, 1: -1})
+    check_path(directory)
     place = Path(os.path.abspath(directory))
     with durable_files.output_errors(place):
         place.mkdir(parents=True, exist_ok=True)

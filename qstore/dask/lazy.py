@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..format.layout import block_rows
 from ..store import Store
 from ..store import open as open_store
+from ..system.options import shown
 from .library import array, tokenize
 
 __all__ = ["StoreRows", "from_store"]
@@ -66,11 +67,15 @@ def from_store(
     array([127., 127., 127.], dtype=float32)
     """
     opened = (store if isinstance(store, Store) else open_store(store)).astype(dtype)
-    sizes = array.core.normalize_chunks(
-        _default_chunks(opened) if chunks is None else (chunks, -1) if isinstance(chunks, int) else chunks,
-        opened.shape,
-        dtype=opened.dtype,
+    wanted = (
+        _default_chunks(opened) if chunks is None else (chunks, -1) if isinstance(chunks, int) else chunks
     )
+    try:
+        sizes = array.core.normalize_chunks(wanted, opened.shape, dtype=opened.dtype)
+    except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"chunks is {shown(chunks)}, expected what dask.array.from_array takes: {str(error)[:200]}"
+        ) from None
     # In line: each task is a piece of this and a slice, and Dask merges later slices into it.
     return array.from_array(
         StoreRows.of(opened),

@@ -79,6 +79,7 @@ def search(
     """
     opened = store if isinstance(store, Store) else open_store(store)
     opened.search(queries, k, metric, rows=slice(0, 0))  # says what is wrong
+    task_rows = None if task_rows is None else as_count("task_rows", task_rows)
     given, picked = as_finite("queries", queries, (1, 2)), as_row_set(rows, len(opened))
     token = tokenize(opened.content_id, given, k, metric, picked, task_rows)
     shared = delayed(given, name=f"qstore-queries-{token}")  # once in the graph, not in every task
@@ -129,6 +130,7 @@ def stats(
     ((0, 2, 2),)
     """
     opened = store if isinstance(store, Store) else open_store(store)
+    task_rows = None if task_rows is None else as_count("task_rows", task_rows)
     token = tokenize(opened.content_id, "stats", task_rows)
     place = StoreRows.of(opened)
     found = [

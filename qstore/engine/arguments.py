@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SourceError
+from ..system.options import one_of, shown
 from .arrays import as_array, conversion, is_record
 from .quantization import ELEMENT_TYPES, ZERO_POINT, element_type, first_out_of_range, to_float64
 from .row_ranges import as_range
 
 __all__ = [
     "as_count",
+    "as_dtype",
     "as_finite",
     "as_matrix",
+    "as_pair",
     "as_quantized",
     "as_row_numbers",
     "as_row_set",
@@ -37,9 +40,7 @@ def lies_well(array: NDArray[Any]) -> bool:
 
 def check_nonfinite(nonfinite: str) -> bool:
     """True for "zero", False for "error"."""
-    if nonfinite not in ("error", "zero"):
-        raise ValueError(f'nonfinite is {nonfinite!r}, expected "error" or "zero"')
-    return nonfinite == "zero"
+    return one_of("nonfinite", nonfinite, ("error", "zero")) == "zero"
 
 
 def as_matrix(x: ArrayLike) -> NDArray[Any]:
@@ -134,29 +135,30 @@ def whole_out(out: Any, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> NDAr
 
 def _memory_of(out: Any) -> NDArray[Any]:
     if isinstance(out, np.ma.MaskedArray):
-        raise ValueError("out is a masked array, whose mask would stay as it is: give its .data")
+        raise ValueError("out is a masked array, expected a plain one: give its .data")
     if isinstance(out, np.ndarray):
         return out
     try:
         view, again = np.asarray(out), np.asarray(out)
     except (TypeError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"out cannot be filled in place: {error} (qstore.torch.take gives other types and devices)"
+            f"out cannot be filled in place, expected an array or tensor that can: {error} "
+            f"(qstore.torch.take gives other types and devices)"
         ) from None
     if view.size and view.ctypes.data != again.ctypes.data:  # copies, then
         raise ValueError(f"out is a {type(out).__name__}, expected an array or a tensor that can be filled")
     return view
 
 
-def as_row_numbers(given: ArrayLike) -> NDArray[np.int64]:
-    """Row numbers of any shape, C-contiguous.
+def as_row_numbers(given: ArrayLike, name: str = "rows") -> NDArray[np.int64]:
+    """Row numbers of any shape, C-contiguous; errors call them `name`.
 
     Raises
     ------
     IndexError
         They are not integers, or larger than int64 holds.
     """
-    numbers = as_array(given, "rows", IndexError)
+    numbers = as_array(given, name, IndexError)
     if numbers.size and numbers.dtype.kind not in "iu":
         raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
     if numbers.size and numbers.dtype == np.uint64 and numbers.max() > _LARGEST:
@@ -225,13 +227,48 @@ def as_weights(given: ArrayLike, count: int) -> NDArray[Any]:
 
 def as_count(name: str, value: int, least: int = 1) -> int:
     """`value` as an int; SourceError unless it is an integer of at least `least`."""
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise SourceError(f"{name} is {value!r}, expected an integer of at least {least}")
+    if not isinstance(value, (int, np.integer)) or not least <= value < _LARGEST:
+        raise SourceError(f"{name} is {shown(value)}, expected an integer of at least {least}")
     return int(value)
 
 
 def as_text(name: str, text: str, limit: int) -> str:
     """`text`; SourceError unless an attribute of `limit` bytes can hold it."""
-    if len(text.encode()) > limit or "\0" in text:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is {shown(text)}, expected text")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        size = limit + 1  # half of a surrogate pair is no text
+    if size > limit or "\0" in text:
         raise SourceError(f"{name} must have at most {limit} bytes of UTF-8 and no NUL, found {text[:80]!r}…")
     return text
+
+
+def as_dtype(
+    dtype: Any, allowed: tuple[str, ...], advice: str = "", *, any_order: bool = False
+) -> np.dtype[Any]:
+    """`dtype`; ValueError unless it is one of `allowed`, in native byte order.
+
+    `any_order` takes others for the native one; `advice` is what the error says at its end, with the type for
+    ``{}``.
+    """
+    wanted: np.dtype[Any] | None
+    try:
+        wanted = np.dtype(dtype)
+    except (TypeError, ValueError):
+        wanted = None
+    if wanted is not None and any_order:
+        wanted = wanted.newbyteorder("=")
+    if wanted is None or str(wanted) not in allowed:
+        found = shown(dtype) if wanted is None else wanted
+        hint = "" if wanted is None else advice.format(wanted)
+        raise ValueError(f"dtype is {found}, expected one of {', '.join(allowed)}{hint}")
+    return wanted
+
+
+def as_pair(name: str, pair: Any) -> tuple[Any, Any]:
+    """The two members of a tuple or list; TypeError for anything else."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"{name} is {shown(pair)}, expected a tuple of two arrays: codes and scales")
+    return pair[0], pair[1]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NonFiniteError, SourceError
+from ..system.options import shown
 from . import kernels
 from .nonfinite import NonFiniteValues, nonfinite_values
 from .quantization import ZERO_POINT, to_float64
@@ -38,6 +39,8 @@ class Coding:
     ------
     ValueError
         `step` is not a finite number above 0, `zero_point` is not from -128 to 255 or has no `step`.
+    TypeError
+        `step` is no number, or `zero_point` no whole one.
     """
 
     step: float | None = None
@@ -45,16 +48,31 @@ class Coding:
 
     def __post_init__(self) -> None:
         # Plain numbers, whatever kind was given: they go into journals.
-        object.__setattr__(self, "zero_point", operator.index(self.zero_point))
+        try:
+            object.__setattr__(self, "zero_point", operator.index(self.zero_point))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"zero_point is {shown(self.zero_point)}, expected a whole number from -128 to 255"
+            ) from None
         if self.step is None:
             if self.zero_point:
-                raise ValueError(f"zero_point is {self.zero_point}, but there is no step: give step, too")
+                raise ValueError(
+                    f"zero_point is {shown(self.zero_point)}, but there is no step: give step, too"
+                )
             return
-        object.__setattr__(self, "step", float(self.step))
+        try:
+            step = float(self.step)
+        except OverflowError:
+            step = math.inf
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"step is {shown(self.step)}, expected a finite number above 0") from None
+        object.__setattr__(self, "step", step)
         if not (math.isfinite(self.step) and self.step > 0):
             raise ValueError(f"step is {self.step}, expected a finite number above 0")
         if not -ZERO_POINT <= self.zero_point <= _MOST:
-            raise ValueError(f"zero_point is {self.zero_point}, expected a whole number from -128 to 255")
+            raise ValueError(
+                f"zero_point is {shown(self.zero_point)}, expected a whole number from -128 to 255"
+            )
 
     @property
     def rounds(self) -> bool:

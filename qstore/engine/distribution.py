@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.reported import Reported
+
 __all__ = ["PERCENTILES", "Distribution", "Spread"]
 
 PERCENTILES = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
@@ -21,8 +23,8 @@ _SHOWN_BINS = 96
 _SMALLEST = np.finfo(np.float64).tiny
 
 
-@dataclass(frozen=True, eq=False)
-class Distribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Distribution(Reported):
     """How values that are not negative are distributed.
 
     Attributes

@@ -13,15 +13,16 @@ from __future__ import annotations
 import importlib
 import os
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import NonFiniteError
-from ..system.threads import SPLIT_VALUES, in_parts
+from ..system.threads import SPLIT_VALUES, in_parts, thread_count
 from . import quantization
-from .arguments import as_matrix, as_quantized, check_nonfinite, check_out, lies_well
+from .arguments import as_dtype, as_matrix, as_pair, as_quantized, check_nonfinite, check_out, lies_well
 from .narrowing import tell_infinite
 from .quantization import OUTPUT_TYPES, element_type
 
@@ -44,6 +45,7 @@ __all__ = [
     "pool",
     "quantize",
     "quantize_into",
+    "row_errors",
     "scan",
     "survey",
     "table",
@@ -80,7 +82,13 @@ _engine: Any = _native or quantization
 
 
 def engine_name() -> str:
-    """Name of the engine in use: ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``."""
+    """Name of the engine in use.
+
+    Returns
+    -------
+    str
+        ``"C (avx512)"``, ``"C (avx2)"``, ``"C (baseline)"`` or ``"NumPy"``.
+    """
     return f"C ({_native.level()})" if _native else "NumPy"
 
 
@@ -127,13 +135,30 @@ def key_engine() -> Any:
 def _run_quantize(values: NDArray[Any], codes: Codes, scales: Scales, zero: bool) -> int:
     if not _native:
         return quantization.quantize(values, codes, scales, zero)
+    result: int = _native.quantize(*_named(values), codes, scales, zero)
+    return result
+
+
+def _named(values: NDArray[Any]) -> tuple[NDArray[Any], str | None]:
+    """Values as the extension takes them, and the name of their element type."""
     name = element_type(values.dtype)
     if name == "bfloat16":
         values = values.view(np.uint16)
     elif values.itemsize == 1 and name is not None and name.startswith("float8"):
         values = values.view(np.uint8)
-    result: int = _native.quantize(values, name, codes, scales, zero)
-    return result
+    return values, name
+
+
+def _lying_well(values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """All rows, as they are or copied in pieces."""
+    rows, dim = values.shape
+    step = max(rows, 1) if lies_well(values) else max(1, _COPY_VALUES // max(dim, 1))
+    for start in range(0, rows, step):
+        piece = slice(start, start + step)
+        block = values if step >= rows else values[piece]
+        if step < rows or not lies_well(block):
+            block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+        yield piece, block
 
 
 def quantize_into(
@@ -160,18 +185,24 @@ def quantize_into(
         With the row (plus `first_row`) and column of the first such value. The outputs are undefined then.
     """
     zero = check_nonfinite(nonfinite)
-    rows, dim = values.shape
-    step = max(rows, 1) if lies_well(values) else max(1, _COPY_VALUES // max(dim, 1))
-    for start in range(0, rows, step):
-        piece = slice(start, start + step)
-        block = values if step >= rows else values[piece]
-        if step < rows or not lies_well(block):
-            block = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))
+    for piece, block in _lying_well(values):
         bad = _run_quantize(block, codes[piece], scales[piece], zero)
         if bad >= 0:
-            row, column = divmod(bad, dim)
+            row, column = divmod(bad, values.shape[1])
             value = float(quantization.to_float64(block[row : row + 1])[0, column])
-            raise NonFiniteError(value, first_row + start + row, column)
+            raise NonFiniteError(value, first_row + piece.start + row, column)
+
+
+def row_errors(values: NDArray[Any], codes: Codes, scales: Scales) -> NDArray[np.float64]:
+    """Errors of rows, and more, on the calling thread: as :func:`qstore.engine.row_errors.row_errors`."""
+    from . import row_errors as specified
+
+    if not (_native and lies_well(codes)):
+        return specified.row_errors(values, codes, scales)
+    figures = np.empty((len(codes), specified.ROW_FIGURES))
+    for piece, block in _lying_well(values):
+        _native.row_errors(*_named(block), codes[piece], scales[piece], figures[piece])
+    return figures
 
 
 def dequantize_into(codes: Codes, scales: Scales, out: NDArray[Any], threads: int | None = None) -> None:
@@ -220,6 +251,7 @@ def gather(
     IndexError
         A number is out of range; nothing is written then.
     """
+    threads = threads if threads is None else thread_count(threads)
     if out.size < SPLIT_VALUES or threads == 1:
         bad = _gather(codes, scales, rows, out)
         if bad >= 0:
@@ -281,6 +313,7 @@ def pool(
     """
     engine = _engine if lies_well(codes) else quantization
     values = rows.size * codes.shape[1]
+    threads = threads if threads is None else thread_count(threads)
     if threads == 1 or (threads is None and values < SPLIT_VALUES):
         bad = engine.pool(codes, scales, rows, offsets, weights, mode, out)
         if bad >= 0:
@@ -394,7 +427,7 @@ def quantize(
     if out is None:
         codes, scales = np.empty(values.shape, np.uint8), np.empty(len(values))
     else:
-        codes, scales = out
+        codes, scales = as_pair("out", out)
         check_out(codes, "out[0]", values.shape, ("uint8",))
         check_out(scales, "out[1]", values.shape[:1], ("float64",))
 
@@ -420,10 +453,16 @@ def dequantize(
     out : ndarray, shape (n, D), optional
         Filled and returned.
 
+    Returns
+    -------
+    ndarray, shape (n, D)
+
     Raises
     ------
     SourceError
         Codes and scales do not fit together.
+    ValueError
+        `dtype`, or shape or type of `out`, is none of these.
 
     Examples
     --------
@@ -432,10 +471,7 @@ def dequantize(
     """
     given, factors = as_quantized(codes, scales)
     if out is None:
-        wanted = np.dtype(dtype)
-        if str(wanted) not in OUTPUT_TYPES:
-            raise ValueError(f"dtype is {wanted}, expected one of {', '.join(OUTPUT_TYPES)}")
-        out = np.empty(given.shape, wanted)
+        out = np.empty(given.shape, as_dtype(dtype, OUTPUT_TYPES))
     else:
         check_out(out, "out", given.shape, OUTPUT_TYPES)
     dequantize_into(given, factors, out)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.reported import Reported
 from .quantization import to_float64
 
 __all__ = ["NonFiniteValues", "nonfinite_values"]
@@ -18,8 +19,8 @@ _FIRST = 5
 _PIECE_VALUES = 1 << 15
 
 
-@dataclass(frozen=True)
-class NonFiniteValues:
+@dataclass(frozen=True, repr=False)
+class NonFiniteValues(Reported):
     """Values of a source that are NaN or infinite, for which a store has 0.
 
     Attributes

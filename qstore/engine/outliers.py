@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.reported import Reported
 from .quantization import ZERO_POINT
 
 __all__ = ["OutlierColumns", "SampledRows", "find_outliers"]
@@ -32,8 +33,8 @@ _Rows = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]]
 """Numbers of rows, their codes and their scales."""
 
 
-@dataclass(frozen=True, eq=False)
-class OutlierColumns:
+@dataclass(frozen=True, eq=False, repr=False)
+class OutlierColumns(Reported):
     """Columns that set the scale of many rows.
 
     Attributes

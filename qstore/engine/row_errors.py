@@ -1,6 +1,9 @@
 """How far the values that are read are from those that were given, row by row, and what those were like.
 
 The error of a value is its float64 read less what the source holds, as float64.
+
+This module is the specification of the kernel of that name: every other engine gives the same bits. A row's
+sums are NumPy's, of contiguous float64.
 """
 
 from __future__ import annotations
@@ -53,13 +56,15 @@ def row_errors(
 def _piece_errors(
     given: NDArray[np.float64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    given = np.ascontiguousarray(given)  # a sum's order must not depend on how the source lies in memory
+    # A sum's order must not depend on how source and codes lie in memory.
+    given = np.ascontiguousarray(given)
     given[~np.isfinite(given)] = 0.0
-    errors = np.subtract(codes, float(ZERO_POINT), dtype=np.float64)
+    errors = np.subtract(codes, float(ZERO_POINT), dtype=np.float64, order="C")
     errors *= scales[:, None]
     filled = given != 0
     zeroed = np.count_nonzero(filled & (errors == 0), axis=1)
     whole = np.where((given == np.rint(given)).all(axis=1), [given.min(axis=1), given.max(axis=1)], np.nan)
+    whole += 0.0  # no negative zeros
     errors -= given
     max_error = np.abs(errors).max(axis=1)
     error_square, error_exponents = _squares(errors, max_error)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
+from ..system.options import shown
+
 __all__ = ["as_range"]
+
+_SHORT = (int, float, str, type(None))
 
 
 def as_range(rows: Any) -> slice:
@@ -29,15 +33,20 @@ def as_range(rows: Any) -> slice:
     """
     if rows is None:
         return slice(None)
-    if isinstance(rows, slice):
-        return rows
     if isinstance(rows, range) and rows.step > 0:
         return slice(rows.start, rows.stop, rows.step)
-    if isinstance(rows, tuple) and len(rows) == 2:
-        try:
-            return slice(*(None if bound is None else index(bound) for bound in rows))
-        except TypeError:
-            pass
-    raise TypeError(
-        f"rows is {rows!r:.200}: expected consecutive rows, as slice(start, stop) or a tuple (start, stop)"
-    )
+    bounds: tuple[Any, ...] = ()
+    if isinstance(rows, slice):
+        bounds = rows.start, rows.stop, rows.step
+    elif isinstance(rows, tuple) and len(rows) == 2:
+        bounds = rows
+    try:
+        whole = [None if bound is None else index(bound) for bound in bounds]
+    except (TypeError, ValueError, RuntimeError):  # tensors and arrays have their own ways to be no number
+        whole = []
+    if not whole or whole[2:] == [0]:
+        found = f"{rows!r:.200}" if all(isinstance(bound, _SHORT) for bound in bounds) else shown(rows)
+        raise TypeError(
+            f"rows is {found}: expected consecutive rows, as slice(start, stop) or a tuple (start, stop)"
+        )
+    return slice(*whole)

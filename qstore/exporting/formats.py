@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import ExportError
+from ..system.options import shown
 from .base import Format
 from .npy import NpyFormat
 from .parquet import ParquetFormat
@@ -49,8 +50,8 @@ def choose_format(path: str, name: str | None, dtype: str, codes: bool, keys: bo
                 f"expected codes=False (no --codes) for {chosen.name} of {dtype}"
             )
         chosen = _CODES
-    if dtype not in chosen.dtypes:
-        raise ExportError(f"{chosen.name} holds {' or '.join(chosen.dtypes)}, found dtype {dtype!r}")
+    if not isinstance(dtype, str) or dtype not in chosen.dtypes:
+        raise ExportError(f"{chosen.name} holds {' or '.join(chosen.dtypes)}, found dtype {shown(dtype)}")
     if keys and not chosen.has_keys:
         holders = ", ".join(known.name for known in FORMATS if known.has_keys)
         raise ExportError(f"{chosen.name} has no place for keys: leave keys out, or choose {holders}")
@@ -59,9 +60,11 @@ def choose_format(path: str, name: str | None, dtype: str, codes: bool, keys: bo
 
 def _named(name: str) -> Format:
     for known in FORMATS:
-        if known.name == name:
+        if isinstance(name, str) and known.name == name:
             return known
-    raise ExportError(f"format is {name!r}, expected one of {', '.join(known.name for known in FORMATS)}")
+    raise ExportError(
+        f"format is {shown(name)}, expected one of {', '.join(known.name for known in FORMATS)}"
+    )
 
 
 def _by_suffix(path: str) -> Format:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -11,13 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..engine.narrowing import Narrowing
 from ..errors import ExportError, OutputError
+from ..keys.packed import listed
 from ..sources.row_ranges import row_range
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.messages import tell
+from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..writing.output_paths import check_output
 from .base import Format
 from .formats import choose_format
@@ -27,8 +31,8 @@ from .selection import Selection
 __all__ = ["ExportReport", "export"]
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Reported):
     """What an export did.
 
     Attributes
@@ -127,33 +131,36 @@ def export(
     array([0., 1., 0.], dtype=float32)
     """
     begun = time.perf_counter()
+    check_path(path)
     target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    given = None if keys is False else keys
+    given = None if keys is None or keys is False else _listed(keys)
+    codes, overwrite = flag("codes", codes), flag("overwrite", overwrite)
     chosen = choose_format(str(target), format, dtype, codes, given is not None)
-    with contextlib.nullcontext(store) if isinstance(store, Store) else open_store(store) as opened:
-        _check_target(opened, target, overwrite)
-        _check_keys(given, len(opened))
-        first, last = row_range(rows, len(opened))
+    with opened(store) as held:
+        _check_target(held, target, overwrite)
+        _check_keys(given, len(held))
+        first, last = row_range(rows, len(held))
         count = (last or 0) - first
-        lost = Narrowing() if codes else losses(opened, first, first + count, dtype)
+        lost = Narrowing() if codes else losses(held, first, first + count, dtype)
         if lost.infinite and dtype != "float64":
-            holds = not losses(opened, first, first + count, "float32").infinite
+            holds = not losses(held, first, first + count, "float32").infinite
             wider = [*(["float32"] if holds else []), "float64"]
             raise ExportError(
                 f"{lost.infinite_in_words(dtype)}: nothing is written; {_instead(wider, chosen)}"
             )
         with rows_progress(progress, count) as on_rows, output_errors(target):
-            kind = "text" if given is not None else opened.key_kind or "text"
-            words = _keys_between(opened, keys)
-            selection = Selection(opened.astype(dtype), first, first + count, words, kind, on_rows)
+            kind = "text" if given is not None else held.key_kind or "text"
+            words = _keys_between(held, False if keys is False else given)
+            selection = Selection(held.astype(dtype), first, first + count, words, kind, on_rows)
             with atomic_output(target, chosen.least_size(selection)) as file:
                 chosen.write(file, selection)
                 check_output(target, overwrite)
+        tell(f"{target}: made of {count:,} rows")
         return ExportReport(
             path=str(target),
             format=chosen.name,
             rows=count,
-            dim=opened.shape[1],
+            dim=held.shape[1],
             dtype="uint8" if codes else dtype,
             file_bytes=os.stat(target).st_size,
             seconds=time.perf_counter() - begun,
@@ -185,6 +192,13 @@ def _keys_between(
     if keys is False or (keys is None and store.key_kind is None):
         return None
     return lambda first, last: store.key_of(slice(first, last)) if keys is None else keys[first:last]
+
+
+def _listed(keys: Any) -> Sequence[Any]:
+    given = listed(keys)
+    if isinstance(given, np.ndarray):
+        return given.tolist()  # type: ignore[no-any-return]
+    return given if isinstance(given, (list, tuple)) else list(given)
 
 
 def _check_keys(keys: Sequence[str] | None, rows: int) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..engine.distribution import PERCENTILES, Spread
 from ..errors import FormatError
+from ..system.reported import Reported
 from .layout import fidelity_checksum, fidelity_intact
 
 __all__ = ["Fidelity", "FidelityTotals", "fidelity_of"]
@@ -23,8 +24,8 @@ _WORST_ROWS = 8
 _NO_ROW = -1
 
 
-@dataclass(frozen=True)
-class Fidelity:
+@dataclass(frozen=True, repr=False)
+class Fidelity(Reported):
     """Errors of a store against its source.
 
     Attributes

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,16 @@ class Shard(NamedTuple):
     first: int
     rows: int
     content_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints.
+
+        Returns
+        -------
+        dict
+            The attributes by name.
+        """
+        return self._asdict()
 
 
 def block_rows(dim: int) -> int:

@@ -132,9 +132,11 @@ def _read(path: str) -> bytes:
     try:
         fd = durable_files.open_regular(path, follow=False)
     except FileNotFoundError:
+        names = sorted(name for name in os.listdir(os.path.dirname(path)) if name.endswith(".h5"))
+        one = f"open one of its {len(names)} files ending in .h5, such as {names[0]!r:.80}; " if names else ""
         raise FormatError(
-            "there is no manifest, expected one in the directory of a sharded store; "
-            "qstore.publish_shards(directory) makes one of finished stores"
+            f"there is no manifest, expected one in the directory of a sharded store; {one}where they are "
+            f"parts of one matrix, qstore.publish_shards(directory) (qstore append DIR) makes a manifest"
         ) from None
     try:
         size = os.fstat(fd).st_size

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..system.options import one_of
 
 __all__ = [
     "LARGEST",
@@ -53,9 +54,7 @@ class Repeat(NamedTuple):
 
 def check_duplicates(duplicates: str) -> bool:
     """Whether each key must stand once."""
-    if duplicates not in ("error", "first"):
-        raise ValueError(f'duplicates is {duplicates!r}, expected "error" or "first"')
-    return duplicates == "error"
+    return one_of("duplicates", duplicates, ("error", "first")) == "error"
 
 
 def refused(repeat: Repeat) -> SourceError:

@@ -13,6 +13,7 @@ from ..errors import SourceError
 from ..sources import UTF8, TextEncoding
 from ..sources.files import check_no_url
 from ..sources.gguf.parts import read_vocabulary
+from ..system.options import check_path
 from ..system.stand_ins import HEAD_BYTES, stand_in
 from ..system.urls import without_file_scheme
 from .json_files import read_json, read_json_lines
@@ -62,6 +63,7 @@ def read_key_file(
     OSError
         It is not there or cannot be read.
     """
+    check_path(path)
     name = os.fsdecode(without_file_scheme(path))
     check_no_url(name)
     _refuse_stand_ins(name)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.arrays import as_array, is_tensor
+
 __all__ = ["BEYOND", "as_listed", "beyond_int64"]
 
 BEYOND = "a store holds whole numbers from -2**63 to 2**63 - 1; texts can be of any length: str(number)"
@@ -21,12 +23,14 @@ def as_listed(keys: Any) -> Any:
         It says that it is an array, and gives none.
     """
     if isinstance(keys, np.ma.MaskedArray):
-        return keys.tolist()  # None where it is masked
+        return keys.tolist() if keys.ndim == 1 else np.asarray(keys)  # None where it is masked
     if isinstance(keys, (str, bytes, list, tuple, np.ndarray)):
         return keys
     if hasattr(keys, "to_pylist"):
         return keys.to_pylist()  # pyarrow: as NumPy arrays, whole numbers beside nulls would be floats
-    if not hasattr(keys, "__array__"):
+    if is_tensor(keys):
+        return as_array(keys, "keys", TypeError)
+    if not hasattr(keys, "__array__") and not isinstance(keys, memoryview):
         return keys
     try:
         return np.asarray(keys)

@@ -83,7 +83,7 @@ class TextKeys(KeyIndex):
             )
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"the key {error.object!r:.200} has half of a surrogate pair: it is no Unicode text"
+                f"the key {error.object!r:.200} has half of a surrogate pair: expected Unicode text"
             ) from None
         if bad >= 0:
             raise self._damaged(f"what belongs to the hash of {texts[bad]!r:.200} is no row, or has no text")
@@ -178,7 +178,8 @@ def _texts(keys: Any) -> Sequence[str]:
         raise TypeError(f"expected a list of text keys, such as [{keys!r:.200}], found {type(keys).__name__}")
     if isinstance(keys, np.ndarray) and keys.size:
         raise TypeError(
-            f"the keys of this store are texts, found an array {keys.dtype} of shape {keys.shape}"
+            f"the keys of this store are texts: expected a list of them, found an array of {keys.dtype}, "
+            f"shape {keys.shape}"
         )
     return list(keys)
 
@@ -187,7 +188,7 @@ def _ids(keys: Any) -> tuple[Rows, NDArray[np.bool_]]:
     """Whole numbers as int64, and which of them are none: these are in no store."""
     try:
         ids = np.asarray(keys)
-    except ValueError:  # ragged
+    except (ValueError, TypeError, RuntimeError):  # ragged, or of what gives no array
         raise _no_ids(keys) from None
     if ids.ndim != 1:
         raise _no_ids(keys)

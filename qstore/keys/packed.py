@@ -54,6 +54,10 @@ class KeyBlock(NamedTuple):
         """All of it but kind and rows, as a journal keeps it."""
         return self.lengths.astype("<u4", copy=False).tobytes() + self.data
 
+    def same(self, other: KeyBlock) -> bool:
+        """Whether both hold the same keys."""
+        return (self.kind, self.rows, self.payload()) == (other.kind, other.rows, other.payload())
+
     def crc32(self) -> int:
         """CRC-32 of the payload."""
         return zlib.crc32(self.payload())
@@ -139,11 +143,8 @@ def packed(keys: Any, first: int = 0) -> KeyBlock:
     if isinstance(keys, KeyBlock):
         return keys
     keys = listed(keys)
-    if isinstance(keys, np.ndarray):
-        if keys.ndim != 1:
-            raise SourceError(f"keys have shape {keys.shape}, expected (n,)")
-        if keys.dtype.kind in "iu":
-            return _packed_ids(keys, first)
+    if isinstance(keys, np.ndarray) and keys.dtype.kind in "iu":
+        return _packed_ids(keys, first)
     values = list(keys) if not isinstance(keys, np.ndarray) else keys.tolist()
     sample = next((value for value in values if value is not None), None)
     if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
@@ -158,9 +159,12 @@ def listed(keys: Any) -> Any:
             f"keys are of type {type(keys).__name__}, expected one for each row, in a list or iterator"
         )
     try:
-        return as_listed(keys)
+        given = as_listed(keys)
     except TypeError as error:
         raise SourceError(str(error)) from None
+    if isinstance(given, np.ndarray) and given.ndim != 1:
+        raise SourceError(f"keys have shape {given.shape}, expected (n,)")
+    return given
 
 
 def _array_of_ids(values: list[Any], first: int) -> NDArray[Any]:

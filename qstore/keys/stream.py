@@ -112,6 +112,13 @@ class KeyStream:
             pass
         return [key for block in self._next(_SHOWN) for key in block.values()]
 
+    def give_back(self, block: KeyBlock) -> None:
+        """Put back what was taken last: it comes again."""
+        if block.rows:
+            held = [] if self._held is None else [self._held]
+            self._held, self._blocks = block, chain(held, self._blocks)
+            self.taken -= block.rows
+
     def skip(self, count: int) -> None:
         """Drop the next `count` keys; errors as for :meth:`take`."""
         for start in range(0, count, _PIECE):
@@ -140,6 +147,11 @@ class KeyPiece(KeyStream):
         """See :meth:`KeyStream.take`."""
         self.taken += count
         return self._whole.take(count)
+
+    def give_back(self, block: KeyBlock) -> None:
+        """See :meth:`KeyStream.give_back`."""
+        self.taken -= block.rows
+        self._whole.give_back(block)
 
     def drain(self) -> int:
         """See :meth:`KeyStream.drain`: nothing is left of this piece."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..sources import Source, TextEncoding
+from ..system.options import one_of
 from .files import read_key_file
 from .stream import KeyStream, too_few
 
@@ -21,9 +22,7 @@ MissingKeys = Literal["error", "none"]
 
 def check_missing_keys(missing_keys: str) -> bool:
     """Whether rows may have no key."""
-    if missing_keys not in ("error", "none"):
-        raise ValueError(f'missing_keys is {missing_keys!r}, expected "error" or "none"')
-    return missing_keys == "none"
+    return one_of("missing_keys", missing_keys, ("error", "none")) == "none"
 
 
 def given_keys(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
+from ..engine.arrays import as_array, is_tensor
 from .backing import Backing
 from .indexing import ALL, judged
 
@@ -57,9 +58,10 @@ def read(backing: Backing, key: Any, dtype: np.dtype[Any]) -> Any:
     """What `key`, any at all, picks from the matrix."""
     shape = backing.facts.rows, backing.facts.dim
     if _in_one_row(key):
-        with contextlib.suppress(IndexError):  # they are of another axis there
+        with contextlib.suppress(IndexError, TypeError, RuntimeError):  # they are of another axis there
             picked = backing.read_row(operator.index(key[0]), dtype)[key[1]]
             return picked.copy() if type(key[1]) is slice else picked
+    key = tuple(map(_tensors_read, key)) if isinstance(key, tuple) else _tensors_read(key)
     picks = picks_of(key, shape)
     if picks is None or 0 in picks.shape:
         _ = backing.read_slice(slice(0, 0), ALL, dtype)  # no rows, but ClosedError where it is due
@@ -71,6 +73,17 @@ def read(backing: Backing, key: Any, dtype: np.dtype[Any]) -> Any:
         _fill(backing, picks, values.reshape(-1))
     scalar = not picks.shape and not (type(key) is tuple and any(part is ... for part in key))
     return values[()] if scalar else values
+
+
+def _tensors_read(part: Any) -> Any:
+    """A part of a key; tensors, and lists of them, as arrays, however they are made."""
+    if is_tensor(part):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # a number, as NumPy takes one value
+            return operator.index(part)
+        return as_array(part, "the index", IndexError)
+    if isinstance(part, list) and is_tensor(next(iter(part), None)):
+        return as_array(part, "the index", IndexError)
+    return part
 
 
 def _in_one_row(key: Any) -> bool:
@@ -98,7 +111,7 @@ def picks_of(key: Any, shape: tuple[int, int]) -> Picks | None:
     """What `key` picks from a matrix of this shape; None where NumPy has to say what is wrong with it."""
     try:
         return _picks_of(_parts(key), shape)
-    except (IndexError, TypeError, ValueError, OverflowError):
+    except (IndexError, TypeError, ValueError, OverflowError, RuntimeError):
         return None
 
 

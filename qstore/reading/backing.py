@@ -119,12 +119,17 @@ class Backing(ABC):
         """The keys of the rows; IndexError where they have none."""
 
     @abstractmethod
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """Compare everything with its checksums."""
 
     @abstractmethod
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """What ``qstore.open(what, **options)`` takes to open this again in another process."""
+
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` has been called, and done it."""
 
     @abstractmethod
     def close(self) -> None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.options import shown
+
 __all__ = ["ALL", "Selection", "judged", "select"]
 
 ALL = slice(None)
@@ -82,7 +84,7 @@ def _array_of(key: list[Any]) -> NDArray[Any] | None:
         return np.empty(0, np.int64)
     try:
         return np.asarray(key)
-    except ValueError:  # ragged
+    except (ValueError, TypeError, RuntimeError):  # ragged, too deep, or of tensors that give no array
         return None
 
 
@@ -94,8 +96,17 @@ def judged(key: Any, shape: tuple[int, int]) -> tuple[int, ...]:
     IndexError, TypeError, ValueError
         NumPy's own.
     """
-    picked = np.broadcast_to(np.uint8(0), shape)[key]  # the matrix takes no memory
+    try:
+        picked = np.broadcast_to(np.uint8(0), shape)[key]  # the matrix takes no memory
+    except (RuntimeError, AttributeError) as error:  # of what the key is made of
+        raise IndexError(
+            f"found {shown(key)} as an index, expected whole numbers, slices, masks or keys: "
+            f"{str(error)[:200]}"
+        ) from None
     if picked.size:
-        raise IndexError(f"a store cannot be indexed by {key!r:.200}; store[:][key] does it in memory")
+        raise IndexError(
+            f"found {shown(key)} as an index, expected whole numbers, slices, masks or keys; store[:][key] "
+            f"takes more, in memory"
+        )
     shape_of_nothing: tuple[int, ...] = picked.shape
     return shape_of_nothing

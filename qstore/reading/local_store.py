@@ -113,7 +113,7 @@ class LocalStore(MappedStore, Backing):
             asked = wanted
             yield part
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """See :meth:`.Backing.verify`."""
         from .verify import verify_parts  # a fifth of what importing a reader takes
 
@@ -127,6 +127,7 @@ class LocalStore(MappedStore, Backing):
             progress,
             self.scanned_keys(),
             self.fidelity_numbers(),
+            threads,
         )
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:

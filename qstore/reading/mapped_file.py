@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -81,9 +82,11 @@ class MappedStore:
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-            self._scattered_map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-            self._scattered_map.madvise(mmap.MADV_RANDOM)
+            self._map = _mapped(fd, size, path)
+            self._scattered_map = self._map
+            with contextlib.suppress(OSError):  # the address space has room for one
+                self._scattered_map = _mapped(fd, size, path)
+                self._scattered_map.madvise(mmap.MADV_RANDOM)
         finally:
             os.close(fd)
         places = self.facts.extents
@@ -183,6 +186,11 @@ class MappedStore:
         """The error of reads of a closed file."""
         return ClosedError(f"the store {self.path} is closed")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file is unmapped."""
+        return self._map.closed
+
     def close(self) -> None:
         """Unmap the file. May be called twice.
 
@@ -203,6 +211,28 @@ class MappedStore:
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
                 "delete them first (rows read from the store are copies and do not matter)"
             ) from None
-        # A read under way in another thread may still hold this one; it goes when that ends.
+        # A read under way in another thread may still hold the other one; it goes when that ends.
         with contextlib.suppress(BufferError):
             self._scattered_map.close()
+
+
+def _mapped(fd: int, size: int, path: str) -> mmap.mmap:
+    """A read-only map of a file.
+
+    It is private, which changes nothing for those who only read: file systems in user space that bypass the
+    page cache (FUSE with direct I/O, as sshfs and mergerfs may be mounted) refuse shared ones.
+    """
+    try:
+        return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise OSError(error.errno, f"cannot be mapped: {os.strerror(error.errno or 0)}", path) from None
+        import resource  # not for those whose stores are mapped
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        most = "" if limit == resource.RLIM_INFINITY else f" of {limit:,} bytes (ulimit -v)"
+        raise OSError(
+            errno.ENOMEM,
+            f"its {size:,} bytes do not fit the address space{most}: expected room to map it",
+            path,
+        ) from None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..engine.arguments import as_row_numbers
+from ..engine.arrays import check_dense, is_tensor
 from ..errors import MissingKeyError
 from ..keys.given import as_listed
 from ..keys.lookup import MISSING, KeyIndex
+from ..system.options import shown
 from .backing import Backing
 
 __all__ = ["contains", "is_named", "key_of", "numbered", "rows_of"]
@@ -22,15 +25,26 @@ _SHOWN = 5
 def rows_of(backing: Backing, keys: Any, default: int | None = None) -> NDArray[np.int64]:
     """Row of each key; see :meth:`.Store.rows_of`."""
     index, given = backing.key_index(), as_listed(keys)
+    stand_in = None if default is None else _stand_in(default)
     if not isinstance(given, (str, bytes, list, tuple, np.ndarray)) and hasattr(given, "__iter__"):
         given = list(given)
     rows = index.rows_of(given)
     missing = rows == MISSING
     if missing.any():
-        if default is None:
+        if stand_in is None:
             raise _missing(given, missing)
-        rows[missing] = default
+        rows[missing] = stand_in
     return rows
+
+
+def _stand_in(default: Any) -> int:
+    try:
+        number = operator.index(default)
+    except (TypeError, ValueError, RuntimeError):
+        number = 1 << 63
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"default is {shown(default)}, expected a whole number of 64 bits, such as -1")
+    return number
 
 
 def _missing(keys: Any, missing: NDArray[np.bool_]) -> MissingKeyError:
@@ -70,7 +84,9 @@ def _checked(rows: ArrayLike, total: int) -> NDArray[np.int64]:
 def contains(backing: Backing, key: Any) -> bool:
     """Whether a row has this text key."""
     if not isinstance(key, str):
-        raise TypeError(f"`in` looks for a text key, found {key!r:.200}; rows_of finds keys of any kind")
+        raise TypeError(
+            f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
+        )
     return bool(backing.key_index().rows_of([key])[0] != MISSING)
 
 
@@ -80,7 +96,10 @@ def is_named(key: Any) -> bool:
         return bool(key) and not isinstance(key[0], tuple) and is_named(key[0])
     if isinstance(key, (str, list, np.ndarray)):
         return _is_text(key)
-    return hasattr(key, "__array__") and _is_text(as_listed(key))
+    if is_tensor(key) or not hasattr(key, "__array__"):
+        return False
+    check_dense(key, "the index", IndexError)
+    return _is_text(as_listed(key))
 
 
 def _is_text(key: Any) -> bool:

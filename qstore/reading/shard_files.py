@@ -86,6 +86,11 @@ class ShardFiles:
     def _scanned_keys(self, number: int) -> dict[str, NDArray[Any]]:
         return self.get(number).scanned_keys()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether all is unmapped."""
+        return self._closed
+
     def check_open(self) -> None:
         """ClosedError if it is closed."""
         if self._closed:

@@ -243,7 +243,7 @@ class ShardedStore(Backing):
             f"opens one of them"
         )
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. Blocks are numbered through all shards; a bad shard is a problem."""
         from .verify import VerifyReport, with_key_counts
 
@@ -256,7 +256,7 @@ class ShardedStore(Backing):
                 name = os.path.basename(shard.path)
                 try:
                     file = self._files.get(number)
-                    found = file.verify()
+                    found = file.verify(threads=threads)
                 except ClosedError:
                     raise
                 except (QStoreError, OSError) as error:
@@ -297,6 +297,11 @@ class ShardedStore(Backing):
             self._files.check_open()
         except ClosedError:
             raise ClosedError(f"the store {self.path} is closed") from None
+
+    @property
+    def is_closed(self) -> bool:
+        """See :meth:`.Backing.is_closed`."""
+        return self._files.is_closed
 
     def close(self) -> None:
         """See :meth:`.Backing.close`."""

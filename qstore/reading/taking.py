@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..engine import kernels
 from ..engine.arguments import whole_out
 from ..engine.quantization import OUTPUT_TYPES
+from ..system.options import one_of, shown
 from .any_key import fill_outer, read_values
 from .backing import Backing
 
@@ -30,7 +31,10 @@ def along(axis: Any) -> int | None:
     """
     if axis is None:
         return None
-    number = operator.index(axis)
+    try:
+        number = operator.index(axis)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"axis is {shown(axis)}, expected 0, 1 or None") from None
     if not -2 <= number < 2:
         raise np.exceptions.AxisError(number, 2)
     return number % 2
@@ -46,8 +50,7 @@ def in_range(numbers: NDArray[np.int64], mode: str, total: int, axis: int | None
     ValueError
         Another mode.
     """
-    if mode not in ("raise", "wrap", "clip"):
-        raise ValueError(f'mode is {mode!r}, expected "raise", "wrap" or "clip"')
+    one_of("mode", mode, ("raise", "wrap", "clip"))
     if not total and numbers.size:
         raise IndexError("cannot do a non-empty take from an empty axes.")
     if mode == "clip":

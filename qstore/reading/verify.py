@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,15 @@ from ..keys.checking import key_problems
 from ..keys.lookup import key_index_of
 from ..keys.repeats import KeyFile, find_repeats
 from ..system.progress import Progress, rows_progress
-
-if TYPE_CHECKING:
-    from .parts import Part
+from ..system.reported import Reported
+from ..system.threads import in_order, thread_count
+from .parts import Part
 
 __all__ = ["VerifyReport", "verify_parts", "with_key_counts"]
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Reported):
     """Result of checking a store against its own checksums.
 
     Attributes
@@ -70,26 +70,31 @@ def verify_parts(
     progress: Progress = None,
     keys: Mapping[str, NDArray[Any]] | None = None,
     fidelity: NDArray[np.float64] | None = None,
+    threads: int | None = None,
 ) -> VerifyReport:
     """Compare every block of a matrix of shape (rows, dim), given in parts, with its checksums (B, 2).
 
     Each part but the last holds whole blocks. Keys and measured errors are checked, too, if there are any.
+    Parts are taken on the caller's thread; `threads` of them sum up blocks.
     """
     step = layout.block_rows(dim)
     broken: list[int] = []
     problems: list[str] = []
+
+    def check(block: Part) -> tuple[int, int, str]:
+        names = _differing(block.codes, block.scales, checksums[block.first // step])
+        return block.first, len(block.codes), names
+
+    workers = min(thread_count(threads), max(1, len(checksums)))
     with rows_progress(progress, rows) as on_rows:
-        for first, codes, scales in parts:
-            for start in range(0, len(codes), step):
-                held, number = slice(start, start + step), (first + start) // step
-                names = _differing(codes[held], scales[held], checksums[number])
-                row, count = first + start, len(codes[held])
-                if names:
-                    broken.append(number)
-                    problems.append(
-                        f"block {number} (rows {row} to {row + count - 1}): {names} differ from the checksum"
-                    )
-                on_rows(count)
+        for row, count, names in in_order(check, _blocks(parts, step), workers):
+            if names:
+                number = row // step
+                broken.append(number)
+                problems.append(
+                    f"block {number} (rows {row} to {row + count - 1}): {names} differ from the checksum"
+                )
+            on_rows(count)
     in_keys = key_problems(keys) if keys else []
     problems.extend(in_keys)
     expected = layout.content_id(rows, dim, checksums, keys["checksums"] if keys else None)
@@ -125,6 +130,13 @@ def with_key_counts(report: VerifyReport, files: Sequence[KeyFile]) -> VerifyRep
         repeated_rows=sum(1 for _ in repeats) + (example is not None),
         repeated_example=None if example is None else (example.key, example.row, example.first),
     )
+
+
+def _blocks(parts: Iterable[Part], step: int) -> Iterator[Part]:
+    for first, codes, scales in parts:
+        for start in range(0, len(codes), step):
+            held = slice(start, start + step)
+            yield Part(first + start, codes[held], scales[held])
 
 
 def _differing(codes: NDArray[np.uint8], scales: NDArray[np.float64], crcs: NDArray[np.uint32]) -> str:

@@ -243,14 +243,16 @@ class RemoteStore(Backing):
         """See :meth:`.Backing.fidelity_numbers`. Fetched when they are asked for."""
         return self._here().fidelity()
 
-    def verify(self, progress: Progress = None) -> VerifyReport:
+    def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. All keys are in memory; FormatError if their headers are damaged."""
         rows, dim = self._shape
         fetcher = self._here()
         checksums, keys = fetcher.checksums, fetcher.key_arrays()
         parts = self._spans(0, rows, block_rows(dim))
         fidelity = fetcher.fidelity()
-        return verify_parts(parts, rows, dim, checksums, self.facts.content_id, progress, keys, fidelity)
+        return verify_parts(
+            parts, rows, dim, checksums, self.facts.content_id, progress, keys, fidelity, threads
+        )
 
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""
@@ -259,6 +261,11 @@ class RemoteStore(Backing):
             "cache_bytes": self._cache_bytes,
             "resident_scales": self._resident_scales,
         }
+
+    @property
+    def is_closed(self) -> bool:
+        """See :meth:`.Backing.is_closed`."""
+        return self._fetcher is None
 
     def close(self) -> None:
         """See :meth:`.Backing.close`."""

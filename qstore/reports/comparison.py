@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +11,12 @@ from numpy.typing import NDArray
 
 from ..engine import kernels
 from ..engine.distribution import Distribution, Spread
-from ..engine.row_errors import row_errors
 from ..format import layout
 from ..reading.parts import coded_rows
-from ..store import Store
-from ..store import open as open_store
+from ..store import Store, StorePath, opened
+from ..system.options import whole_number
 from ..system.progress import Progress, rows_progress
+from ..system.reported import Reported
 from ..system.threads import in_order
 
 __all__ = ["DriftedRow", "KeyChanges", "StoreComparison", "compare"]
@@ -27,8 +25,8 @@ _EXAMPLES = 5
 _NOWHERE = -1
 
 
-@dataclass(frozen=True)
-class DriftedRow:
+@dataclass(frozen=True, repr=False)
+class DriftedRow(Reported):
     """A row of `a` and what became of it in `b`.
 
     Attributes
@@ -49,8 +47,8 @@ class DriftedRow:
     cosine: float
 
 
-@dataclass(frozen=True)
-class KeyChanges:
+@dataclass(frozen=True, repr=False)
+class KeyChanges(Reported):
     """How the keys of `b` differ from those of `a`.
 
     Attributes
@@ -69,8 +67,8 @@ class KeyChanges:
     moved_examples: tuple[str | int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class StoreComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoreComparison(Reported):
     """What :func:`qstore.compare` found.
 
     Attributes
@@ -109,8 +107,8 @@ class StoreComparison:
 
 
 def compare(
-    a: Store | str | os.PathLike[str],
-    b: Store | str | os.PathLike[str],
+    a: Store | StorePath,
+    b: Store | StorePath,
     *,
     k: int = 10,
     threads: int | None = None,
@@ -122,14 +120,27 @@ def compare(
 
     Parameters
     ----------
-    a, b : Store or path-like
-        With another number of columns, no rows are compared; with another number of rows, those that both
-        have.
+    a, b : Store or path-like, shapes (N, D) and (M, E)
+        Rows are compared by their keys where both stores have keys of one kind, else by their numbers. With
+        another number of columns, none are; with another number of rows, those that both have. What is
+        opened here is closed again.
     k : int
         How many of the rows that drifted most to name.
     threads : int, optional
         By default the number of processors.
     progress : bool or callable, optional
+        True shows a bar on stderr; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    StoreComparison
+
+    Raises
+    ------
+    ValueError
+        `k` is negative.
+    FormatError, OSError
+        A path is that of no store, or of none that can be read.
 
     Examples
     --------
@@ -142,19 +153,9 @@ def compare(
     >>> found.equal, found.rows_changed, found.most_drifted[0].row_a, found.most_drifted[0].drift
     (False, 1, 1, 0.5)
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected at least 0")
-    with _opened(a) as first, _opened(b) as second:
+    k = whole_number("k", k, 0)
+    with opened(a) as first, opened(b) as second:
         return _compare(first, second, k, threads, progress)
-
-
-@contextlib.contextmanager
-def _opened(store: Store | str | os.PathLike[str]) -> Iterator[Store]:
-    if isinstance(store, Store):
-        yield store
-    else:
-        with open_store(store) as opened:
-            yield opened
 
 
 def _compare(a: Store, b: Store, k: int, threads: int | None, progress: Progress) -> StoreComparison:
@@ -216,7 +217,7 @@ def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_
         codes_b, scales_b = b.take_codes(partners)
     differing = np.flatnonzero((codes != codes_b).any(axis=1) | (scales != scales_b))
     before = kernels.dequantize(codes[differing], scales[differing], "float64")
-    errors = row_errors(before, codes_b[differing], scales_b[differing])
+    errors = kernels.row_errors(before, codes_b[differing], scales_b[differing])
     return _Block(start, rows_b, keys, there.size, there[differing], errors[:, 3], errors[:, 4])
 
 

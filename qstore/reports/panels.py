@@ -11,16 +11,31 @@ from numpy.typing import NDArray
 
 from ..analysis.stats import StoreStats
 from ..engine.distribution import Distribution
+from ..format.fidelity import Fidelity
 from .row_sample import SampledErrors
+from .wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-__all__ = ["DARK", "KINDS", "LIGHT", "OF_A_SOURCE", "Facts", "Theme", "draw_panel"]
+__all__ = [
+    "DARK",
+    "KINDS",
+    "LIGHT",
+    "OF_A_SOURCE",
+    "Facts",
+    "Theme",
+    "draw_panel",
+    "relative_percentiles",
+    "share_of_rows",
+]
 
+# Points, in a panel of 300.
+_LARGE, _SMALL = 11, 9.5
+_PERCENTILES = ("50", "99")
 _LABELS = 30
-_LABEL_LENGTH = 18
+_LABEL_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,9 @@ class Facts:
     ----------
     stats : StoreStats
     errors : SampledErrors or None
-        None without a source.
+        Of some rows; None without a source.
+    fidelity : Fidelity or None
+        Errors of all rows, where they were measured.
     places : ndarray of float64, shape (m, 2)
         Some rows in their two main directions.
     shares : ndarray of float64, shape (2,)
@@ -57,9 +74,21 @@ class Facts:
 
     stats: StoreStats
     errors: SampledErrors | None
+    fidelity: Fidelity | None
     places: NDArray[np.float64]
     shares: NDArray[np.float64]
     labels: list[str]
+
+
+def share_of_rows(shown: int, rows: int) -> str:
+    """How many of all rows are shown, in words.
+
+    Examples
+    --------
+    >>> share_of_rows(1500, 30522), share_of_rows(7, 7)
+    ('1,500 of 30,522 rows', 'all 7 rows')
+    """
+    return f"all {rows:,} rows" if shown == rows else f"{shown:,} of {rows:,} rows"
 
 
 def draw_panel(axes: Axes, kind: str, facts: Facts, theme: Theme) -> None:
@@ -70,7 +99,7 @@ def draw_panel(axes: Axes, kind: str, facts: Facts, theme: Theme) -> None:
 
 def _dress(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor(theme.background)
-    axes.tick_params(colors=theme.ink, which="both", labelsize=9)
+    axes.tick_params(colors=theme.ink, which="both", labelsize=_SMALL)
     for side, spine in axes.spines.items():
         spine.set_color(theme.faint)
         spine.set_visible(side in ("left", "bottom"))
@@ -79,9 +108,9 @@ def _dress(axes: Axes, theme: Theme) -> None:
 
 
 def _name(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
-    axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
-    axes.set_xlabel(x, color=theme.ink, fontsize=9)
-    axes.set_ylabel(y, color=theme.ink, fontsize=9)
+    axes.set_title(title, color=theme.ink, fontsize=_LARGE, loc="left")
+    axes.set_xlabel(x, color=theme.ink, fontsize=_SMALL)
+    axes.set_ylabel(y, color=theme.ink, fontsize=_SMALL)
 
 
 def _logarithmic(axes: Axes, name: str) -> None:
@@ -118,7 +147,7 @@ def _histogram(axes: Axes, theme: Theme, found: Distribution, title: str, x: str
 
 
 def _legend(axes: Axes, theme: Theme) -> None:
-    legend = axes.legend(fontsize=8, frameon=True, facecolor=theme.background, edgecolor=theme.faint)
+    legend = axes.legend(fontsize=_SMALL, frameon=True, facecolor=theme.background, edgecolor=theme.faint)
     for text in legend.get_texts():
         text.set_color(theme.ink)
 
@@ -154,9 +183,9 @@ def _draw_columns(axes: Axes, facts: Facts, theme: Theme) -> None:
     outliers = [*found.outliers.columns]
     if outliers:
         shown = ", ".join(map(str, outliers[:3])) + (", …" if len(outliers) > 3 else "")
-        label = f"outliers {shown}: steps of the others {found.outliers.step_factor:.2f} times as wide"
+        label = f"outliers {shown}:\nsteps of the others {found.outliers.step_factor:.2f} times as wide"
         axes.plot(outliers, sizes[outliers], "o", color=theme.accent, markersize=5, label=label)
-        axes.set_ylim(0, 1.25 * float(sizes.max()))  # room for the legend
+        axes.set_ylim(0, 1.4 * float(sizes.max()))  # room for the legend
         _legend(axes, theme)
 
 
@@ -168,7 +197,15 @@ def _draw_errors(axes: Axes, facts: Facts, theme: Theme) -> None:
         _nothing(axes, theme, "no errors")
         return
     expected, rms = errors.expected[held], errors.rms[held]
-    axes.plot(expected, rms, ".", color=theme.main, markersize=3, alpha=0.7, label=f"{held.sum():,} rows")
+    axes.plot(
+        expected,
+        rms,
+        ".",
+        color=theme.main,
+        markersize=3,
+        alpha=0.7,
+        label=share_of_rows(len(rms), facts.stats.rows),
+    )
     ends = np.array([min(expected.min(), rms.min()), max(expected.max(), rms.max())])
     axes.plot(ends, ends, color=theme.accent, linewidth=1.2, label="as theory has it")
     _logarithmic(axes, "x")
@@ -185,26 +222,43 @@ def _draw_error_cdf(axes: Axes, facts: Facts, theme: Theme) -> None:
         "share of the rows, %",
     )
     relative = np.empty(0) if facts.errors is None else np.sort(facts.errors.relative)
-    relative = 100 * relative[np.isfinite(relative) & (relative > 0)]
-    if not relative.size:
+    relative = 100 * relative[np.isfinite(relative)]
+    above = relative > 0
+    if not above.any():
         _nothing(axes, theme, "no errors")
         return
     shares = 100 * np.arange(1, relative.size + 1) / relative.size
-    axes.step(relative, shares, where="post", color=theme.main, linewidth=1.6)
-    for percentile in (50, 99):
-        value = float(np.percentile(relative, percentile, method="inverted_cdf"))
-        style = "-" if percentile == 50 else "--"
-        label = f"{percentile} % of the rows: at most {value:.3g} %"
+    shown = share_of_rows(relative.size, facts.stats.rows)
+    axes.step(relative[above], shares[above], where="post", color=theme.main, linewidth=1.6, label=shown)
+    for percentile, value in relative_percentiles(facts).items():
+        style = "-" if percentile == "50" else "--"
+        label = f"{percentile} %: at most {number(value)} %"
         axes.axvline(value, color=theme.accent, linewidth=1.2, linestyle=style, label=label)
-    if relative[-1] > 8 * relative[0]:
+    if relative[-1] > 8 * relative[above][0]:
         _logarithmic(axes, "x")
     axes.set_ylim(0, 102)
     _legend(axes, theme)
 
 
+def relative_percentiles(facts: Facts) -> dict[str, float]:
+    """What half of the rows and what 99 % of them stay below, in percent: of all rows where that is known."""
+    relative = np.empty(0) if facts.errors is None else facts.errors.relative
+    relative = relative[np.isfinite(relative)]
+    if not relative.size:
+        return {}
+    if facts.fidelity is not None:
+        found = facts.fidelity.relative_error_percentiles
+        return {percentile: 100 * found[percentile] for percentile in _PERCENTILES}
+    return {
+        percentile: 100 * float(np.percentile(relative, float(percentile), method="inverted_cdf"))
+        for percentile in _PERCENTILES
+    }
+
+
 def _draw_pca(axes: Axes, facts: Facts, theme: Theme) -> None:
     first, second = (f"{share:.0%} of the variance" for share in facts.shares)
-    _name(axes, theme, f"{len(facts.labels):,} rows in their main plane", f"PC 1, {first}", f"PC 2, {second}")
+    shown = share_of_rows(len(facts.labels), facts.stats.rows)
+    _name(axes, theme, f"{shown.capitalize()} in their main plane", f"PC 1, {first}", f"PC 2, {second}")
     if not len(facts.places):
         _nothing(axes, theme, "no rows")
         return
@@ -220,7 +274,7 @@ def _draw_pca(axes: Axes, facts: Facts, theme: Theme) -> None:
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
-            fontsize=7,
+            fontsize=_SMALL,
             color=theme.ink,
             bbox=behind,
             parse_math=False,
@@ -231,15 +285,15 @@ def _labelled(places: NDArray[np.float64], labels: list[str]) -> list[int]:
     """Rows to name: the ones farthest out first, and none whose name would lie over another."""
     low, high = places.min(axis=0), places.max(axis=0)
     spread = np.where(high > low, high - low, 1.0)
-    # In parts of the panel; a character of 7 points is about 1.1 % of its width.
+    # In parts of the panel; a character is about 2.3 % of its width, a line a tenth of its height.
     at = (places - low) / spread
     taken: list[tuple[float, float, float]] = []
     chosen: list[int] = []
     for place in np.argsort(-np.abs(at - at.mean(axis=0)).max(axis=1), kind="stable").tolist():
         x, y = at[place].tolist()
-        half = 0.0075 * min(len(labels[place]), _LABEL_LENGTH) + 0.008
+        half = 0.0125 * min(len(labels[place]), _LABEL_LENGTH) + 0.015
         inside = half < x + 0.05 and x - 0.05 < 1 - half and labels[place].isprintable()
-        free = all(abs(x - other) > half + wide or abs(y - height) > 0.06 for other, height, wide in taken)
+        free = all(abs(x - other) > half + wide or abs(y - height) > 0.1 for other, height, wide in taken)
         if inside and free:
             taken.append((x, y, half))
             chosen.append(place)

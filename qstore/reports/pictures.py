@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ExistsError, MissingExtraError
-from ..store import Store
+from ..format.fidelity import Fidelity
+from ..store import Store, StorePath, opened
 from ..system.durable_files import atomic_output, output_errors
+from ..system.options import check_path, flag, shown
 from ..system.progress import Progress
 from .panels import DARK, KINDS, LIGHT, OF_A_SOURCE, Facts, Theme, draw_panel
-from .row_sample import plane_of, sample_errors, sample_rows
+from .row_sample import SampledErrors, plane_of, sample_errors, sample_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +27,7 @@ __all__ = [
     "DARK",
     "KINDS",
     "LIGHT",
+    "POINTS",
     "Facts",
     "Theme",
     "available",
@@ -35,41 +38,36 @@ __all__ = [
     "rendered",
 ]
 
-_POINTS = 1500
-_PANEL_INCHES = (6.0, 4.0)
+POINTS = 1500
+"""Rows of which the pictures show each."""
+
+# Small, so that letters of 9 points and more are large in it: a telephone shows one panel beside the other.
+_PANEL_INCHES = (4.2, 3.1)
 _FORMATS = {".png": "png", ".svg": "svg"}
 
 
 def gather_facts(
     store: Store,
-    source: Any = None,
+    errors: SampledErrors | None = None,
+    fidelity: Fidelity | None = None,
     *,
-    tensor: str | None = None,
-    scale: str | None = None,
-    as_stored: bool = False,
-    rows: slice | tuple[int, int] | None = None,
     threads: int | None = None,
     progress: Progress = None,
 ) -> Facts:
-    """Read what the pictures show: every code once, and a few rows; of `source`, too, where it is given."""
-    errors = None
-    if source is not None:
-        errors = sample_errors(
-            store, source, tensor=tensor, scale=scale, as_stored=as_stored, rows=rows, most=_POINTS
-        )
+    """Read what the pictures show: every code once, and a few rows. Errors must have been measured."""
     stats = store.stats(threads=threads, progress=progress)
-    numbers = sample_rows(store, _POINTS)
+    numbers = sample_rows(store, POINTS)
     values = store.astype("float64").take(numbers)
     whole = np.isfinite(values).all(axis=1)
     numbers = numbers[whole]
     places, shares = plane_of(values[whole]) if numbers.size else (np.zeros((0, 2)), np.zeros(2))
     keys = store.key_of(numbers) if store.key_kind else numbers
     names = [str(row if key is None else key) for row, key in zip(numbers.tolist(), keys, strict=True)]
-    return Facts(stats, errors, places, shares, names)
+    return Facts(stats, errors, fidelity, places, shares, names)
 
 
 def plot(
-    store: Store,
+    store: Store | StorePath,
     path: str | os.PathLike[str],
     *,
     kind: str | Sequence[str] | None = None,
@@ -87,7 +85,7 @@ def plot(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path-like
     path : path-like
         Ends in ``.png`` or ``.svg``; appears when it is complete.
     kind : str or sequence of str, optional
@@ -121,18 +119,17 @@ def plot(
         raise ValueError(f"{target.name} must end in one of {', '.join(_FORMATS)}")
     kinds = _chosen(kind, source is not None)
     check_installed()
+    check_path(path)
+    dark, overwrite = flag("dark", dark), flag("overwrite", overwrite)
     if not overwrite and os.path.lexists(target):
         raise ExistsError(17, f"{target} exists; pass overwrite=True (--force) to replace it", str(target))
-    facts = gather_facts(
-        store,
-        source,
-        tensor=tensor,
-        scale=scale,
-        as_stored=as_stored,
-        rows=rows,
-        threads=threads,
-        progress=progress,
-    )
+    with opened(store) as held:
+        errors = None
+        if source is not None:
+            errors = sample_errors(
+                held, source, tensor=tensor, scale=scale, as_stored=as_stored, rows=rows, most=POINTS
+            )
+        facts = gather_facts(held, errors, threads=threads, progress=progress)
     picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])
     with output_errors(target), atomic_output(target) as file:
         file.write(picture)
@@ -140,7 +137,7 @@ def plot(
 
 
 def _chosen(kind: str | Sequence[str] | None, has_source: bool) -> tuple[str, ...]:
-    wanted = [kind] if isinstance(kind, str) else list(kind or [])
+    wanted = _names(kind)
     for name in wanted:
         if name not in KINDS:
             raise ValueError(f"there is no picture {name!r}: expected one of {', '.join(KINDS)}")
@@ -150,6 +147,13 @@ def _chosen(kind: str | Sequence[str] | None, has_source: bool) -> tuple[str, ..
             )
     every = [name for name in KINDS if has_source or name not in OF_A_SOURCE]
     return tuple(wanted or every)
+
+
+def _names(kind: Any) -> list[str]:
+    names = [kind] if isinstance(kind, str) else [] if kind is None else kind
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"kind is {shown(kind)}, expected a name or a list of names, of {', '.join(KINDS)}")
+    return list(names)
 
 
 def check_installed() -> None:
@@ -191,5 +195,5 @@ def rendered(figure: Figure, form: str) -> bytes:
     # Text stays text in SVG; no clock and no random names.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qstore"}):
         metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-        figure.savefig(buffer, format=form, dpi=110, facecolor=figure.get_facecolor(), metadata=metadata)
+        figure.savefig(buffer, format=form, dpi=150, facecolor=figure.get_facecolor(), metadata=metadata)
     return buffer.getvalue()

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..building.verify_against import open_compared
+from ..engine import kernels
+from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
-from ..sources import QuantizedSource, RowSource, open_source
+from ..sources import QuantizedSource, RowSource
 from ..sources.row_ranges import limited, row_range
 from ..store import Store
 
-__all__ = ["SampledErrors", "plane_of", "sample_errors", "sample_rows"]
+__all__ = ["SampledErrors", "errors_of", "plane_of", "sample_errors", "sample_rows"]
 
 _MOST_VALUES = 16 << 20
 
@@ -72,7 +74,7 @@ def sample_errors(
     SourceError
         The source has another shape, or is quantized itself.
     """
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    with open_compared(store, source, tensor, scale, as_stored) as matrix:
         first, last = row_range(rows, matrix.rows)
         found = (None if last is None else last - first, matrix.dim)
         if found not in (store.shape, (None, store.shape[1])):
@@ -80,7 +82,9 @@ def sample_errors(
                 f"the source has shape {found}, the store {store.shape}: it was not built from it"
             )
         if isinstance(matrix, QuantizedSource):
-            raise SourceError("the source is quantized itself: there are no errors to measure")
+            raise SourceError(
+                "the source is quantized itself, expected one of values: there are no errors to measure"
+            )
         numbers = sample_rows(store, most)
         if isinstance(matrix, RowSource):
             pieces = [matrix.read(first + row, first + row + 1) for row in numbers.tolist()]
@@ -90,14 +94,21 @@ def sample_errors(
             )
         codes, scales = store.take_codes(numbers)
         figures = [
-            row_errors(piece, codes[place : place + 1], scales[place : place + 1])
+            kernels.row_errors(piece, codes[place : place + 1], scales[place : place + 1])
             for place, piece in enumerate(pieces)
         ]
     table = np.concatenate([np.empty((0, ROW_FIGURES)), *figures])
     if len(table) < len(numbers):
         raise SourceError(f"the source ends before row {numbers[len(table)]} of the store")
-    rms = np.sqrt(table[:, 0] / store.shape[1])
-    return SampledErrors(numbers, rms, scales / np.sqrt(12), table[:, 3])
+    return errors_of(store, numbers, table)
+
+
+def errors_of(store: Store, numbers: NDArray[np.int64], figures: NDArray[np.float64]) -> SampledErrors:
+    """What :func:`qstore.engine.row_errors.row_errors` found of rows of these numbers."""
+    _, scales = store.take_codes(numbers)
+    return SampledErrors(
+        numbers, np.sqrt(figures[:, 0] / store.shape[1]), scales / np.sqrt(12), figures[:, 3]
+    )
 
 
 def _picked(chunks: Any, numbers: NDArray[np.int64]) -> Any:

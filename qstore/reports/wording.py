@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..analysis.stats import StoreStats
     from ..building.verify_against import AgainstReport
     from ..engine.distribution import Distribution
     from ..format.fidelity import Fidelity
+    from ..store import Store
 
 __all__ = [
     "distribution_table",
     "fidelity_facts",
-    "jsonable",
+    "keys_of_rows",
     "number",
+    "row_name",
     "stats_distributions",
     "stats_facts",
     "taken_for_zero",
     "what_agrees",
+    "worst_rows",
 ]
 
+_WORST = 5
+_NO_KEYS: Mapping[int, str | int] = MappingProxyType({})
 _PERCENTILES = ("1", "50", "99")
 _COLUMNS = 8
-
-
-def jsonable(value: Any) -> Any:
-    """`value` with reports as objects, arrays as lists, and null for numbers that JSON does not have.
-
-    Examples
-    --------
-    >>> jsonable({"scales": (0.5, float("nan"))})
-    {'scales': [0.5, None]}
-    """
-    if hasattr(value, "__dataclass_fields__"):  # its module takes a third of the time of --help
-        return {name: jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, without importing it for --help
-        return jsonable(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def number(value: float) -> str:
@@ -79,10 +64,38 @@ def taken_for_zero(found: AgainstReport) -> str:
     return f"; NaN and infinities were compared as 0: {found.nonfinite.in_words()}"
 
 
-def fidelity_facts(found: Fidelity) -> list[tuple[str, object]]:
-    """Errors in a few lines."""
+def keys_of_rows(store: Store, rows: Iterable[int]) -> dict[int, str | int]:
+    """Keys of a few rows; nothing where rows have none."""
+    numbers = [*rows]
+    if store.key_kind is None or not numbers:
+        return {}
+    return dict(zip(numbers, list(store.key_of(numbers)), strict=True))
+
+
+def row_name(row: int, keys: Mapping[int, str | int]) -> str:
+    """Number of a row, and its key where it has one.
+
+    Examples
+    --------
+    >>> row_name(17, {17: "queen"}), row_name(17, {17: 7919}), row_name(17, {})
+    ('17 "queen"', '17 (key 7919)', '17')
+    """
+    if row not in keys:
+        return str(row)
+    key = keys[row]
+    return f"{row} {json.dumps(key, ensure_ascii=False)}" if isinstance(key, str) else f"{row} (key {key})"
+
+
+def worst_rows(found: Fidelity) -> list[tuple[int, float]]:
+    """The rows that :func:`fidelity_facts` names."""
+    return list(found.worst_rows[:_WORST])
+
+
+def fidelity_facts(found: Fidelity, keys: Mapping[int, str | int] = _NO_KEYS) -> list[tuple[str, object]]:
+    """Errors in a few lines; `keys` of :func:`worst_rows` stand beside them."""
     if found.rows == found.zero_rows:
         return [("error", "none: all of these rows are zeros")]
+    worst = (f"{row_name(row, keys)}, {error:.3%}" for row, error in worst_rows(found))
     return [
         (
             "error",
@@ -97,7 +110,7 @@ def fidelity_facts(found: Fidelity) -> list[tuple[str, object]]:
         ),
         ("cosine", f"mean {found.cosine_mean:.7f}, least {found.cosine_min:.7f}"),
         ("signal to noise", f"{found.snr_db:.1f} dB"),
-        ("worst rows", ", ".join(f"{row} ({error:.3%})" for row, error in found.worst_rows[:5]) or "none"),
+        ("worst rows", "; ".join(worst) or "none"),
     ]
 
 
@@ -105,11 +118,11 @@ def _zeros_aside(rows: int) -> str:
     return f" ({rows:,} rows of zeros aside)" if rows else ""
 
 
-def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
-    """A store in a few lines."""
+def stats_facts(found: StoreStats, keys: Mapping[int, str | int] = _NO_KEYS) -> Iterator[tuple[str, object]]:
+    """A store in a few lines; `keys` of the rows in its examples of repeated ones stand beside them."""
     yield "shape", f"{found.rows:,} × {found.dim:,}"
     yield "rows of zeros", f"{found.zero_rows:,}"
-    yield "repeated rows", _repeated(found)
+    yield "repeated rows", _repeated(found, keys)
     used = int((found.code_counts > 0).sum())
     yield "codes in use", f"{used} of 256"
     if found.rows:
@@ -121,9 +134,12 @@ def stats_facts(found: StoreStats) -> Iterator[tuple[str, object]]:
     yield "outlier columns", _outliers(found)
 
 
-def _repeated(found: StoreStats) -> str:
+def _repeated(found: StoreStats, keys: Mapping[int, str | int]) -> str:
     about = "" if found.duplicates.share_looked_at == 1 else "about "
-    shown = [f"row {second} as {first}" for first, second, _ in found.duplicates.examples]
+    pairs = [
+        (row_name(first, keys), row_name(second, keys)) for first, second, _ in found.duplicates.examples
+    ]
+    shown = [f"row {second} as {first}" for first, second in pairs]
     return f"{about}{found.duplicates.rows:,}" + (f" ({', '.join(shown)})" if shown else "")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..format.layout import DTYPE_LIMIT
+from ..system.reported import Reported
 from .text_encoding import TextEncoding
 
 __all__ = ["Fingerprint", "KeyedSource", "Keys", "RowSource", "Source", "TensorInfo"]
@@ -24,8 +25,8 @@ Keys = list[str] | list[str | None] | NDArray[np.int64]
 """One key for each row of a chunk: texts, None where a row has none, or whole numbers."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+@dataclass(frozen=True, repr=False)
+class TensorInfo(Reported):
     """One tensor of a source file, as `qstore ls` prints it.
 
     Attributes
@@ -116,6 +117,14 @@ class Source(ABC):
             f"{self.name or type(self).__name__} carries no keys in an encoding to be told (as word vectors "
             f"do): leave key_encoding= (--key-encoding) out"
         )
+
+    def count_rows(self) -> int:
+        """Number of rows; where it is unknown, by reading all of them."""
+        return sum(len(chunk) for chunk in self.chunks()) if self.rows is None else self.rows
+
+    def bytes_read(self) -> tuple[int, int] | None:
+        """How far its file has been read from front to back, and the size of that; None: cannot be told."""
+        return None
 
     def check_keys(self) -> None:  # noqa: B027 - most keys show what they are when they are read
         """Raise `SourceError` where the keys it carries cannot be those of a store."""

@@ -91,10 +91,13 @@ class _Parts(Source):
         self.convention = " or ".join(dict.fromkeys(part.convention for part in parts if part.convention))
         self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         self._parts = parts
+        self._current = 0
 
     def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
         """Yield the rows from `start` on with their keys, where all parts have keys."""
-        return self._keyed_chunks(start) if self.keyed else super().keyed_chunks(start)
+        if not self.keyed:
+            return super().keyed_chunks(start)
+        return (piece for part, first in self._from(start) for piece in part.keyed_chunks(first))
 
     def check_keys(self) -> None:
         """Raise `SourceError` where some parts have keys and others have none."""
@@ -107,13 +110,37 @@ class _Parts(Source):
         for part in self._parts:
             part.check_keys()
 
-    def _keyed_chunks(self, start: int) -> Iterator[tuple[NDArray[Any], Keys]]:
+    def _from(self, start: int) -> Iterator[tuple[Source, int]]:
+        """The parts that have rows from `start` on, and the first of these in each.
+
+        Parts before them are not read, but to count their rows where these are unknown.
+        """
         before = start
-        for part in self._parts:
-            for chunk, keys in part.keyed_chunks():
-                dropped = min(before, len(chunk))
-                before -= dropped
-                yield chunk[dropped:], keys[dropped:]
+        for number, part in enumerate(self._parts):
+            rows = part.count_rows() if before else 0
+            if rows <= before and before:
+                before -= rows
+                continue
+            self._current = number
+            yield part, before
+            before = 0
+        if before:
+            raise SourceError(
+                f"the inputs end early: expected more than {start} rows, found {start - before}"
+            )
+
+    def count_rows(self) -> int:
+        """Number of rows of all parts together."""
+        return sum(part.count_rows() for part in self._parts)
+
+    def bytes_read(self) -> tuple[int, int] | None:
+        """Those of all parts together: of the ones before the one that is read, all."""
+        found = [part.bytes_read() for part in self._parts]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found):
+            return None
+        before = sum(size for _, size in known[: self._current])
+        return before + known[self._current][0], sum(size for _, size in known)
 
     def key_pieces(self) -> Iterator[Keys] | None:
         """Those of all parts, one after the other.
@@ -138,7 +165,10 @@ class _Parts(Source):
         times = [one.pop("mtime_ns", None) for one in found if one is not None]
         if len(times) < len(found):
             return None
+        errors = {one.pop("key_errors", None) for one in found if one is not None} - {None}
         identity: Fingerprint = {"kind": "concatenated", "parts": found}
+        if errors:
+            identity["key_errors"] = errors.pop()  # one encoding for all parts
         if None in times:
             return identity
         # One number that is another whenever any of the times is.
@@ -245,14 +275,5 @@ class ConcatenatedChunks(_Parts):
         self.rows = None if None in rows else sum(count or 0 for count in rows)
 
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
-        """Yield the rows from `start` on; the ones before are read and dropped."""
-        before = start
-        for part in self._parts:
-            for chunk in part.chunks():
-                dropped = min(before, len(chunk))
-                before -= dropped
-                yield chunk[dropped:]
-        if before:
-            raise SourceError(
-                f"the inputs end early: expected more than {start} rows, found {start - before}"
-            )
+        """Yield the rows from `start` on."""
+        return (chunk for part, first in self._from(start) for chunk in part.chunks(first))

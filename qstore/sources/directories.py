@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 from ..errors import SourceError
 from ..format.manifest import MANIFEST
 from .checks import shortened
 from .containers.checkpoint_index import files_of_index
 from .files import RawFile
+from .safetensors.shards import SHARD
 from .torch.checkpoint_zip import TorchZipFormat
+from .torch.distributed import DISTRIBUTED_METADATA, is_distributed, refuse_separate
 
 __all__ = ["checkpoint_in"]
 
@@ -45,6 +48,8 @@ _SHOWN = 12
 def checkpoint_in(directory: str) -> str:
     """Path of the one file in a directory that its weights are in, or that says where they are.
 
+    Or of a directory, where they are in shards without an index, all of which are needed.
+
     Files in the directory itself come before those in the folders in it. Weights that the name `model` stands
     for come before others, and safetensors before the same in torch's format.
 
@@ -59,13 +64,15 @@ def checkpoint_in(directory: str) -> str:
         below: list[str] = []
         for folder in folders:
             files, inside = _listed(folder)
-            found += _weights_in(folder, files)
+            weights = [] if folder != directory and _is_state(folder, files) else _weights_in(folder, files)
+            found += weights
             names += [os.path.relpath(os.path.join(folder, name), directory) for name in files]
             below += inside
             _check_few(directory, names)
         if found:
             return _only(directory, found)
         folders = below
+    _refuse_parts(directory, names)
     listing = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     raise SourceError(
         f"{directory} is a directory without a checkpoint: expected model.safetensors, pytorch_model.bin, "
@@ -80,7 +87,7 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") and entry.name != DISTRIBUTED_METADATA:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inside.append(entry.path)
@@ -109,11 +116,13 @@ def _weights_in(folder: str, files: list[str]) -> list[str]:
     by_stem: dict[str, tuple[int, str]] = {}
     for name in files:
         rank, stem = _rank(folder, name)
+        if SHARD.fullmatch(name):
+            name, stem = "", "shards"
         if stem and (stem not in by_stem or rank < by_stem[stem][0]):
             by_stem[stem] = rank, name
     if "model" in by_stem:
         return [os.path.join(folder, by_stem["model"][1])]
-    paths = [os.path.join(folder, name) for _, name in by_stem.values()]
+    paths = [os.path.join(folder, name) if name else folder for _, name in by_stem.values()]
     parts = {
         os.path.join(folder, part)
         for path in paths
@@ -125,6 +134,8 @@ def _weights_in(folder: str, files: list[str]) -> list[str]:
 
 def _rank(folder: str, name: str) -> tuple[int, str]:
     """Place of a file among those of one stem, and that stem; "" for files that are no weights."""
+    if name == DISTRIBUTED_METADATA:
+        return 0, name if _begins(folder, name, is_distributed) else ""
     for rank, pattern in enumerate(_SAME):
         found = pattern.fullmatch(name)
         if found and not (name.endswith(".bin") and not _is_torch(folder, name)):
@@ -141,12 +152,35 @@ def _is_torch(folder: str, name: str) -> bool:
         return False
     if _WEIGHTS.fullmatch(name):
         return True
-    path = os.path.join(folder, name)
+    return _begins(folder, name, lambda head: TorchZipFormat().matches(name, head))
+
+
+def _begins(folder: str, name: str, like: Callable[[bytes], bool]) -> bool:
+    """Whether the first bytes of a file are of some kind; not where it cannot be read."""
     try:
-        with RawFile(path) as file:
-            return TorchZipFormat().matches(path, file.read_bytes(0, min(file.size, 4096)))
+        with RawFile(os.path.join(folder, name)) as file:
+            return like(file.read_bytes(0, min(file.size, 4096)))
     except SourceError:
         return False
+
+
+def _is_state(folder: str, files: list[str]) -> bool:
+    """Whether it is the distributed checkpoint of a trainer's state, as Accelerate's optimizer_0."""
+    return DISTRIBUTED_METADATA in files and _STATES.fullmatch(os.path.basename(folder)) is not None
+
+
+def _refuse_parts(directory: str, names: list[str]) -> None:
+    """Refuse what is left of a distributed checkpoint without the file that says what lies where."""
+    for name in names:
+        if name.endswith(DISTRIBUTED_METADATA) and os.path.basename(name) != DISTRIBUTED_METADATA:
+            refuse_separate(os.path.join(directory, name))
+    parts = [name for name in names if name.endswith(".distcp")]
+    if parts:
+        raise SourceError(
+            f"{directory} holds pieces of a torch distributed checkpoint ({shortened(', '.join(parts))}), "
+            f"but not {DISTRIBUTED_METADATA}, which says what lies where: get that too (some programs pass "
+            f"over names that begin with a dot)"
+        )
 
 
 def _only(directory: str, found: list[str]) -> str:

@@ -16,10 +16,12 @@ from ..errors import SourceError
 from ..system.stand_ins import HEAD_BYTES, LONGEST_POINTER, pointer
 from ..system.urls import is_url, printable_url
 
-__all__ = ["RawFile", "check_no_url"]
+__all__ = ["FilePart", "RawFile", "check_no_url", "one_of_many"]
 
 # Linux moves at most 0x7ffff000 bytes in one call.
 _MOST_BYTES_A_CALL = 1 << 30
+# Of one checkpoint: a process may commonly hold 1024.
+_MOST_OPEN = 256
 
 
 def check_no_url(path: str) -> None:
@@ -57,6 +59,8 @@ class RawFile:
     path : str
     size, mtime_ns : int
         Taken from the open file, once.
+    position : int
+        Where the last read ended.
 
     Raises
     ------
@@ -75,13 +79,15 @@ class RawFile:
             raise SourceError(f"{path} is a directory: expected a regular file") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise SourceError(f"{path} cannot be opened: {reason}") from error
+            wanted = "" if isinstance(error, OSError) else "; expected the name of a file"
+            raise SourceError(f"{path} cannot be opened: {reason}{wanted}") from error
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise SourceError(
                 f"{path} is a pipe, socket or device: expected a regular file; save it to one first"
             )
+        self.position = 0
         self.size = status.st_size
         self.mtime_ns = status.st_mtime_ns
         self._refuse_pointers()
@@ -118,6 +124,7 @@ class RawFile:
             if got == 0:
                 raise self._ends_early(offset + len(buffer), position)
             done += got
+        self.position = offset + done
 
     def read_array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Fresh array of `shape` and `dtype` (C order) with the bytes from `offset` on.
@@ -164,3 +171,83 @@ class RawFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class FilePart(RawFile):
+    """Some bytes of a file, read like a file of their own.
+
+    Parameters
+    ----------
+    whole : RawFile
+        Closed with this one.
+    begin, size : int
+        Where it begins, and how many bytes it has; they must lie in the file.
+
+    Raises
+    ------
+    SourceError
+        The file ends before.
+    """
+
+    def __init__(self, whole: RawFile, begin: int, size: int) -> None:
+        self.path = f"{whole.path}: what begins at byte {begin}"
+        self.size, self.mtime_ns = size, whole.mtime_ns
+        self._whole, self._begin = whole, begin
+        if begin + size > whole.size:
+            raise whole._ends_early(begin + size, whole.size)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from position `offset` of the part on; see :meth:`RawFile.read_into`."""
+        if offset + len(buffer) > self.size:
+            raise self._ends_early(offset + len(buffer), self.size)
+        self._whole.read_into(buffer, self._begin + offset)
+
+    def check_unchanged(self) -> None:
+        """Raise `SourceError` where the file has been changed since it was opened."""
+        self._whole.check_unchanged()
+
+    def close(self) -> None:
+        """Give the file back. May be called twice."""
+        self._whole.close()
+
+
+def one_of_many(path: str, count: int) -> RawFile:
+    """One of `count` files that are needed together, held open unless those are too many.
+
+    Raises
+    ------
+    SourceError
+        As :class:`RawFile`.
+    """
+    return RawFile(path) if count <= _MOST_OPEN else _ReopenedFile(path)
+
+
+class _ReopenedFile(RawFile):
+    """A file that is open only while it is read, and must then be the one that it was."""
+
+    def __init__(self, path: str) -> None:
+        with RawFile(path) as file:
+            self.path, self.size, self.mtime_ns = path, file.size, file.mtime_ns
+        self._closed = False
+
+    def _opened(self) -> RawFile:
+        if self._closed:
+            raise SourceError(f"{self.path} is closed: open the source again")
+        file = RawFile(self.path)
+        if (file.size, file.mtime_ns) != (self.size, self.mtime_ns):
+            file.close()
+            raise SourceError(f"{self.path} was changed while it was read; build again")
+        return file
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from position `offset` on; see :meth:`RawFile.read_into`."""
+        with self._opened() as file:
+            file.read_into(buffer, offset)
+
+    def check_unchanged(self) -> None:
+        """Raise `SourceError` where size or time of change are others than at first."""
+        self._opened().close()
+
+    def close(self) -> None:
+        """Read it no more. May be called twice."""
+        self._closed = True

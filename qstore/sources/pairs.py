@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.arrays import is_tensor
+from ..engine.arrays import check_dense, is_tensor
+from ..errors import SourceError
 from .quantized import CodesSource
 from .torch.memory_tensor import TensorSource
 
@@ -13,7 +14,11 @@ __all__ = ["is_pair", "pair_source"]
 
 def is_pair(obj: Any) -> bool:
     """Whether it is a tuple of a matrix of codes and one scale a row: no two chunks have such shapes."""
-    if not (isinstance(obj, tuple) and len(obj) == 2 and all(hasattr(part, "shape") for part in obj)):
+    if not (isinstance(obj, tuple) and len(obj) == 2):
+        return False
+    for part in filter(is_tensor, obj):
+        check_dense(part, "the tensor", SourceError)
+    if not all(hasattr(part, "shape") for part in obj):
         return False
     codes, scales = (tuple(part.shape) for part in obj)
     if len(codes) != 2 or len(scales) not in (1, 2) or scales[1:] not in ((), (1,)):

@@ -157,6 +157,7 @@ class ParquetRows(Source):
             "shape": [self.rows, self.dim],
             "tensor": self.name,
             "header_crc32": self._footer_crc32,
+            "keys": self._keys,
         }
 
     def check_unchanged(self) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.arguments import as_count
 from ..engine.quantization import ELEMENT_TYPES, element_type, marker_dtype
 from ..errors import SourceError
+from ..system.options import check_path, shown
 from .containers.contiguous import ContiguousRows
 from .files import RawFile
 
@@ -30,6 +32,12 @@ class RawSource(ContiguousRows):
         Bytes before the first value.
     rows : int, optional
         By default all up to the end of the file, which must then be that of a row.
+
+    Attributes
+    ----------
+    path : str
+    layout : str or None
+        ``DTYPE:DIM:OFFSET``, as :meth:`from_text` takes it; None with `rows`, which it cannot say.
 
     Raises
     ------
@@ -55,12 +63,13 @@ class RawSource(ContiguousRows):
         rows: int | None = None,
     ) -> None:
         item = _item(dtype)
-        if dim < 1 or offset < 0 or (rows is not None and rows < 0):
-            raise SourceError(
-                f"expected dim of at least 1, offset and rows of at least 0, found {dim}, {offset} and {rows}"
-            )
+        check_path(path)
+        dim, offset = as_count("dim", dim), as_count("offset", offset, least=0)
+        rows = None if rows is None else as_count("rows", rows, least=0)
+        self.path = os.fsdecode(path)
+        self.layout = f"{dtype}:{dim}:{offset}" if rows is None else None
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(os.fsdecode(path)))
+            file = on_error.enter_context(RawFile(self.path))
             count = _rows_to_the_end(file, dim * item.itemsize, offset) if rows is None else rows
             super().__init__(
                 file,
@@ -96,10 +105,10 @@ def _item(dtype: str | np.dtype[Any]) -> np.dtype[Any]:
         return marker_dtype(dtype) if raw else np.dtype(dtype).newbyteorder("<")
     try:
         item = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         item = None
     if item is None or element_type(item) is None:
-        raise SourceError(f"found the type {dtype!s}: expected one of {', '.join(ELEMENT_TYPES)}")
+        raise SourceError(f"dtype is {shown(dtype)}, expected one of {', '.join(ELEMENT_TYPES)}")
     return item
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ..engine.arrays import is_tensor
 from ..errors import IncompleteError, SourceError
+from ..system.options import shown
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .base import Source, TensorInfo
@@ -26,8 +27,10 @@ from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .quantized_weights import Choice, listed, open_tensor
 from .safetensors.index import SafetensorsIndexFormat
+from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
 from .torch.checkpoint_zip import TorchIndexFormat, TorchZipFormat
+from .torch.distributed import DistributedFormat
 from .torch.memory_tensor import tensor_source
 from .vecs import VecsFormat
 from .words.binary import BinaryWordVectorsFormat
@@ -80,6 +83,7 @@ _PLACED: tuple[Format, ...] = (
     SafetensorsIndexFormat(),
     SafetensorsFormat(),
     TorchIndexFormat(),
+    DistributedFormat(),
     *_ZIPPED,
     VecsFormat(),
     ParquetFormat(),
@@ -129,6 +133,8 @@ def open_source(
     ...     source.rows, source.dim, source.dtype
     (4, 2, 'float16')
     """
+    if tensor is not None and not isinstance(tensor, str):
+        raise TypeError(f"tensor is {shown(tensor)}, expected the name of one")
     choice = Choice(scale, as_stored)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
@@ -157,7 +163,17 @@ def _check_no_scale(where: str, choice: Choice) -> None:
 def list_tensors(obj: Any, as_stored: bool = False) -> list[TensorInfo]:
     """All tensors of a file or checkpoint directory, or the one an array or Source is.
 
-    Weights that are quantized are one matrix with their scales, unless `as_stored` is set.
+    Parameters
+    ----------
+    obj : path-like, array-like or Source
+        What :func:`qstore.build` takes, but for lists of files and iterables of chunks. No data is read.
+    as_stored : bool
+        All tensors as they lie in the file. Else weights that are quantized are one matrix with their scales.
+
+    Returns
+    -------
+    list of TensorInfo
+        In the order of the file.
 
     Raises
     ------
@@ -213,6 +229,8 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
     path = os.fsdecode(without_file_scheme(given))
     if os.path.isdir(path):
         path = checkpoint_in(path)
+        if os.path.isdir(path):
+            return path, ShardsFormat()
     with RawFile(path) as file:
         if file.size == 0:
             raise SourceError(f"{path} is empty: expected one of {_known()}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..engine.row_ranges import as_range
 from ..errors import SourceError
+from ..system.options import shown
 
 __all__ = ["limited", "row_range"]
 
@@ -36,11 +37,11 @@ def row_range(rows: slice | tuple[int, int] | None, total: int | None) -> tuple[
     """
     wanted = as_range(rows)
     if wanted.step not in (None, 1):
-        raise SourceError(f"rows has step {wanted.step}, expected consecutive rows A:B")
+        raise SourceError(f"rows has step {shown(wanted.step)}, expected consecutive rows A:B")
     if total is not None:
         first, last, _ = wanted.indices(total)
         if wanted.stop is not None and wanted.stop > total:
-            raise SourceError(f"rows ends at {wanted.stop}, but the source has {total} rows")
+            raise SourceError(f"rows ends at {shown(wanted.stop)}, but the source has {total} rows")
         return first, max(first, last)
     first, last = wanted.start or 0, wanted.stop
     if first < 0 or (last is not None and last < first):

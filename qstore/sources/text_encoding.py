@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import SourceError
+from ..system.options import shown
 
 __all__ = ["UTF8", "TextEncoding"]
 
@@ -42,7 +43,7 @@ class TextEncoding(NamedTuple):
         >>> TextEncoding.parse("Latin-1"), TextEncoding.parse("utf8:replace").decode(b"Z\\xc3")
         (TextEncoding(name='iso8859-1', errors='strict'), 'Z\ufffd')
         """
-        name, _, errors = text.partition(":")
+        name, _, errors = text.partition(":") if isinstance(text, str) else ("", "", "")
         try:
             found = codecs.lookup(name).name
             is_text = _ASCII.decode(found) == _ASCII.decode("ascii")
@@ -50,7 +51,7 @@ class TextEncoding(NamedTuple):
             is_text = False
         if not is_text or errors not in ("", *_ERRORS):
             raise SourceError(
-                f"the key encoding is {text!r:.200}: expected ENCODING or ENCODING:ERRORS, an encoding that "
+                f"the key encoding is {shown(text)}: expected ENCODING or ENCODING:ERRORS, an encoding that "
                 f"Python has and in which ASCII is ASCII, such as latin-1, and one of {', '.join(_ERRORS)}"
             )
         return cls(found, errors or "strict")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import BusyError, OutputError
+from .options import check_path
 
 if TYPE_CHECKING:
     from pathlib import Path  # 8 ms that reading rows does not need
@@ -20,6 +21,8 @@ __all__ = [
     "allocate",
     "alone_in",
     "atomic_output",
+    "check_room",
+    "free_bytes",
     "free_path",
     "lock_file",
     "open_regular",
@@ -45,7 +48,7 @@ def output_errors(path: Path) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)) + _room_in_words(error, path)
         advice = {
             errno.ENOSPC: "; free some space and run the same command again",
             errno.EDQUOT: "; the quota is used up",
@@ -55,12 +58,51 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(error.errno, f"cannot write {path}: {reason}{advice}", str(path)) from error
 
 
+class _NoRoom(OSError):
+    """The disk has no room for so many bytes more."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.needed, self.free = needed, free
+
+
+def _room_in_words(error: OSError, path: Path) -> str:
+    if isinstance(error, _NoRoom):
+        return f": {error.needed:,} bytes more are needed, {error.free:,} are free"
+    if error.errno == errno.ENOSPC and (free := free_bytes(path.parent)) is not None:
+        return f": {free:,} bytes are free"
+    return ""
+
+
+def free_bytes(directory: Path) -> int | None:
+    """Bytes that are free where the directory is, or is to be made; None where that cannot be told."""
+    while not directory.is_dir() and directory != directory.parent:
+        directory = directory.parent
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def check_room(path: Path, size: int, *held: Path) -> None:
+    """Raise the error of :func:`allocate` if the disk has no room for `size` bytes at `path`.
+
+    What the files `held` take, where they are there, counts as free.
+    """
+    free = free_bytes(path.parent)
+    needed = size - sum(os.stat(one).st_blocks * 512 for one in held if one.is_file())
+    if free is not None and needed > free:
+        raise _NoRoom(needed, free)
+
+
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> int:
     """Open a regular file for reading and return its descriptor.
 
     ``O_NONBLOCK`` keeps a FIFO from hanging the open; anything but a regular file is an `OSError`, and
     without `follow` a link is none.
     """
+    check_path(path)
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
@@ -76,6 +118,7 @@ def lock_file(path: Path) -> int:
     A writer that opened the file before another one published it (renamed it away) and locks it after
     would hold the published file: the inode is therefore compared with the path's once locked.
     """
+    check_path(path)
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
@@ -91,6 +134,7 @@ def lock_file(path: Path) -> int:
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Hold the lock of a directory, once others that do have let go of it."""
+    check_path(directory)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -142,12 +186,16 @@ def allocate(fd: int, size: int) -> None:
     The raw system call: glibc's ``posix_fallocate`` would write every page where the file system
     cannot reserve. There, the free space is compared instead.
     """
-    if size <= 0 or _fallocate(fd, size):
+    if size <= 0:
         return
-    status = os.fstatvfs(fd)
-    missing = size - os.fstat(fd).st_blocks * 512
-    if missing > status.f_bavail * status.f_frsize:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    status = os.fstatvfs(fd)  # now: a reservation that fails may leave nothing free for a while
+    missing, free = size - os.fstat(fd).st_blocks * 512, status.f_bavail * status.f_frsize
+    try:
+        reserved = _fallocate(fd, size)
+    except OSError as error:
+        raise _NoRoom(missing, free) if error.errno == errno.ENOSPC else error from None
+    if not reserved and missing > free:
+        raise _NoRoom(missing, free)
 
 
 def _fallocate(fd: int, size: int) -> bool:

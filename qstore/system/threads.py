@@ -8,10 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from ..errors import SettingError
+from .options import whole_number
+
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["SPLIT_VALUES", "in_order", "in_parts", "processors"]
+__all__ = ["SPLIT_VALUES", "THREADS_VARIABLE", "in_order", "in_parts", "processors", "thread_count"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -19,6 +22,9 @@ _Result = TypeVar("_Result")
 # A request that reads fewer codes than this stays on the caller's thread: handing a part to another one
 # costs 30 to 100 us, and this many codes take about 250 us in C.
 SPLIT_VALUES = 1 << 21
+
+THREADS_VARIABLE = "QSTORE_THREADS"
+"""Environment variable: how many threads work where nothing else is said."""
 
 _executor: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
@@ -41,6 +47,26 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def thread_count(threads: int | None) -> int:
+    """How many threads are to work: those that were asked for, or `QSTORE_THREADS`, or one a processor.
+
+    Raises
+    ------
+    ValueError
+        Not a whole number, or fewer than one were asked for.
+    SettingError
+        The environment variable is no such number.
+    """
+    if threads is not None:
+        return whole_number("threads", threads)
+    text = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not text:
+        return processors()
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text)):
+        raise SettingError(f"{THREADS_VARIABLE} is {text!r:.80}, expected a number of threads, 1 to 99999")
+    return int(text)
+
+
 def _threads() -> ThreadPoolExecutor:
     global _executor
     with _executor_lock:
@@ -57,9 +83,9 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
     The first part runs on the caller's thread. Of several errors the one of the first part is raised,
     after all have ended.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
-    wanted = 1 if values < SPLIT_VALUES else threads or processors()
+    if threads is not None:
+        threads = whole_number("threads", threads)
+    wanted = 1 if values < SPLIT_VALUES else thread_count(threads)
     parts = min(wanted, count, values // max(SPLIT_VALUES // 2, 1))
     if parts <= 1:
         task(0, count)
@@ -83,9 +109,7 @@ def in_order(
     Items are taken on the caller's thread, two a thread ahead of what is yielded. If this ends early, no
     task is under way any more.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
-    count = threads or processors()
+    count = thread_count(threads)
     if count == 1:
         yield from map(task, items)
         return

@@ -7,12 +7,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.arguments import as_row_numbers
-from ..engine.quantization import bag_lengths
+from ..engine.arguments import as_row_numbers, as_weights
+from ..engine.arrays import as_array
+from ..engine.quantization import bag_lengths, to_float64
 from ..errors import FormatError
-from ..store import Store
+from ..store import Store, as_store
+from ..system.options import flag, one_of, shown
 from .library import torch
-from .taking import check_dtype, rounded_once, take_rows
+from .taking import check_device, check_dtype, rounded_once, take_rows
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
@@ -30,11 +32,12 @@ class _FrozenTable(torch.nn.Module):
         device: torch.device | str | None,
     ) -> None:
         super().__init__()
-        self.store = store
+        self.store = as_store(store)
         self.num_embeddings, self.embedding_dim = store.shape
         self.padding_idx = _padding(padding_idx, self.num_embeddings)
         # An empty tensor that torch moves and converts with the module: it tells where values are wanted.
-        like = torch.empty(0, dtype=check_dtype(dtype or torch.float32), device=device)
+        wanted = check_dtype(torch.float32 if dtype is None else dtype)
+        like = torch.empty(0, dtype=wanted, device=check_device(device))
         self.register_buffer("_like", like, persistent=False)
 
     def get_extra_state(self) -> torch.Tensor:
@@ -159,10 +162,9 @@ class EmbeddingBag(_FrozenTable):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(store, padding_idx, dtype, device)
-        if mode not in ("sum", "mean"):
-            raise ValueError(f'mode is {mode!r}, expected "sum" or "mean"')
+        one_of("mode", mode, ("sum", "mean"))
         self.mode: Literal["sum", "mean"] = mode
-        self.include_last_offset = include_last_offset
+        self.include_last_offset = flag("include_last_offset", include_last_offset)
 
     def forward(
         self,
@@ -214,13 +216,12 @@ class EmbeddingBag(_FrozenTable):
             return None
         if self.mode != "sum":
             raise NotImplementedError(f'per_sample_weights need mode "sum", here it is {self.mode!r}')
-        if weights.shape != input.shape:
+        factors = as_array(weights, "per_sample_weights")
+        if factors.shape != tuple(input.shape):
             raise ValueError(
-                f"per_sample_weights have shape {tuple(weights.shape)}, "
-                f"expected that of input, {tuple(input.shape)}"
+                f"per_sample_weights have shape {factors.shape}, expected that of input, {tuple(input.shape)}"
             )
-        factors: NDArray[np.float64] = weights.detach().reshape(-1).double().cpu().numpy()
-        return factors
+        return to_float64(as_weights(factors.reshape(-1), factors.size))
 
     def extra_repr(self) -> str:
         """Shape, options, and where the rows come from."""
@@ -231,9 +232,9 @@ class EmbeddingBag(_FrozenTable):
 def _padding(index: int | None, rows: int) -> int | None:
     if index is None:
         return None
-    if not -rows <= index < rows:
-        raise ValueError(f"padding_idx is {index}, expected a row of {rows}")
-    return index % rows
+    if not isinstance(index, (int, np.integer)) or not -rows <= index < rows:
+        raise ValueError(f"padding_idx is {shown(index)}, expected a row of {rows}")
+    return int(index) % rows
 
 
 def _row_numbers(input: torch.Tensor) -> NDArray[np.int64]:
@@ -252,13 +253,13 @@ def _starts(
         if offsets is not None:
             raise ValueError("offsets must be None where input has two dimensions: every line is a bag")
         return np.arange(rows.shape[0], dtype=np.int64) * rows.shape[1]
-    if rows.ndim != 1 or offsets is None or offsets.dim() != 1:
-        found = None if offsets is None else tuple(offsets.shape)
+    starts = None if offsets is None else as_row_numbers(offsets)
+    if rows.ndim != 1 or starts is None or starts.ndim != 1:
+        found = None if starts is None else starts.shape
         raise ValueError(
             f"input has shape {rows.shape} and offsets {found}: "
             f"expected (m,) and (bags,), or (bags, n) and None"
         )
-    starts = as_row_numbers(offsets)
     if not include_last_offset:
         return starts
     if not starts.size or starts[-1] != rows.size:

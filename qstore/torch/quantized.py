@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.arrays import as_array
 from ..engine.quantization import ZERO_POINT
-from ..store import Store
+from ..store import Store, as_store
+from ..system.options import shown
 from .library import torch
 
 __all__ = ["to_quantized"]
@@ -43,9 +45,11 @@ def to_quantized(store: Store, rows: Any = None) -> torch.Tensor:
     torch 2.13 calls these types deprecated. The warning of that is left out here: whoever calls this wants
     one.
     """
-    numbers = np.arange(len(store))[slice(None) if rows is None else rows]
+    picked = slice(None) if rows is None else rows
+    picked = picked if isinstance(picked, slice) else as_array(picked, "rows", IndexError)
+    numbers = np.arange(len(as_store(store)))[picked]
     if numbers.ndim != 1:
-        raise IndexError(f"rows is {rows!r}: expected a slice or a list of rows, such as slice(7, 8)")
+        raise IndexError(f"rows is {shown(rows)}: expected a slice or a list of rows, such as slice(7, 8)")
     codes, scales = store.take_codes(numbers)
     zero_points = torch.full((len(codes),), ZERO_POINT, dtype=torch.int64)
     with warnings.catch_warnings():

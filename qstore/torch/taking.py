@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.arguments import as_row_numbers
-from ..store import Store
+from ..store import Store, as_store
+from ..system.options import shown
 from .library import torch
 
-__all__ = ["check_dtype", "dequantize", "rounded_once", "take", "take_on_device", "take_rows"]
+__all__ = ["check_device", "check_dtype", "dequantize", "rounded_once", "take", "take_on_device", "take_rows"]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -66,14 +67,23 @@ def take(
     another device.
     """
     wanted = check_dtype(torch.float32 if dtype is None else dtype)
-    return take_rows(store, as_row_numbers(rows), wanted, torch.device("cpu" if device is None else device))
+    return take_rows(as_store(store), as_row_numbers(rows), wanted, check_device(device))
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:
     """`dtype`; ValueError unless values can be had in it."""
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES:
+        found = dtype if isinstance(dtype, torch.dtype) else shown(dtype)
+        raise ValueError(f"dtype is {found}, expected one of {', '.join(map(str, _DTYPES))}")
     return dtype
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """`device`, the processor by default; ValueError unless torch knows it."""
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"device is {shown(device)}, expected one of torch's: {str(error)[:200]}") from None
 
 
 def take_rows(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import kernels
 from ..engine.arguments import as_quantized, check_nonfinite
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
-from ..engine.row_errors import ROW_FIGURES, row_errors
+from ..engine.row_errors import ROW_FIGURES
 from ..errors import SourceError
 from ..format.checksums import crc32
 from ..format.layout import sampled_rows
@@ -108,12 +109,12 @@ class Encoder:
             if errors is not None and self._coding.rounds:
                 place = (row + start) % self._block_rows
                 held = slice(start, start + max(0, min(len(values), len(errors) - place)))
-                errors[place : place + held.stop - start] = row_errors(
+                errors[place : place + held.stop - start] = kernels.row_errors(
                     values[: held.stop - start], codes[held], scales[held]
                 )
         return replaced
 
-    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Iterator[EncodedBlock]:
+    def blocks(self, read: ReadRows, first: int, last: int, row: int) -> Generator[EncodedBlock, None, None]:
         """Quantize the rows `first` to before `last`, whole blocks; yield these in order.
 
         The first of them is row `row` of the store. If this ends early, no block is under way any more.
@@ -129,7 +130,7 @@ class Encoder:
 
         return self._in_order(encode, first, last)
 
-    def coded_blocks(self, read: ReadCodes, first: int, last: int) -> Iterator[EncodedBlock]:
+    def coded_blocks(self, read: ReadCodes, first: int, last: int) -> Generator[EncodedBlock, None, None]:
         """Whole blocks of codes and scales that are there already; else as :meth:`blocks`."""
 
         def take(start: int) -> EncodedBlock:
@@ -141,7 +142,7 @@ class Encoder:
 
     def _in_order(
         self, encode: Callable[[int], EncodedBlock], first: int, last: int
-    ) -> Iterator[EncodedBlock]:
+    ) -> Generator[EncodedBlock, None, None]:
         starts = iter(range(first, last, self._block_rows))
         if self._threads == 1 or last - first <= self._block_rows:
             yield from map(encode, starts)

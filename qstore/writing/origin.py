@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine.arguments import as_text
 from ..errors import ResumeError
+from ..format import layout
+from .journal import Journal
 
 __all__ = ["Origin"]
 
@@ -31,6 +34,31 @@ class Origin:
     parameters: dict[str, Any]
     stamp: int | None
 
+    @classmethod
+    def of(
+        cls,
+        dim: int,
+        tensor: str,
+        source_dtype: str | None,
+        nonfinite: str,
+        missing_keys: str,
+        parameters: dict[str, Any],
+        stamp: int | None,
+    ) -> Origin:
+        """Origin of a store of `dim` columns: what a writer does is a parameter, too."""
+        return cls(
+            as_text("tensor", tensor, layout.NAME_LIMIT),
+            None if source_dtype is None else as_text("source_dtype", source_dtype, layout.DTYPE_LIMIT),
+            {
+                "dim": dim,
+                "tensor": tensor,
+                "nonfinite": nonfinite,
+                "missing_keys": missing_keys,
+                **parameters,
+            },
+            stamp,
+        )
+
     def header(self) -> dict[str, Any]:
         """What the journal begins with."""
         return {**self.parameters, "source_dtype": self.source_dtype, "stamp": self.stamp}
@@ -39,26 +67,77 @@ class Origin:
         """What the file says of itself."""
         return {"content_id": content_id, "tensor": self.tensor, "source_dtype": self.source_dtype or ""}
 
-    def adopt(self, header: dict[str, Any], unfinished: object) -> bool:
-        """Go on with the build whose journal begins with `header`; True if its source had another stamp.
+    @property
+    def keyless(self) -> bool:
+        """Whether rows are to have no keys, although what was left behind may have some."""
+        return self.parameters.get("keys", "") is None
+
+    def judge(self, journal: Journal, rows: int | None, unfinished: object) -> str:
+        """Why the rows that this journal of `unfinished` tells of are of no use here; empty if they may be.
+
+        A build that has failed because of its data need not share parameters that leave these rows as they
+        are, and with others its rows are of no use any more. One that was interrupted insists on them.
+
+        Parameters
+        ----------
+        journal : Journal
+            Its parameters have been read.
+        rows : int or None
+            Rows that are to come in all.
+        unfinished : object
+            Name for errors.
 
         Raises
         ------
         ResumeError
-            The build of `unfinished` had other parameters.
+            It was interrupted, and had other parameters or more rows.
         """
-        found, wanted = dict(header), dict(self.parameters)
-        stale: bool = found.pop("stamp", None) != self.stamp
-        recorded = found.pop("source_dtype", None)
-        self.source_dtype = self.source_dtype or recorded
-        differing = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
-        if recorded != self.source_dtype:
-            found["source_dtype"], wanted["source_dtype"] = recorded, self.source_dtype
-            differing.append("source_dtype")
-        if differing:
+        reason = self._differing(journal.given, journal.failed)
+        if not reason and rows is not None and journal.listed > rows:
+            reason = f"{journal.listed} rows are done, expected at most {rows}"
+        if reason and not journal.failed:
             raise ResumeError(
-                f"{unfinished} was begun with other parameters: "
-                + ", ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
-                + "; restore them, or start again (--restart, resume=False)"
+                f"{unfinished} was begun with other parameters: {reason}; restore them, or start again "
+                f"(--restart, resume=False)"
             )
-        return stale
+        return reason and f"the build that failed had other parameters: {reason}"
+
+    def _differing(self, header: dict[str, Any], failed: bool) -> str:
+        """Which parameters differ, and how."""
+        found, wanted = dict(header), self.header()
+        for parameters in (found, wanted):
+            parameters.pop("stamp", None)
+        if self.source_dtype is None:
+            wanted["source_dtype"] = found.get("source_dtype")
+        differing = (
+            (name, *_what_differs(found.get(name), wanted.get(name)))
+            for name in sorted(found | wanted)
+            if found.get(name) != wanted.get(name)
+            and not (failed and _is_harmless(name, found.get(name), wanted.get(name)))
+        )
+        return ", ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in differing)
+
+    def adopt(self, header: dict[str, Any]) -> bool:
+        """Go on with the build whose journal tells this; True if its source had another stamp."""
+        self.source_dtype = self.source_dtype or header.get("source_dtype")
+        return bool(header.get("stamp") != self.stamp)
+
+
+def _what_differs(found: Any, wanted: Any) -> tuple[Any, Any]:
+    """Two values without what is the same in both."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return found, wanted
+    names = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
+    return {name: found.get(name) for name in names}, {name: wanted.get(name) for name in names}
+
+
+def _is_harmless(name: str, found: Any, wanted: Any) -> bool:
+    """Whether finished rows are as good with this parameter as with that one.
+
+    What was an error did not come up in them, and keys that are not wanted are left out.
+    """
+    return (
+        name == "last_row"
+        or (name in ("nonfinite", "missing_keys", "key_errors") and found in ("error", "strict"))
+        or (name == "keys" and wanted is None)
+    )

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import ExistsError, OutputError
+from ..system.options import check_path, flag
 
 __all__ = ["check_output", "journal_path", "partial_path"]
 
@@ -26,6 +27,8 @@ def journal_path(path: Path) -> Path:
 
 def check_output(path: Path, overwrite: bool) -> None:
     """Raise unless a store may be published at `path`."""
+    check_path(path)
+    overwrite = flag("overwrite", overwrite)
     if path.is_dir():
         raise ExistsError(21, f"{path} is a directory; name a file in it", str(path))
     if not overwrite and os.path.lexists(path):

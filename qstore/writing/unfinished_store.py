@@ -22,6 +22,7 @@ from ..format.fidelity import FidelityTotals
 from ..keys.index import KeyIndexWriter
 from ..keys.packed import KeyBlock, KeyKind
 from ..system import durable_files
+from ..system.messages import warn
 from ..system.write_windows import WindowedWriter
 from .findings import Findings
 from .journal import BlockRecord, Journal
@@ -86,6 +87,8 @@ class UnfinishedStore:
         The interrupted build's source had another stamp.
     measured : ndarray or None
         Errors to keep in place of those that are measured here.
+    failed : bool
+        The build that is gone on with had failed because of its data: it does not insist on its rows.
 
     Raises
     ------
@@ -109,22 +112,15 @@ class UnfinishedStore:
         duplicates: Literal["error", "first"],
     ) -> None:
         self.path = path
-        self.rows = 0
-        self.rest: _Rest | None = None
-        self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
         self.stale = False
+        self.failed = False
         self.measured: NDArray[np.float64] | None = None
-        self.key_kind: KeyKind | None = None
-        self.unkeyed_rows = 0
-        self.key_checksums = array("I")
-        self.findings = Findings(dim)
-        self._found_rows = 0
-        self._measured = True
-        self._text_bytes = 0
         self._duplicates: Literal["error", "first"] = duplicates
         self._dim = dim
         self._block_rows = layout.block_rows(dim)
+        self._forget_rows()
         self._origin = origin
+        self._announced = rows
         self._overwrite = overwrite
         self._sync_bytes = sync_bytes
         self._unrecorded: deque[tuple[int, BlockRecord]] = deque()
@@ -140,7 +136,7 @@ class UnfinishedStore:
         try:
             with durable_files.output_errors(path):
                 self._journal = Journal(journal_path(path))
-                self._begin(rows)
+                self._begin()
             self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
         except BaseException:
             self.release(remove=self._fresh)
@@ -148,26 +144,65 @@ class UnfinishedStore:
 
     # Beginning and going on -----------------------------------------------------------------------
 
-    def _begin(self, rows: int | None) -> None:
+    def _forget_rows(self) -> None:
+        self.rows = 0
+        self.rest: _Rest | None = None
+        self.checksums = array("I")  # two a block: 8 bytes, where tuples would take 125
+        self.key_kind: KeyKind | None = None
+        self.unkeyed_rows = 0
+        self.key_checksums = array("I")
+        self.findings = Findings(self._dim)
+        self._found_rows = 0
+        self._measured = True
+        self._text_bytes = 0
+
+    def _begin(self) -> None:
         # A journal beside a file that is new is a stale one: that of a build which has been published.
         found = None if self._fresh else self._journal.parameters()
-        if found is None:
-            self._fresh = True
-            os.ftruncate(self._fd, 0)
-            self._journal.start(self._origin.header())
+        if found is None or not self._journal.listed:
+            self._start_again()
+        elif reason := self._origin.judge(self._journal, self._announced, partial_path(self.path)):
+            self._start_again(reason)
         else:
             self._go_on(found)
-        if rows is not None:
-            durable_files.allocate(self._fd, self._compose(rows, "0" * 32).size)
+        self._reserve()
+
+    def _reserve(self) -> None:
+        if self._announced is not None:
+            durable_files.allocate(self._fd, self._compose(self._announced, "0" * 32).size)
+
+    def _start_again(self, reason: str = "") -> None:
+        """Begin with nothing; `reason` says why what there is, if anything, is not gone on with."""
+        if reason:
+            warn(f"{self.path}: begins again: {reason}")
+        self._fresh, self.stale = True, False
+        self._forget_rows()
+        dropped = os.fstat(self._fd).st_size > 0
+        os.ftruncate(self._fd, 0)
+        if dropped:  # a power cut may leave half of the old journal: only beside nothing must it not count
+            durable_files.sync_data(self._fd)
+        self._journal.start(self._origin.header())
+        if dropped:
+            self._journal.sync()
 
     def _go_on(self, found: dict[str, Any]) -> None:
-        self.stale = self._origin.adopt(found, partial_path(self.path))
+        self.failed = self._journal.failed
+        self.stale = self._origin.adopt(found) or self._journal.mixed
         self._take_superblock()
         self._replay()
-        self.stale |= self._journal.mixed
-        if self.stale and not self._journal.mixed:
-            self._journal.mark_mixed()
         self._write_again(self._journal.synced)
+
+    def go_back(self, blocks: int, reason: str) -> None:
+        """Drop what is recorded but so many blocks, and say why: the rows behind them are others now."""
+        with durable_files.output_errors(self.path):
+            if blocks:
+                warn(f"{self.path}: goes on from row {blocks * self._block_rows}: {reason}")
+                self._forget_rows()
+                self._replay(blocks)
+            else:
+                self._start_again(reason)
+                self._reserve()
+        self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
 
     def _take_superblock(self) -> None:
         """A complete superblock must not vouch for rows that are about to be written again."""
@@ -175,22 +210,26 @@ class UnfinishedStore:
             durable_files.write_all(self._fd, bytes(layout.SUPERBLOCK_SIZE), 0)
             durable_files.sync_data(self._fd)
 
-    def _replay(self) -> None:
-        """Count the rows that journal and file agree on; drop the records behind them."""
+    def _replay(self, most: int | None = None) -> None:
+        """Count the rows that journal and file agree on; drop the records behind them, or behind so many."""
         for record in self._journal.records(self._block_rows):
-            codes = self._stored(self.rows, record.rows)
+            codes = None if self._blocks() == most else self._stored(self.rows, record.rows)
             if codes is None or crc32(codes) != record.codes_crc:
                 self._journal.back(record)
                 break
+            keys = None if self._origin.keyless else record.keys
             self.rows += record.rows
-            self.key_kind = None if record.keys is None else record.keys.kind
+            self.key_kind = None if keys is None else keys.kind
             if record.rows < self._block_rows:
                 self._journal.back(record)
-                self.rest = codes, record.scales, record.keys, record.errors, record.nonfinite
+                self.rest = codes, record.scales, keys, record.errors, record.nonfinite
                 break
             self._find(codes, record)
-            self._note(record)
+            self._note(record._replace(keys=keys))
         self._journal.cut()
+        if self.stale:
+            self._journal.mark_mixed()
+        self._journal.go_on_with(self._origin.header())
 
     def _write_again(self, block: int) -> None:
         """Write the blocks from this one on once more.
@@ -234,6 +273,12 @@ class UnfinishedStore:
         with durable_files.output_errors(self.path):
             self._codes.flush()
             self._record_written()
+
+    def mark_failed(self) -> None:
+        """Note that the build ends because of its data: who goes on may change what it is built of."""
+        with durable_files.output_errors(self.path):
+            self._journal.mark_failed()
+            self._journal.sync()
 
     def _record_written(self) -> None:
         while self._unrecorded and self._unrecorded[0][0] <= self._codes.written:

@@ -105,10 +105,24 @@ def test_arrays_of_any_type(store: qstore.Store, dtype: Any) -> None:
 def test_astype_reads_from_the_codes(store: qstore.Store) -> None:
     """However many there are on the way: no value is rounded twice."""
     chain = store.astype("float16").astype("float32", copy=False).astype(np.float64, copy=True)
-    assert isinstance(chain, qstore.Store)
+    assert type(chain) is qstore.Store
     np.testing.assert_array_equal(chain[:], store.astype("float64")[:])
     with pytest.raises(ValueError, match=r'np\.asarray\(store, "int8"\) makes an array of other types'):
         store.astype("int8")
+
+
+def test_astype_gives_a_plain_store(store: qstore.Store) -> None:
+    """Whatever class the store is of: a class of one's own may need more than a store has."""
+
+    class Named(qstore.Store):
+        pass
+
+    named = Named(store._mapping, store.dtype)
+    assert type(named.astype("float64")) is qstore.Store
+    half = named.astype("float16")
+    assert isinstance(half, qstore.Store)
+    assert not isinstance(half, Named)
+    assert type(half.astype("float32")) is qstore.Store
 
 
 def test_lists_rows_and_lengths(store: qstore.Store) -> None:

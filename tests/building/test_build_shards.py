@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_programs import forked
 from numpy.typing import NDArray
 from sharded_stores import DIM, read_all
 
@@ -169,20 +168,21 @@ def test_builds_killed_at_every_step(tmp_path: Path, over: str) -> None:
         np.save(tmp_path / "m.npy", values * number)
         qstore.build_shards(tmp_path / "m.npy", tmp_path / f"good{number}", 10)
         expected.append(shard_bytes(tmp_path / f"good{number}"))
-    for step in range(1, 60):
-        shutil.rmtree(tmp_path / "x", ignore_errors=True)
-        if over == "over":
-            shutil.copytree(tmp_path / "good2", tmp_path / "x")
-        run = subprocess.run([sys.executable, "-c", BUILT, str(step), over], cwd=tmp_path, check=False)
-        assert run.returncode in (0, 9)
-        if (tmp_path / "x" / "qstore.json").exists():
-            read_all(tmp_path / "x")
-        qstore.build_shards(
-            tmp_path / "m.npy", tmp_path / "x", 10, overwrite=run.returncode == 0 or over == "over"
-        )
-        for left in (tmp_path / "x").glob("*.tmp"):
-            left.unlink()
-        assert shard_bytes(tmp_path / "x") == expected[1]
-        if run.returncode == 0:
-            break
+    with forked(BUILT, tmp_path) as build:
+        for step in range(1, 60):
+            shutil.rmtree(tmp_path / "x", ignore_errors=True)
+            if over == "over":
+                shutil.copytree(tmp_path / "good2", tmp_path / "x")
+            status = build(step, over)
+            assert status in (0, 9)
+            if (tmp_path / "x" / "qstore.json").exists():
+                read_all(tmp_path / "x")
+            qstore.build_shards(
+                tmp_path / "m.npy", tmp_path / "x", 10, overwrite=status == 0 or over == "over"
+            )
+            for left in (tmp_path / "x").glob("*.tmp"):
+                left.unlink()
+            assert shard_bytes(tmp_path / "x") == expected[1]
+            if status == 0:
+                break
     assert 10 < step < 59

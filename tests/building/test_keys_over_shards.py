@@ -88,35 +88,39 @@ def test_shards_that_are_finished_are_not_built_again(tmp_path: Path, matrix: ND
     assert after == before
 
 
+def stop(done: int, total: int | None) -> None:
+    if done >= 5:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("other", [["a", "b", "x", "c", "d"], [1, 2, 3, 4, 5], None, False], ids=str)
-def test_a_build_does_not_go_on_with_other_keys(
-    tmp_path: Path, matrix: NDArray[np.float32], other: Any
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_finished_shards_are_never_kept_with_other_keys(
+    tmp_path: Path, matrix: NDArray[np.float32], interrupted: bool, other: Any
 ) -> None:
-    """Finished shards have the keys of the call before: they are compared, and never kept with others."""
+    """They have the keys of the call before: an interrupted one insists, one that failed gives way."""
     source = as_file(tmp_path, matrix)
-    with pytest.raises(qstore.SourceError, match="have the same key"):
-        qstore.build_shards(source, tmp_path / "x", 2, keys=KEYS["text"])
-    with pytest.raises(
-        qstore.ResumeError, match=r"the keys have changed since .*part-0000[01]\.h5 was built"
-    ):
-        qstore.build_shards(source, tmp_path / "x", 2, keys=other)
-    assert not (tmp_path / "x" / "qstore.json").exists()
-    qstore.build_shards(source, tmp_path / "x", 2, keys=other, resume=False)
+    expected, progress = (KeyboardInterrupt, stop) if interrupted else (qstore.SourceError, None)
+    with pytest.raises(expected):
+        qstore.build_shards(source, tmp_path / "x", 2, keys=KEYS["text"], progress=progress)
+    if interrupted:
+        with pytest.raises(
+            qstore.ResumeError, match=r"keys have changed since .*part-0000[01]\.h5 was built|keys differ"
+        ):
+            qstore.build_shards(source, tmp_path / "x", 2, keys=other)
+        assert not (tmp_path / "x" / "qstore.json").exists()
+    qstore.build_shards(source, tmp_path / "x", 2, keys=other, resume=not interrupted)
     with qstore.open(tmp_path / "x") as store:
         found = None if store.key_kind is None else list(store.key_of(slice(None)))
         assert found == (other or None)
+        assert store.verify().ok
 
 
 def test_keys_come_late_too(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
     source = as_file(tmp_path, matrix)
-
-    def stop(done: int, total: int | None) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         qstore.build_shards(source, tmp_path / "x", 2, progress=stop)
-    with pytest.raises(qstore.ResumeError, match="the keys have changed"):
+    with pytest.raises(qstore.ResumeError, match="keys differ"):
         qstore.build_shards(source, tmp_path / "x", 2, keys=list("abcde"))
 
 

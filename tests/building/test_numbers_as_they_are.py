@@ -225,7 +225,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "every code and scale of 1 rows agrees with" in capsys.readouterr().out
     assert main(["get", out, "0"]) == 0
     assert capsys.readouterr().out == "-127.0 -125.0 127.0\n"
-    assert main(["build", source, "-o", str(tmp_path / "no.h5"), "--step", "1"]) == 1
+    assert main(["build", source, "-o", str(tmp_path / "no.h5"), "--step", "1"]) == 2
     assert "row 0, column 2 holds 255" in capsys.readouterr().err
     assert main(["build", source, "-o", out, "--step", "2", "--force", "--zero-point", "128", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source_dtype"] == "uint8"

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import qstore
-from qstore.building import shards
+from qstore.building import shard_record, shards
 from qstore.cli import main
 from qstore.engine.nonfinite import NonFiniteValues, nonfinite_values
 from qstore.engine.quantization import ELEMENT_TYPES, marker_dtype
@@ -127,7 +127,7 @@ def test_interrupted_shards_count_all_rows(npy: Path, tmp_path: Path, rows: int)
 
 def test_a_shard_that_the_record_does_not_know_is_built_again(npy: Path, tmp_path: Path) -> None:
     """Killed between publishing the shard and noting what it told, or in the middle of noting it."""
-    record = tmp_path / "parts" / shards._RECORD
+    record = tmp_path / "parts" / shard_record.RECORD
     with pytest.raises(KeyboardInterrupt):
         qstore.build_shards(npy, tmp_path / "parts", 1000, nonfinite="zero", progress=stop_at(2100))
     assert record.read_bytes().count(b"\n") == 2

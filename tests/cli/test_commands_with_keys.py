@@ -32,9 +32,9 @@ def test_build_with_keys(run: Run, npy: Path, tmp_path: Path, keyed: Path) -> No
     (tmp_path / "short.txt").write_text("a\nb\n")
     for more in ((), ("--dry-run",)):
         result = run("build", npy, "--keys", tmp_path / "short.txt", "-o", tmp_path / "no.h5", *more)
-        assert (result.status, result.out) == (1, "")
+        assert (result.status, result.out) == (2, "")
         assert "there are 2 keys, expected one for each of the source's 200 rows" in result.err
-    assert run("build", npy, "--keys", "nowhere.txt", "-o", tmp_path / "no.h5").status == 1
+    assert run("build", npy, "--keys", "nowhere.txt", "-o", tmp_path / "no.h5").status == 2
     assert run("build", npy, "--keys", "a", "--no-keys", "-o", tmp_path / "no.h5").status == 2
     assert not (tmp_path / "no.h5").exists()
 
@@ -43,12 +43,12 @@ def test_build_with_duplicates(run: Run, tmp_path: Path) -> None:
     (tmp_path / "vectors.txt").write_text("a 1 2\nb 3 4\na 5 6\n")
     words = ("build", tmp_path / "vectors.txt", "-o", tmp_path / "store.h5")
     result = run(*words)
-    assert result.status == 1
+    assert result.status == 2
     assert "rows 0 and 2 have the same key, 'a'" in result.err
     assert run(*words, "--duplicates", "first", "-q").status == 0
     assert run("get", tmp_path / "store.h5", "--key", "a").out == "1.007874 2.0\n"
     assert run(*words, "--no-keys", "--force", "-q").status == 0
-    assert run("get", tmp_path / "store.h5", "--key", "a").status == 1
+    assert run("get", tmp_path / "store.h5", "--key", "a").status == 2
 
 
 def test_get_by_key(run: Run, keyed: Path, store: Path, tmp_path: Path) -> None:
@@ -61,14 +61,14 @@ def test_get_by_key(run: Run, keyed: Path, store: Path, tmp_path: Path) -> None:
 
 def test_get_of_keys_that_are_not_there(run: Run, keyed: Path, store: Path, tmp_path: Path) -> None:
     result = run("get", keyed, 0, "--key", "w1", "--key", "pawn", "--key", "rook")
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (2, "")
     assert "2 of 3 keys are not in the store: 'pawn', 'rook'" in result.err
-    assert run("get", tmp_path / "numbers.h5", "--key", 31).status == 1
+    assert run("get", tmp_path / "numbers.h5", "--key", 31).status == 2
     assert run("get", tmp_path / "numbers.h5", "--key", "w1").status == 2
-    assert run("get", tmp_path / "numbers.h5", "--key", 1 << 64).status == 1
+    assert run("get", tmp_path / "numbers.h5", "--key", 1 << 64).status == 2
     assert run("get", keyed).status == 2
     result = run("get", store, "--key", "w1")
-    assert (result.status, "have no keys" in result.err) == (1, True)
+    assert (result.status, "have no keys" in result.err) == (2, True)
 
 
 def test_info_tells_of_keys(run: Run, keyed: Path, store: Path, tmp_path: Path) -> None:

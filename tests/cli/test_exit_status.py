@@ -32,15 +32,15 @@ def test_a_closed_pipe_ends_it_silently(tmp_path: Path) -> None:
 def test_a_full_disk_behind_stdout(store: Path) -> None:
     with open("/dev/full", "wb") as full:
         process = start("get", store, ":", stdout=full)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
     assert err == b"qstore: error: No space left on device\n"
 
 
 def test_a_closed_stdout(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert failures.exit_status(lambda: 0) == 0
-    assert main(["get", str(store), "0"]) == 1
+    assert main(["get", str(store), "0"]) == 2
 
 
 def test_memory_and_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,9 +50,9 @@ def test_memory_and_interrupts(capsys: pytest.CaptureFixture[str]) -> None:
 
         return command
 
-    assert failures.exit_status(fail(MemoryError())) == 1
+    assert failures.exit_status(fail(MemoryError())) == 2
     assert failures.exit_status(fail(KeyboardInterrupt())) == 130
-    assert failures.exit_status(fail(OSError("odd"))) == 1
+    assert failures.exit_status(fail(OSError("odd"))) == 2
     err = capsys.readouterr().err
     assert (
         err == "qstore: error: there is not enough memory for this\nqstore: interrupted\nqstore: error: odd\n"

@@ -31,7 +31,7 @@ def test_command(store: qstore.Store, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(words) == 0
     assert "5 × 48 float64" in capsys.readouterr().out
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), values_of(store, "float64")[-5:])
-    assert main(words) == 1
+    assert main(words) == 2
     assert "--force" in capsys.readouterr().err
     assert main([*words, "--force", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -53,7 +53,7 @@ def test_command_with_codes_and_a_format(store: qstore.Store, tmp_path: Path) ->
         (["-o", "out.npy", "--codes"], 2),
         (["-o", "out.npy", "--dtype", "int8"], 2),
         (["-o", "out.npy", "--rows", "0:9:2"], 2),
-        (["-o", "out.npy", "--rows", "0:4000"], 1),
+        (["-o", "out.npy", "--rows", "0:4000"], 2),
         ([], 2),
     ],
 )

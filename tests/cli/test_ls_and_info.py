@@ -18,12 +18,24 @@ def test_ls(run: Run, several: Path) -> None:
     assert result.status == 0
     assert re.search(r"words.weight +200 × 16 +float32 +12.8 kB", result.out)
     found = {one["name"]: one for one in json.loads(run("ls", several, "--json").out)}
-    assert found["bias"] == {"name": "bias", "shape": [16], "dtype": "float32", "bytes": 64}
+    assert found["bias"] == {
+        "path": str(several),
+        "name": "bias",
+        "shape": [16],
+        "dtype": "float32",
+        "bytes": 64,
+    }
 
 
 def test_ls_of_a_store_is_its_matrix(run: Run, store: Path) -> None:
     assert json.loads(run("ls", store, "--json").out) == [
-        {"name": "", "shape": [200, 16], "dtype": "qstore", "bytes": store.stat().st_size}
+        {
+            "path": str(store),
+            "name": "",
+            "shape": [200, 16],
+            "dtype": "qstore",
+            "bytes": store.stat().st_size,
+        }
     ]
     assert "200 × 16" in run("ls", store).out
 

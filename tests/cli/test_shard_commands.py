@@ -50,7 +50,7 @@ def test_commands_take_directories(
         sharded = capsys.readouterr().out
         assert main(["get", one.path, *rows]) == 0
         assert capsys.readouterr().out == sharded
-    assert main(["get", str(folder), "3001"]) == 1
+    assert main(["get", str(folder), "3001"]) == 2
     assert main(["get", str(folder), "0", "-o", str(folder / "part-1.h5")]) == 2
     np.save(tmp_path / "matrix.npy", matrix)
     assert main(["verify", str(folder), "--against", str(tmp_path / "matrix.npy")]) == 0
@@ -62,7 +62,7 @@ def test_commands_take_directories(
         assert Path(outs[0]).read_bytes() == Path(outs[1]).read_bytes()
     assert main(["export", str(folder), "-o", str(folder / "part-1.h5"), "--format", "npy", "--force"]) == 2
     (folder / "part-2.h5").unlink()
-    assert main(["verify", str(folder)]) == 1
+    assert main(["verify", str(folder)]) == 2
     assert "part-2.h5 (missing)" in capsys.readouterr().err
 
 
@@ -73,7 +73,7 @@ def test_append_command(tmp_path: Path, matrix: NDArray[Any], capsys: pytest.Cap
     qstore.build(matrix[:1], tmp_path / "x" / "more.h5")
     assert main(["append", str(tmp_path / "x"), "more.h5", "--json"]) == 0
     assert [shard["rows"] for shard in json.loads(capsys.readouterr().out)] == [5, 4, 1]
-    assert main(["append", str(tmp_path / "x"), "more.h5"]) == 1
+    assert main(["append", str(tmp_path / "x"), "more.h5"]) == 2
     assert "is a shard already" in capsys.readouterr().err
 
 
@@ -87,5 +87,6 @@ def test_build_command_in_shards(
     assert main([*command, "--force", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 3001
     assert main([*command, "--dry-run"]) == 2
+    assert main([*command, "--dry-run", "--force"]) == 0
     with qstore.open(tmp_path / "x") as store:
         assert len(store.shards) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,28 @@ def test_verify_measures_errors(run: Run, store: Path, npy: Path) -> None:
     assert 0.999 < found["cosine_min"] < 1
 
 
+def test_verify_shows_one_bar_and_says_what_it_does(
+    run: Run, store: Path, npy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    alone = run("verify", store).err
+    assert "checking: 100%" in alone
+    assert "comparing" not in alone
+    shown = run("verify", store, "--against", npy).err
+    assert shown.count("\n") == 1  # tqdm ends each bar with a new line
+    assert shown.index("checking:   0%") < shown.index("comparing: 100%")
+    assert "200/200" in shown.rsplit("\r", 1)[1]
+    assert run("verify", store, "--against", npy, "-q").err == ""
+
+
+def test_verify_threads(run: Run, broken: Path, eight_blocks: Path) -> None:
+    words = ("verify", broken, "--against", eight_blocks, "--json")
+    alone = run(*words, "--threads", "1")
+    assert alone.status == 1
+    assert run(*words, "--threads", "5") == alone
+    assert run(*words, "--threads", "0").status == 2
+
+
 def test_verify_json(run: Run, store: Path, npy: Path) -> None:
     alone = json.loads(run("verify", store, "--json").out)
     assert set(alone) == {"path", "ok", "store", "against"}
@@ -82,7 +105,8 @@ def test_verify_against_rows_of_one_tensor(run: Run, several: Path, tmp_path: Pa
     words = ("verify", tmp_path / "part.h5", "--against", several)
     assert run(*words, "--tensor", "words.weight", "--rows", "20:60").status == 0
     assert run(*words, "--tensor", "words.weight", "--rows", "21:61").status == 1
-    assert run(*words).status == 2
+    assert run(*words, "--rows", "20:60").status == 0  # the store names its tensor
+    assert "the source has 200 rows, the store 40" in run(*words).out
 
 
 def test_verify_needs_a_source_for_its_tensor(run: Run, store: Path) -> None:

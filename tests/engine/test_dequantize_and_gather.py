@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -145,19 +146,28 @@ def test_one_row(engine: str, dtype: str) -> None:
             table.row(row, out)
 
 
-@pytest.mark.parametrize("dtype", OUTPUT_TYPES)
-@pytest.mark.parametrize("dim", [5, 67, 768])
-@pytest.mark.parametrize(("shift", "gap"), [(0, 0), (1, 0), (2, 6), (3, 64), (16, 0), (24, 24), (60, 8)])
-def test_large_outputs_at_any_address(engine: str, dtype: str, dim: int, shift: int, gap: int) -> None:
-    """Streamed outputs: lines cut by the ends of rows, gaps between rows, odd addresses."""
-    size = np.dtype(dtype).itemsize
-    rows, stride = (5 << 20) // (dim * size), dim * size + gap
+@functools.cache
+def large_request(dtype: str, dim: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Codes, scales, numbers of rows, and what they give by the specification: 5 MiB, for all engines."""
+    rows = (5 << 20) // (dim * np.dtype(dtype).itemsize)
     generator = np.random.default_rng(dim)
     codes = generator.integers(0, 256, (300, dim), dtype=np.uint8)
     scales = generator.choice([0.0, 1e-3, 1 / 3, 1e-30, 1e30], 300) * generator.uniform(1, 2, 300)
     numbers = generator.integers(-300, 300, rows)
     expected = np.empty((rows, dim), dtype)
     assert quantization.gather(codes, scales, numbers, expected) == -1
+    expected.flags.writeable = False
+    return codes, scales, numbers, expected
+
+
+@pytest.mark.parametrize("dtype", OUTPUT_TYPES)
+@pytest.mark.parametrize("dim", [5, 67, 768])
+@pytest.mark.parametrize(("shift", "gap"), [(0, 0), (1, 0), (2, 6), (3, 64), (16, 0), (24, 24), (60, 8)])
+def test_large_outputs_at_any_address(engine: str, dtype: str, dim: int, shift: int, gap: int) -> None:
+    """Streamed outputs: lines cut by the ends of rows, gaps between rows, odd addresses."""
+    codes, scales, numbers, expected = large_request(dtype, dim)
+    size, rows = expected.itemsize, len(expected)
+    stride = dim * size + gap
     buffer = np.full(rows * stride + 192, 0xA5, np.uint8)
     first = -buffer.ctypes.data % 64 + shift
     out: NDArray[Any] = np.ndarray((rows, dim), dtype, buffer, first, (stride, size))

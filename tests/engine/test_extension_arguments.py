@@ -32,6 +32,7 @@ LOOK_UP = [
     2,
     np.zeros((4, 6), np.float32),
 ]
+ROW_ERRORS = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 9))]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("quantize", QUANTIZE, 0, np.zeros((4, 6))),
     ("quantize", QUANTIZE, 0, np.zeros((4, 6), ">f4")),
@@ -108,6 +109,16 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("survey", SURVEY, 4, np.zeros(6, np.int32)),
     ("survey", SURVEY, 5, np.zeros(255, I64)),
     ("survey", SURVEY, 5, read_only(np.zeros(256, I64))),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((4, 6))),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((5, 6), np.float32)),
+    ("row_errors", ROW_ERRORS, 0, np.zeros((4, 12), np.float32)[:, ::2]),
+    ("row_errors", ROW_ERRORS, 1, "float64"),
+    ("row_errors", ROW_ERRORS, 2, np.zeros((4, 5), U8)),
+    ("row_errors", ROW_ERRORS, 2, np.zeros((4, 6), np.int8)),
+    ("row_errors", ROW_ERRORS, 3, np.zeros(3)),
+    ("row_errors", ROW_ERRORS, 4, np.zeros((4, 8))),
+    ("row_errors", ROW_ERRORS, 4, np.zeros((3, 9))),
+    ("row_errors", ROW_ERRORS, 4, read_only(np.zeros((4, 9)))),
 ]
 
 
@@ -196,6 +207,8 @@ def test_extension_takes_empty_arrays() -> None:
             native.quantize(np.zeros(shape), "float64", np.zeros(shape, U8), np.zeros(shape[0]), False) == -1
         )
         native.dequantize(np.zeros(shape, U8), np.zeros(shape[0]), np.zeros(shape))
+        codes, figures = np.zeros(shape, U8), np.zeros((shape[0], 9))
+        native.row_errors(np.zeros(shape), "float64", codes, np.zeros(shape[0]), figures)
         assert (
             native.gather(np.zeros(shape, U8), np.zeros(shape[0]), np.zeros(0, I64), np.zeros((0, shape[1])))
             == -1

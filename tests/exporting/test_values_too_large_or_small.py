@@ -193,6 +193,10 @@ READS: dict[str, Callable[[qstore.Store], Any]] = {
     "array": np.asarray,
     "array of a type": lambda store: np.asarray(store.astype("float32"), "float16"),
     "pool": lambda store: store.pool([321], [0]),
+    "min": lambda store: store.min(),
+    "max": lambda store: store.max(axis=0),
+    "numpy.max": lambda store: np.max(store, axis=1),
+    "numpy.maximum.reduce": np.maximum.reduce,
 }
 
 

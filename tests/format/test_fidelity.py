@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 import qstore
+from qstore.engine import kernels
 from qstore.engine.quantization import to_float64
-from qstore.engine.row_errors import ROW_FIGURES, row_errors
+from qstore.engine.row_errors import ROW_FIGURES
 from qstore.format import layout
 from qstore.format.fidelity import Fidelity, FidelityTotals
 
@@ -147,6 +148,10 @@ def test_chunks_do_not_matter(make_store: MakeStore, matrix: NDArray[np.float32]
     assert whole.fidelity is not None
     assert len(store) > 2 * (1 << 20) // 48
     assert qstore.verify_against(store, iter([matrix] * 16)) == whole
+    for threads in (1, 3):
+        assert qstore.verify_against(store, np.tile(matrix, (16, 1)), threads=threads) == whole
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
+        qstore.verify_against(store, matrix, threads=0)
 
 
 def test_quantized_sources_have_nothing_to_measure(tmp_path: Path) -> None:
@@ -166,11 +171,13 @@ def test_rows_alone_give_the_same_bits(dim: int, rows: int, seed: int, dtype: st
     """The figures of a row depend on nothing but the row, or chunks would show in the file."""
     values = (np.random.default_rng(seed).standard_normal((rows, dim)) * 1000).astype(dtype)
     codes, scales = qstore.quantize(values)
-    together = row_errors(values, codes, scales)
+    together = kernels.row_errors(values, codes, scales)
     for row in range(rows):
         one = slice(row, row + 1)
-        np.testing.assert_array_equal(row_errors(values[one], codes[one], scales[one])[0], together[row])
-    turned = row_errors(np.asfortranarray(values), codes, scales)
+        np.testing.assert_array_equal(
+            kernels.row_errors(values[one], codes[one], scales[one])[0], together[row]
+        )
+    turned = kernels.row_errors(np.asfortranarray(values), codes, scales)
     np.testing.assert_array_equal(turned, together)
     assert together.shape == (rows, ROW_FIGURES)
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 from fixtures.hdf5_seal import seal, sealed_parts
 from malformed_files import EXPECTED, FOLDER, fixture
+from work_bounds import little_work
 
 GOOD = Path(__file__).parents[1] / "data" / "v1" / "five-rows.h5"
 KEYED = GOOD.with_name("text-keys.h5")
@@ -58,10 +58,8 @@ def test_the_error_is_the_one_of_the_defect(name: str, tmp_path: Path, no_leaks:
     kind, words = EXPECTED[name]
     path = tmp_path / f"{name}.h5"
     path.write_bytes(fixture(name))
-    begun = time.perf_counter()
-    with pytest.raises(qstore.FormatError, match=re.escape(words)) as caught:
+    with little_work(), pytest.raises(qstore.FormatError, match=re.escape(words)) as caught:
         qstore.open(path)
-    assert time.perf_counter() - begun < 1
     assert type(caught.value).__name__ == kind
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value)) < len(str(path)) + 1000
@@ -159,10 +157,9 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
 def test_things_that_are_no_files(path: str, words: str, tmp_path: Path, no_leaks: None) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
-    begun = time.perf_counter()
-    with pytest.raises((OSError, qstore.FormatError), match=words):
+    # A pipe would be waited for and a device read without an end.
+    with little_work(), pytest.raises((OSError, qstore.FormatError), match=words):
         qstore.open(tmp_path / path)
-    assert time.perf_counter() - begun < 1
 
 
 # Damage everywhere ------------------------------------------------------------------------------------

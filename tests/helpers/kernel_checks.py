@@ -51,10 +51,10 @@ def check_quantize(values: NDArray[Any], zero: bool = True) -> None:
 
 def assert_same_bits(found: NDArray[Any], expected: NDArray[Any]) -> None:
     unsigned = f"u{found.itemsize}"
-    both_nan = np.isnan(found) & np.isnan(expected)
-    same = (
-        np.ascontiguousarray(found).view(unsigned) == np.ascontiguousarray(expected).view(unsigned)
-    ) | both_nan
+    one, other = (np.ascontiguousarray(array).view(unsigned) for array in (found, expected))
+    if np.array_equal(one, other):
+        return
+    same = (one == other) | np.isnan(found) & np.isnan(expected)
     assert same.all(), (found[~same][:5], expected[~same][:5])
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,13 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from work_bounds import little_work
 
 from qstore.engine.quantization import marker_dtype, to_float64
 from qstore.errors import SourceError
 from qstore.sources import RowSource, Source, open_source
 
 __all__ = [
-    "AT_ONCE",
     "DIM",
     "NUMPY_TYPES",
     "RAW_TYPES",
@@ -41,9 +40,6 @@ __all__ = [
     "refused",
     "same",
 ]
-
-# Seconds of this process that an error may take. Measuring coverage makes Python several times slower.
-AT_ONCE = 10  # of processor time: a machine that is busy or traced is several times slower
 
 ROWS, DIM = 257, 5
 NUMPY_TYPES = ["float16", "float32", "float64"]
@@ -133,10 +129,8 @@ def refused(
     obj: Any, *words: str, tensor: str | None = None, error: type[SourceError] = SourceError
 ) -> SourceError:
     """The error that opening gives: of exactly this type, at once, with these words in it."""
-    begun = time.process_time()  # of this process: a busy machine is no fault
-    with pytest.raises(error) as caught:
+    with little_work(), pytest.raises(error) as caught:
         open_source(obj, tensor)
-    assert time.process_time() - begun < AT_ONCE
     assert type(caught.value) is error
     for word in words:
         assert word in str(caught.value)

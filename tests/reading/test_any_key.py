@@ -143,9 +143,10 @@ def test_torch_tensors_as_keys(store: qstore.Store) -> None:
         torch.tensor([True] * ROWS),
         (torch.tensor([1, 2]), torch.tensor([0, 4])),
         (slice(None), torch.tensor([0, 4])),
-        torch.tensor([1.5]),
     ):
         check(store, key)
+    with pytest.raises(IndexError, match="must be of integer"):
+        store[torch.tensor([1.5])]
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -498,6 +498,10 @@ def test_verify_names_the_broken_block(make_store: MakeStore, matrix: NDArray[An
     assert broken.broken_blocks == (1,)
     assert broken.content_id_ok
     assert broken.problems == ("block 1 (rows 21845 to 43689): codes differ from the checksum",)
+    for threads in (1, 2, 7):
+        assert store.verify(threads=threads) == broken
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
+        store.verify(threads=0)
 
 
 def test_verify_reports_progress(make_store: MakeStore, matrix: NDArray[Any]) -> None:

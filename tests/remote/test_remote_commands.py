@@ -23,9 +23,9 @@ def test_commands(url: str, path: Path, server: RangeServer, capsys: pytest.Capt
             printed.append(capsys.readouterr().out.replace(place, "PLACE"))
         assert printed[0] == printed[1]
     assert json.loads(printed[0])["ok"]
-    assert main(["get", url, str(ROWS)]) == 1
+    assert main(["get", url, str(ROWS)]) == 2
     assert f"index {ROWS} is out of bounds for axis 0 with size {ROWS}" in capsys.readouterr().err
     server.misbehave("ignore ranges")
     for command in (["info"], ["get", "7"], ["verify"]):
-        assert main([command[0], url, *command[1:]]) == 1
+        assert main([command[0], url, *command[1:]]) == 2
         assert "the server ignores ranges" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from qstore.format.layout import Extent
 pytest.importorskip("fsspec")
 aiohttp = pytest.importorskip("aiohttp")
 
-PATIENCE = {"timeout": aiohttp.ClientTimeout(total=0.15)}
+PATIENCE = {"timeout": aiohttp.ClientTimeout(sock_read=0.5)}  # between two pieces, not for all
 
 
 def test_every_fault_has_its_words() -> None:

@@ -111,7 +111,7 @@ def test_a_missing_part_is_named(parts: list[Path], capsys: pytest.CaptureFixtur
     assert caught.value.tensors == (INFOS[1],)
     with open_source(parts[0], "b") as source:  # the part that is needed is there
         assert source.rows == 5
-    assert main(["ls", "--json", str(parts[0])]) == 1
+    assert main(["ls", "--json", str(parts[0])]) == 2
     out, err = capsys.readouterr()
     assert [one["name"] for one in json.loads(out)] == ["b"]
     assert words in err

@@ -183,7 +183,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("export", path, "-o", tmp_path / "x.npy"),
     ):
         capsys.readouterr()
-        assert main([str(word) for word in words]) == 1, words
+        assert main([str(word) for word in words]) == 2, words
         shown = capsys.readouterr().err
         assert "Git LFS pointer in the place of the file: run git lfs pull" in shown, words
         assert not out.exists()

@@ -150,7 +150,7 @@ def test_shards_of_an_interrupted_build_have_one_encoding(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, progress=interrupt, **given)
-    with pytest.raises(qstore.ResumeError, match="key_encoding differ"):
+    with pytest.raises(qstore.ResumeError, match="the keys have changed"):
         qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, **{**given, "key_encoding": "latin-1"})
     qstore.build_shards(tmp_path / "m.npy", tmp_path / "out", 1, **given)
     assert keys_of(tmp_path / "out") == [word.decode("cp437") for word in ODD]
@@ -203,7 +203,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: Lay
     source, store = tmp_path / "words", tmp_path / "store.h5"
     source.write_bytes(layout(ODD))
     status, shown = run(capsys, "build", source, "-o", store)
-    assert status == 1
+    assert status == 2
     assert "--key-encoding" in shown
     assert "--no-keys" in shown
     for words in (

@@ -112,7 +112,7 @@ def test_what_happened_and_the_way_back(
         qstore.open(again)
     assert type(caught.value) is FormatError
     assert "another program, such as h5repack or h5py, has written or changed this file" in str(caught.value)
-    assert main(["info", str(again)]) == 1
+    assert main(["info", str(again)]) == 2
     advice = f"qstore build {again} -o NEW.h5"
     assert advice in capsys.readouterr().err
     assert main([*advice.replace("NEW.h5", str(back)).split()[1:], "-q"]) == 0

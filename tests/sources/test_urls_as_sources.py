@@ -58,7 +58,7 @@ def test_every_command_says_so(
         ["ls", url],
         ["verify", str(store), "--against", url],
     ):
-        assert main([*command]) == 1
+        assert main([*command]) == 2
         error = capsys.readouterr().err
         assert "is a URL: expected a file of this machine; download it first" in error
         assert url not in command or words(url) in error
@@ -132,6 +132,6 @@ def test_outputs_are_files_of_this_machine(tmp_path: Path, monkeypatch: pytest.M
         OutputError, match="an output is a file of this machine, no URL; write one, and upload it"
     ):
         qstore.build(VALUES, "s3://bucket/out.h5")
-    assert main(["build", "s3://bucket/m.npy", "-o", "s3://bucket/out.h5"]) == 1
+    assert main(["build", "s3://bucket/m.npy", "-o", "s3://bucket/out.h5"]) == 2
     with pytest.raises(OutputError, match="there is no directory"):
         qstore.build(VALUES, tmp_path / "a:" / "out.h5")

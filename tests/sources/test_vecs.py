@@ -181,11 +181,11 @@ def test_raw_texts_refused(tmp_path: Path, text: str) -> None:
             "ends early: 21 × 5 float32 expected 420 bytes, found 400",
         ),
         ({"dtype": "float32", "dim": 2**40, "rows": 2**40}, "ends early"),
-        ({"dtype": "float32", "dim": 0}, "expected dim of at least 1"),
-        ({"dtype": "float32", "dim": 5, "offset": -4}, "offset and rows of at least 0, found 5, -4"),
-        ({"dtype": "float32", "dim": 5, "rows": -1}, "found 5, 0 and -1"),
-        ({"dtype": "complex64", "dim": 5}, "found the type complex64: expected one of float16"),
-        ({"dtype": "nonsense", "dim": 5}, "found the type nonsense: expected one of float16"),
+        ({"dtype": "float32", "dim": 0}, "dim is 0, expected an integer of at least 1"),
+        ({"dtype": "float32", "dim": 5, "offset": -4}, "offset is -4, expected an integer of at least 0"),
+        ({"dtype": "float32", "dim": 5, "rows": -1}, "rows is -1, expected an integer of at least 0"),
+        ({"dtype": "complex64", "dim": 5}, "dtype is 'complex64', expected one of float16"),
+        ({"dtype": "nonsense", "dim": 5}, "dtype is 'nonsense', expected one of float16"),
     ],
 )
 def test_raw_files_that_do_not_fit(tmp_path: Path, options: dict[str, Any], words: str) -> None:

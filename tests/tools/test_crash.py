@@ -30,7 +30,7 @@ PARTS = {
     "partial": 200,
     "source": 15,
     "rivals": 80,
-    "interrupted": 10,
+    "interrupted": 20,
 }
 NEED_STRACE = ("kills", "errors")
 

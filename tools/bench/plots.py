@@ -53,7 +53,8 @@ def _largest_request(outcomes: list[Outcome]) -> list[Outcome]:
 def _plot(outcomes: list[Outcome], curve: _Curve, path: Path) -> Path:
     setting, label, title = curve
     plt = library("matplotlib.pyplot")
-    figure, axes = plt.subplots(figsize=(7.2, 4.4), dpi=110, layout="constrained")
+    # Narrow, with the names below: a telephone shows it 360 points wide.
+    figure, axes = plt.subplots(figsize=(4.9, 5.3), dpi=150, layout="constrained")
     names = list(dict.fromkeys(outcome.name for outcome in outcomes))
     ours = peers = 0
     for marker, name in zip(itertools.cycle(_MARKERS), names, strict=False):
@@ -70,7 +71,7 @@ def _plot(outcomes: list[Outcome], curve: _Curve, path: Path) -> Path:
             peers += 1
         axes.plot(*zip(*points, strict=True), label=name, **style)
     _dress(axes, sorted({o.setting[setting] for o in outcomes}), label, title)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.legend(fontsize=10, frameon=False, loc="outside lower left")
     figure.savefig(path)
     plt.close(figure)
     return path

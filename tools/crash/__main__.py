@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
@@ -63,6 +64,7 @@ def main() -> int:
         print(f"seed {seed}", flush=True)
     small_blocks()
     warnings.filterwarnings("ignore", ".* has no file locks", RuntimeWarning)  # flock is made to say so
+    logging.getLogger("qstore").setLevel(logging.ERROR)  # builds that begin again say so
     tallies = [run(name, options, seed) for name in options.parts or PARTS]
     if not options.json:
         print("\n" + table(tallies))

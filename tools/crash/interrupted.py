@@ -61,13 +61,23 @@ class _Rows:
 
 
 def many_kills(folder: Path, quick: bool, seed: int) -> Tally:
-    """SIGKILL at random moments of one build of at least 20 groups; two threads quantize."""
+    """SIGKILL at random moments of one build of at least 20 groups; two threads quantize.
+
+    Then the same from a compressed file, which is skipped through each time.
+    """
     tally = Tally("killed again and again")
     vars(Writer)["__init__"].__kwdefaults__["sync_bytes"] = _GROUP_ROWS * DIM
-    kills, blocks = (10, 160) if quick else (50, 800)
     chance = random.Random(seed)
-    scene = Scene(folder / "scene", values=matrix(blocks + 0.4))
+    for packed in (False, True):
+        _kills_of_one(folder / f"packed-{packed}", packed, quick, chance, tally)
+    return tally
+
+
+def _kills_of_one(folder: Path, packed: bool, quick: bool, chance: random.Random, tally: Tally) -> None:
+    kills, blocks = (10, 160) if quick else (50, 800)
+    scene = Scene(folder, values=matrix(blocks + 0.4), packed=packed)
     scene.begin({})
+    injected = tally.counts["injected"]
     rows = _Rows()
     resumed = []
     for number in range(kills):
@@ -81,8 +91,7 @@ def many_kills(folder: Path, quick: bool, seed: int) -> Tally:
         scene.check(outcome, None, tally, f"kill {number}")
     outcome = in_child(lambda: _counted(scene, rows), lambda pid, go: go())
     resumed.append(rows.resumed)
-    _judge(scene, outcome, rows, resumed, tally)
-    return tally
+    _judge(scene, outcome, rows, resumed, tally.counts["injected"] - injected, tally)
 
 
 def _killed_after(scene: Scene, rows: _Rows, more: float, chance: random.Random) -> Outcome:
@@ -120,10 +129,10 @@ def _counted(scene: Scene, rows: _Rows) -> None:
         qstore.build(scene.source, scene.final, threads=2)
 
 
-def _judge(scene: Scene, outcome: Outcome, rows: _Rows, resumed: list[int], tally: Tally) -> None:
+def _judge(scene: Scene, outcome: Outcome, rows: _Rows, resumed: list[int], kills: int, tally: Tally) -> None:
     scene.check(outcome, None, tally, "the last attempt")
     count = len(scene.values)
-    limit = count + tally.counts["injected"] * _GROUP_ROWS
+    limit = count + kills * _GROUP_ROWS
     if rows.quantized > limit:
         tally.wrong("other", f"{rows.quantized} rows were quantized, expected at most {limit}")
     for before, after in pairwise(resumed):
@@ -136,6 +145,6 @@ def _judge(scene: Scene, outcome: Outcome, rows: _Rows, resumed: list[int], tall
     if not same:
         tally.wrong("resume_differs", f"{sorted(scene.files())} at the end")
     tally.facts.update(
-        groups=count // _GROUP_ROWS, rows=count, quantized=rows.quantized, kills=tally.counts["injected"]
+        groups=count // _GROUP_ROWS, rows=count, kills=tally.counts["injected"], quantized=rows.quantized
     )
     tally.facts["resumed with"] = resumed[-1]

@@ -77,13 +77,19 @@ def _scenes(folder: Path) -> Iterator[tuple[Scene, list[Files]]]:
         yield scene, _others(scene, folder / f"others-{streamed}")
 
 
+def _starts(scene: Scene) -> Iterator[tuple[str, Files]]:
+    yield "halfway", scene.halfway()
+    yield "complete", scene.finished()
+    yield "failed", scene.failed()
+
+
 def journals(folder: Path, quick: bool, seed: int) -> Tally:
     """A torn, flipped, foreign or missing journal beside a good unfinished file."""
     tally = Tally("damaged journal")
     chance = random.Random(seed)
     for scene, others in _scenes(folder):
         name = scene.journal.name
-        for start, files in (("halfway", scene.halfway()), ("complete", scene.finished())):
+        for start, files in _starts(scene):
             foreign = [other[name] for other in others]
             if scene.streamed:
                 # A stream has no identity: that its caller gives the same rows again is the caller's word.
@@ -107,7 +113,7 @@ def partials(folder: Path, quick: bool, seed: int) -> Tally:
     _grown(folder, tally)
     for scene, others in _scenes(folder):
         name = scene.partial.name
-        for start, files in (("halfway", scene.halfway()), ("complete", scene.finished())):
+        for start, files in _starts(scene):
             foreign = [other[name] for other in others]
             for label, content in _damaged(files[name], foreign, chance, quick):
                 _try(scene, {**files, name: content}, f"{start} partial {label}", tally)

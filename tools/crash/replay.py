@@ -217,6 +217,9 @@ def _scenes(folder: Path) -> Iterator[tuple[str, Scene, Files]]:
         scene = Scene(folder / f"replay-{streamed}", streamed)
         for name, files in scene.starts().items():
             yield f"{'stream' if streamed else 'file'}, {name}", scene, files
+    scene = Scene(folder / "replay-packed", packed=True)
+    yield "packed file, halfway", scene, scene.halfway()
+    yield "packed file, failed", scene, scene.failed()
 
 
 def cuts(folder: Path, quick: bool, seed: int) -> Tally:

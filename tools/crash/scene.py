@@ -123,6 +123,8 @@ class Scene:
         have keys then.
     values : ndarray, optional
         The matrix.
+    packed : bool
+        Build from a compressed file, which can only be read from front to back.
 
     Attributes
     ----------
@@ -132,21 +134,27 @@ class Scene:
         Content ids of complete stores.
     """
 
-    def __init__(self, folder: Path, streamed: bool = False, values: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, streamed: bool = False, values: NDArray[Any] | None = None, packed: bool = False
+    ) -> None:
         self.values = matrix() if values is None else values
         self.streamed = streamed
         self.out = folder / "out"
         self.out.mkdir(parents=True)
-        self.source = folder / "source.npy"
-        np.save(self.source, self.values)
+        self.source = folder / ("source.npz" if packed else "source.npy")
+        self._save(self.values)
         self.final = self.out / "store.h5"
         self.partial, self.journal = partial_path(self.final), journal_path(self.final)
         self.whole: set[str] = set()
         self.old = self._store_of(matrix(3.5, seed=2))
-        self.expected = self._store_of(self.values)
+        self.expected = self._store_of(self.source if packed else self.values)
 
-    def _store_of(self, values: NDArray[Any]) -> bytes:
-        qstore.build(values, self.final, threads=1, keys=self._keys(0, len(values)))
+    def _save(self, values: NDArray[Any]) -> None:
+        (np.savez_compressed if self.source.suffix == ".npz" else np.save)(self.source, values)
+
+    def _store_of(self, source: Path | NDArray[Any]) -> bytes:
+        keys = None if isinstance(source, Path) else self._keys(0, len(source))
+        qstore.build(source, self.final, threads=1, keys=keys)
         content = self.final.read_bytes()
         with qstore.open(self.final) as store:
             self.whole.add(store.content_id)
@@ -175,12 +183,14 @@ class Scene:
                 self.source, self.final, overwrite=overwrite, resume=resume, threads=threads, progress=stop
             )
 
-    def _stream(self, overwrite: bool, rows: int | None, resume: bool) -> None:
+    def _stream(self, overwrite: bool, rows: int | None, resume: bool, data_fails: bool = False) -> None:
         with qstore.Writer(self.final, DIM, overwrite=overwrite, resume=resume, threads=1) as writer:
             while writer.rows < len(self.values):
                 first, last = writer.rows, min(writer.rows + _CHUNK_ROWS, len(self.values))
                 writer.append(self.values[first:last], keys=self._keys(first, last))
                 if rows is not None and writer.rows >= rows:
+                    if data_fails:
+                        raise qstore.SourceError("what comes now is no row")
                     writer.abort()
                     return
 
@@ -203,14 +213,34 @@ class Scene:
 
     def starts(self) -> dict[str, Files]:
         """Ways in which a build can begin."""
-        starts = {"fresh": {}, "replacing": {self.final.name: self.old}, "halfway": self.halfway()}
-        # A stream may go on with more rows after all; these are few enough for metadata to stay in its place.
-        return {**starts, "finished": self.finished(len(self.values) - 11)} if self.streamed else starts
+        starts = {"fresh": {}, "replacing": {self.final.name: self.old}}
+        starts |= {"halfway": self.halfway(), "failed": self.failed()}
+        if self.streamed:
+            # It may go on with more rows after all; these are few enough for metadata to stay in its place.
+            starts["finished"] = self.finished(len(self.values) - 11)
+        return starts
 
     def halfway(self) -> Files:
         """What an interrupted build leaves behind."""
         self.begin({})
         self.build(rows=len(self.values) // 2)
+        return self.files()
+
+    def failed(self) -> Files:
+        """What a build leaves behind that failed because of its data, which has been mended since."""
+        self.begin({})
+        row = len(self.values) // 2
+        if not self.streamed:
+            holed = self.values.copy()
+            holed[row] = np.nan
+            self._save(holed)
+        with contextlib.suppress(qstore.SourceError):
+            if self.streamed:
+                self._stream(overwrite=False, rows=row, resume=True, data_fails=True)
+            else:
+                self.build()
+        if not self.streamed:
+            self._save(self.values)
         return self.files()
 
     def finished(self, rows: int | None = None) -> Files:

@@ -88,12 +88,15 @@ def _positions(scene: Scene, files: Files, log: Path) -> Counter[str]:
 
 
 def _scenes(folder: Path, quick: bool) -> Iterator[tuple[str, Scene, Files]]:
-    """A build from a file and one from a stream, from each start; the short form takes two of these."""
+    """Builds from a file and a stream, from each start, and from a packed file; two in the short form."""
     for streamed in (False, True):
         scene = Scene(folder / f"traced-{streamed}", streamed)
         for name, files in scene.starts().items():
             if not quick or name == ("finished" if streamed else "replacing"):
                 yield f"{'stream' if streamed else 'file'}, {name}", scene, files
+    if not quick:
+        scene = Scene(folder / "traced-packed", packed=True)
+        yield "packed file, halfway", scene, scene.halfway()
 
 
 def _inject(scene: Scene, files: Files, expression: str, log: Path, tally: Tally, label: str) -> None:

@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import random
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -258,6 +259,10 @@ def _torch() -> list[bytes]:
     return [one, *(path.read_bytes() for path in sorted(DATA.glob("sources/*.pt")))]
 
 
+def _distributed() -> list[bytes]:
+    return [Path(DATA, "sources/one_matrix/.metadata").read_bytes()]
+
+
 def _words_binary() -> list[bytes]:
     rows = b"".join(
         word + b" " + np.ones(3, "<f4").tobytes() + b"\n" for word in (b"the", b"of", "\xfc".encode())
@@ -298,6 +303,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "hdf5": ("source.h5", _hdf5),
     "npz": ("source.npz", _npz),
     "torch": ("source.pt", _torch),
+    "distributed": (".metadata", _distributed),
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
@@ -310,6 +316,8 @@ def source_seeds(parser: str, folder: Path) -> tuple[Path, list[bytes]]:
     """Where files for a parser go, with what they refer to beside them, and good ones to start from."""
     name, make = SOURCES[parser]
     (folder / "shard.safetensors").write_bytes(_safetensors()[0])
+    for data in DATA.glob("sources/one_matrix/*.distcp"):
+        shutil.copy(data, folder)
     return folder / name, make()
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...errors import IncompleteError, SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
@@ -18,7 +18,7 @@ from ..tensor_choice import only_matrix, unknown_tensor
 from .json_object import LONGEST_JSON, parse_json
 from .tensor_file import TensorFile
 
-__all__ = ["IndexFormat", "files_of_index"]
+__all__ = ["IndexFormat", "files_of_index", "is_plain_name", "together"]
 
 _SHOWN = 12
 
@@ -61,7 +61,7 @@ class IndexFormat(ABC):
         """
         found, problems = self._tensors(_read_index(path))
         if problems:
-            raise IncompleteError(_together(problems), tuple(found))
+            raise IncompleteError(together(problems), tuple(found))
         return found
 
     def open(self, path: str, tensor: str | None) -> RowSource:
@@ -70,7 +70,7 @@ class IndexFormat(ABC):
         if tensor is None:
             found, problems = self._tensors(index)
             if problems:
-                raise SourceError(_together(problems))
+                raise SourceError(together(problems))
             tensor = only_matrix(path, found).name
         return _opened(self, index, tensor, self.open_in)
 
@@ -170,7 +170,7 @@ def _read_index(path: str) -> _Index:
             f"{path}: expected a weight_map of tensor names to file names, found {shortened(repr(shards))}"
         )
     for name, shard in shards.items():
-        if not _is_plain_name(shard):
+        if not is_plain_name(shard):
             raise SourceError(
                 f"{path}: tensor {shortened(repr(name))} expected the plain name of a file beside the index, "
                 f"found {shortened(repr(shard))}"
@@ -178,12 +178,13 @@ def _read_index(path: str) -> _Index:
     return _Index(path, shards, len(text), zlib.crc32(text))
 
 
-def _is_plain_name(shard: Any) -> bool:
+def is_plain_name(shard: Any) -> TypeGuard[str]:
     """Whether it names a file in the same directory: an index from elsewhere must not reach other places."""
     return isinstance(shard, str) and shard not in ("", ".", "..") and not set(shard) & set("/\\\0")
 
 
-def _together(problems: list[str]) -> str:
+def together(problems: list[str]) -> str:
+    """Several problems as one message, of the first twelve."""
     more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     return "\n".join(problems[:_SHOWN]) + more
 

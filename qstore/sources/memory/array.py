@@ -109,5 +109,8 @@ def _slice(array: Any, start: int, stop: int, where: str) -> NDArray[Any]:
     try:
         part = array[start:stop]
     except _SLICE_ERRORS as error:
-        raise SourceError(f"{where}: rows {start}:{stop} cannot be read: {shortened(str(error))}") from error
+        raise SourceError(
+            f"{where}: rows {start}:{stop} cannot be read, expected an array that gives slices of rows: "
+            f"{shortened(str(error))}"
+        ) from error
     return as_array(part, f"{where}, rows {start}:{stop},", SourceError)

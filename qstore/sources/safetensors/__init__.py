@@ -1,1 +1,2 @@
-"""safetensors: single files (`tensors`) and checkpoints in several files with an index (`index`)."""
+"""safetensors: single files (`tensors`), checkpoints in several files with an index (`index`), and the shards
+that torch's Hugging Face storage writer leaves (`shards`)."""

@@ -23,8 +23,18 @@ from ..containers.json_object import LONGEST_JSON, parse_json
 from ..containers.tensor_file import TensorFile, byte_shape
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
+from .sharding_info import Offsets, check_whole, saved_offsets
 
-__all__ = ["Entry", "Header", "SafetensorsFormat", "byte_layout_of", "layout_of", "read_header"]
+__all__ = [
+    "Entry",
+    "Header",
+    "SafetensorsFormat",
+    "byte_layout_of",
+    "conversion",
+    "item_dtype",
+    "layout_of",
+    "read_header",
+]
 
 _TYPES = {  # name in the file: (name here, bits)
     "F64": ("float64", 64),
@@ -147,6 +157,8 @@ class Header:
     crc32: int
     metadata: dict[str, str]
     """What the file says about itself: the texts of ``__metadata__``."""
+    offsets: Offsets | None = None
+    """Where each tensor begins in the whole one, where the file says that it holds pieces."""
 
 
 def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
@@ -162,13 +174,13 @@ def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
         raise unknown_tensor(path, tensor, header.entries)
     entry = header.entries[tensor]
     where, word = shortened(repr(tensor)), entry.info.dtype
-    check_matrix(f"{path}: tensor {where}", entry.info.shape, word, _conversion(where, word))
+    check_matrix(f"{path}: tensor {where}", entry.info.shape, word, conversion(where, word))
     return {
         "kind": "safetensors",
         "name": tensor,
         "offset": header.data + entry.begin,
         "shape": entry.info.shape,
-        "dtype": _item_dtype(entry.info.dtype),
+        "dtype": item_dtype(entry.info.dtype),
         "header_crc32": header.crc32,
     }
 
@@ -186,25 +198,34 @@ def byte_layout_of(header: Header, tensor: str) -> dict[str, Any]:
     }
 
 
-def _conversion(tensor: str, word: str) -> str:
+def conversion(tensor: str, word: str) -> str:
+    """How to make numbers that can be quantized of a tensor of this type; `tensor` is quoted."""
     values = f"safetensors.torch.load_file(path)[{tensor}]"
     if word.startswith("complex"):
         return f"give its parts, a store of each: {values}.real and {values}.imag"
     return f"give {values}.float(), where torch has the type"
 
 
-def _item_dtype(name: str) -> np.dtype[Any]:
+def item_dtype(name: str) -> np.dtype[Any]:
+    """Dtype of the items of an element type as they lie in the file."""
     raw = name == "bfloat16" or name.startswith("float8")
     return marker_dtype(name) if raw else np.dtype(name).newbyteorder("<")
 
 
-def read_header(file: RawFile) -> Header:
+def read_header(file: RawFile, pieces: bool = False) -> Header:
     """Parse and check everything before the data.
+
+    Parameters
+    ----------
+    file : RawFile
+    pieces : bool
+        Its tensors may be pieces of others, as those of torch's Hugging Face storage writer.
 
     Raises
     ------
     SourceError
-        Something is not as the format has it: the length, the JSON, a tensor's place or size.
+        Something is not as the format has it: the length, the JSON, a tensor's place or size. Or its tensors
+        are pieces.
     """
     length = int.from_bytes(file.read_bytes(0, 8), "little")
     if length > LONGEST_JSON or length > file.size - 8:
@@ -220,7 +241,10 @@ def read_header(file: RawFile) -> Header:
     )
     entries = {name: _entry(file.path, name, member) for name, member in members.items()}
     _check_offsets(file.path, entries.values(), file.size - 8 - length)
-    return Header(entries, 8 + length, zlib.crc32(text), metadata)
+    offsets = saved_offsets(file.path, told, {name: entry.info.shape for name, entry in entries.items()})
+    if offsets is not None and not pieces:
+        check_whole(file.path, offsets)
+    return Header(entries, 8 + length, zlib.crc32(text), metadata, offsets)
 
 
 def _entry(path: str, name: str, member: Any) -> Entry:

@@ -30,7 +30,7 @@ from .restricted_pickle import Opaque, PickleRefused
 from .tensor_rows import TorchCodes, conversion, is_by_row, item_dtype, rows_of
 from .types import OpaqueTensor, Storage, Tensor
 
-__all__ = ["TorchIndexFormat", "TorchZipFormat"]
+__all__ = ["TorchIndexFormat", "TorchZipFormat", "rows_of_only"]
 
 _RESAVE = "torch.save(torch.load(path, weights_only=True), new_path)"
 # What torch.save wrote before version 1.6: a pickle of this number comes first.
@@ -128,6 +128,40 @@ class _TorchTensors(TensorFile):
             source = opened(file, checkpoint, name, {})
             on_error.pop_all()
         return source
+
+
+def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -> RowSource:
+    """Source of the tensor that is all a file holds, which it closes.
+
+    Parameters
+    ----------
+    file : RawFile
+    name : str
+        What the source is called; the file has no name for it.
+    shape, dtype
+        What it must be.
+
+    Raises
+    ------
+    SourceError
+        The file is malformed, or holds something else.
+    """
+    checkpoint = _read(file)
+    found = checkpoint.tensors.get("")
+    shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
+        raise SourceError(
+            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}"
+        )
+    return rows_of(
+        file,
+        file.path,
+        found,
+        dtype=item_dtype(dtype),
+        name=name,
+        begin=checkpoint.begin_of(file.path, name, found.storage),
+        header_crc32=checkpoint.crc32,
+    )
 
 
 @dataclass(frozen=True)

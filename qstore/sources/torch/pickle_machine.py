@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import SourceError
 
-__all__ = ["Function", "Machine", "Opaque", "Pairs", "PickleRefused"]
+__all__ = ["Function", "Machine", "Opaque", "Pairs", "PickleRefused", "Record", "RecordType"]
 
 _LONGEST_NAME = 256
 
@@ -45,6 +45,34 @@ class Opaque:
     """
 
     name: str
+
+
+@dataclass(frozen=True)
+class RecordType:
+    """A class whose objects are read as what the pickle puts into them: nothing else is made of one.
+
+    Attributes
+    ----------
+    name : str
+    """
+
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """An object of a :class:`RecordType`.
+
+    Attributes
+    ----------
+    name : str
+        That of its class.
+    state : object
+        What BUILD gives it: attributes as :class:`Pairs`, or whatever its class has made of them.
+    """
+
+    name: str
+    state: Any = None
 
 
 class Machine:

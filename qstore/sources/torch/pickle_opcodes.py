@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused
+from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused, Record, RecordType
 
 __all__ = ["STEPS", "STOP"]
 
@@ -155,9 +155,12 @@ def _add_items(machine: Machine) -> None:
 
 
 def _build(machine: Machine) -> None:
-    # The state of an OrderedDict: torch keeps the versions of modules there. Nothing is needed of it.
-    machine.stack.pop()
-    _into_dict(machine, [])
+    # That of an OrderedDict is not needed: torch keeps the versions of modules there.
+    state = machine.stack.pop()
+    if type(machine.stack[-1]) is Record:
+        machine.stack[-1].state = state
+    else:
+        _into_dict(machine, [])
 
 
 def _put(size: int) -> Callable[[Machine], None]:
@@ -219,8 +222,10 @@ def _new_object_with_names(machine: Machine) -> None:
     _new_object(machine)
 
 
-def _made(made_of: Any, arguments: Any) -> Opaque:
+def _made(made_of: Any, arguments: Any) -> Opaque | Record:
     """What a class or function of another program would make: nothing is made."""
+    if type(made_of) is RecordType and arguments == ():
+        return Record(made_of.name)
     if type(made_of) is not Opaque or type(arguments) is not tuple:
         raise PickleRefused(
             f"its pickle calls {type(made_of).__name__} with {type(arguments).__name__}: "

@@ -14,31 +14,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..checks import shortened
-from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused
+from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused, Record, RecordType
 from .pickle_opcodes import STEPS, STOP
 
-__all__ = ["Function", "Opaque", "Pairs", "PickleRefused", "read_pickle"]
+__all__ = ["Function", "Opaque", "Pairs", "PickleRefused", "Record", "RecordType", "read_pickle"]
 
 # A tensor of a state dict takes about 35 steps: 110,000 of them. A step makes at most 120 bytes: 0.5 GB.
 MOST_STEPS = 4_000_000
 
 
-def read_pickle(data: bytes, names: Mapping[tuple[str, str], Any], persistent: Callable[[Any], Any]) -> Any:
+def read_pickle(
+    data: bytes,
+    names: Mapping[tuple[str, str], Any],
+    persistent: Callable[[Any], Any],
+    most_steps: int | None = None,
+) -> Any:
     """The object that a pickle describes.
 
     Parameters
     ----------
     data : bytes
     names : mapping
-        (module, name) to what stands for it: a :class:`Function`, or any constant.
+        (module, name) to what stands for it: a :class:`Function`, a :class:`RecordType`, or any constant.
     persistent : callable
         Gets each persistent id, returns what stands for it.
+    most_steps : int, optional
+        By default enough for a state dict of 110,000 tensors.
 
     Returns
     -------
     object
-        Numbers, str, bytes, None, tuples, lists, :class:`Pairs`, :class:`Opaque` and what `names` and
-        `persistent` gave.
+        Numbers, str, bytes, None, tuples, lists, :class:`Pairs`, :class:`Record`, :class:`Opaque` and what
+        `names` and `persistent` gave.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def read_pickle(data: bytes, names: Mapping[tuple[str, str], Any], persistent: C
     """
     machine = Machine(data, names, persistent)
     try:
-        return _run(machine)
+        return _run(machine, most_steps or MOST_STEPS)
     except PickleRefused:
         raise
     except (IndexError, struct.error, ValueError) as error:
@@ -64,8 +71,8 @@ def read_pickle(data: bytes, names: Mapping[tuple[str, str], Any], persistent: C
         ) from error
 
 
-def _run(machine: Machine) -> Any:
-    for _ in range(MOST_STEPS):
+def _run(machine: Machine, most_steps: int) -> Any:
+    for _ in range(most_steps):
         code = machine.data[machine.position]
         machine.position += 1
         if code == STOP:
@@ -77,4 +84,4 @@ def _run(machine: Machine) -> Any:
                 f"expected plain data, which has no need of it"
             )
         step(machine)
-    raise PickleRefused(f"its pickle is too long: expected at most {MOST_STEPS} steps")
+    raise PickleRefused(f"its pickle is too long: expected at most {most_steps} steps")

@@ -143,6 +143,10 @@ class WordVectors(KeyedSource):
                 f"cut inside a character, or are of another encoding: {self._encoding.hint()}"
             ) from error
 
+    def bytes_read(self) -> tuple[int, int]:
+        """How far the file has been read, as it lies on the disk, and its size."""
+        return self._file.position, self._file.size
+
     def fingerprint(self) -> Fingerprint:
         """Size, time and first bytes of the file as they were when it was opened."""
         return {
@@ -153,6 +157,8 @@ class WordVectors(KeyedSource):
             "shape": [self.rows, self.dim],
             "tensor": self.name,
             "header_crc32": zlib.crc32(self._head),
+            "key_encoding": self._encoding.name,
+            "key_errors": self._encoding.errors,
         }
 
     def check_unchanged(self) -> None:

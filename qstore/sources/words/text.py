@@ -58,8 +58,7 @@ class TextWordVectorsFormat:
         SourceError
         """
         with TextWordVectors(path) as source:
-            rows = source.count_rows() if source.rows is None else source.rows
-            return [TensorInfo("", (rows, source.dim), source.dtype)]
+            return [TensorInfo("", (source.count_rows(), source.dim), source.dtype)]
 
     def open(self, path: str, tensor: str | None) -> Source:
         """Source of the rows and their words.
@@ -139,14 +138,14 @@ class TextWordVectors(WordVectors):
             )
 
     def count_rows(self) -> int:
-        """Number of rows, by reading the whole file; about 1 GB/s.
+        """Number of rows; without a header, by reading the whole file, about 1 GB/s.
 
         Raises
         ------
         SourceError
             The file is damaged, or a blank line stands between rows.
         """
-        return sum(len(lines) for _, lines in self._lines())
+        return sum(len(lines) for _, lines in self._lines()) if self.rows is None else self.rows
 
     def _word_rows(self, start: int) -> Iterator[WordRows]:
         """Pieces of about 1 MiB of text. Rows before `start` are counted, not parsed."""
