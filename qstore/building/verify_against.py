@@ -74,6 +74,8 @@ def verify_against(
     source: Any,
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -89,7 +91,7 @@ def verify_against(
     ----------
     store : Store or path-like
         Of shape (N, D).
-    source, tensor, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
         tensors, where no name is given, the one that the store was built from. Keys of the store are not
         looked at where the source has none and none are given, or with ``keys=False``.
@@ -123,6 +125,8 @@ def verify_against(
             held,
             source,
             tensor=tensor,
+            scale=scale,
+            as_stored=as_stored,
             keys=keys,
             key_encoding=key_encoding,
             rows=rows,
@@ -139,6 +143,8 @@ def compare_with_source(
     noted: NDArray[np.int64],
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -166,6 +172,8 @@ def compare_with_source(
         store,
         source,
         tensor=tensor,
+        scale=scale,
+        as_stored=as_stored,
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
@@ -177,7 +185,9 @@ def compare_with_source(
     return report, noting.figures()
 
 
-def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
+def open_compared(
+    store: Store, source: Any, tensor: str | None, scale: str | None = None, as_stored: bool = False
+) -> Source:
     """Open what a store is compared with: of several tensors, the one that the store was built from.
 
     Raises
@@ -186,11 +196,11 @@ def open_compared(store: Store, source: Any, tensor: str | None) -> Source:
         The store does not say which one, or says one that is not there.
     """
     try:
-        return open_source(source, tensor)
+        return open_source(source, tensor, scale, as_stored)
     except TensorError as error:
         if tensor is not None or store.tensor not in error.candidates:
             raise
-    return open_source(source, store.tensor)
+    return open_source(source, store.tensor, scale, as_stored)
 
 
 def compared_with(
@@ -198,6 +208,8 @@ def compared_with(
     source: Any,
     *,
     tensor: str | None,
+    scale: str | None,
+    as_stored: bool,
     keys: Any,
     key_encoding: str | None,
     rows: slice | tuple[int, int] | None,
@@ -209,7 +221,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings, workers = Findings(store.shape[1]), thread_count(threads)
-    with open_compared(store, source, tensor) as matrix:
+    with open_compared(store, source, tensor, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

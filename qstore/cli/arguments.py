@@ -36,9 +36,11 @@ __all__ = [
     "consecutive",
     "row_key",
     "rows_of_words",
+    "scaling_of",
     "source_of",
     "step_of",
     "stored_keys",
+    "tensor_of",
 ]
 
 
@@ -132,8 +134,29 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tensor(parser: argparse.ArgumentParser) -> None:
-    """``--tensor``."""
+    """``--tensor``, ``--scale`` and ``--as-stored``."""
     parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--scale",
+        metavar="TENSOR",
+        help="which tensor of SRC scales the codes of this one, where its name does not tell",
+    )
+    group.add_argument(
+        "--as-stored",
+        action="store_true",
+        help="take the numbers of a quantized weight as they are, without the scales beside it",
+    )
+
+
+def tensor_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_tensor` read, as the library takes it."""
+    return {"tensor": arguments.tensor, **scaling_of(arguments)}
+
+
+def scaling_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same without the tensor."""
+    return {"scale": arguments.scale, "as_stored": arguments.as_stored}
 
 
 def add_raw(parser: argparse.ArgumentParser) -> None:
@@ -202,8 +225,11 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 def against_of(arguments: argparse.Namespace) -> Any:
     """What ``--against`` names, as a source; None where it is not there."""
-    if arguments.against is None and (arguments.tensor is not None or arguments.rows is not None):
-        raise UsageError("--tensor and --rows say what of SRC to compare: give --against SRC too")
+    told = (arguments.tensor, arguments.rows, arguments.scale, arguments.as_stored or None)
+    if arguments.against is None and told != (None,) * len(told):
+        raise UsageError(
+            "--tensor, --scale, --as-stored and --rows say what of SRC to compare: give --against SRC too"
+        )
     if arguments.raw is not None and len(arguments.against or ()) != 1:
         raise UsageError("--raw goes with one --against SRC")
     paths = arguments.against

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import qstore
 
@@ -25,6 +25,8 @@ __all__ = ["COMMAND", "Listed"]
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from,
 but not what is called opaque: objects of other programs, and tensors without plain values.
+A weight that is quantized is one line with its scales, and "values" says what is made of them; --as-stored
+lists all tensors as they lie in the file.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
 listed before the error that names them. A directory without a checkpoint stands for the stores in it."""
@@ -34,9 +36,15 @@ _EXAMPLES = """\
   qstore ls checkpoint-directory/ --json
   qstore ls tables/"""
 
-_HEADER = ("name", "shape", "dtype", "bytes")
+_HEADER = ("name", "shape", "dtype", "bytes", "values")
 _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
-_ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
+_ODD_SIZES = {
+    "bfloat16": 2,
+    "quantized": 1,
+    **dict.fromkeys(
+        ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"), 1
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -53,7 +61,9 @@ class Listed(Reported):
     dtype : str
         As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
-        None where the type has no fixed size.
+        Of all its tensors; None where the type has no fixed size.
+    convention : str
+        How its values are computed of several tensors, in words; empty where they lie in the file.
     """
 
     path: str
@@ -61,6 +71,7 @@ class Listed(Reported):
     shape: tuple[int, ...]
     dtype: str
     bytes: int | None
+    convention: str = ""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +81,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
     )
+    parser.add_argument(
+        "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
+    )
     add_json(parser)
 
 
@@ -78,26 +92,31 @@ def _run(arguments: argparse.Namespace) -> int:
     failure: IncompleteError | None = None
     try:
         for source in arguments.sources:
-            found += _found(source)
+            found += _found(source, arguments.as_stored)
     except IncompleteError as error:
         found += [_listed(tensor, source) for tensor in error.tensors]
         failure = error
     if arguments.json:
-        print_json([one.to_dict() for one in found])
-    elif len({one.path for one in found}) > 1:
-        print_table([("file", *_HEADER), *((one.path, *_cells(one)) for one in found)])
+        print_json([_told(one) for one in found])
     else:
-        print_table([_HEADER, *map(_cells, found)])
+        several = len({one.path for one in found}) > 1
+        told = any(one.convention for one in found)
+        rows = [("file", *_HEADER), *((one.path, *_cells(one)) for one in found)]
+        print_table([row[0 if several else 1 : None if told else -1] for row in rows])
     if failure is not None:
         raise failure
     return 0
 
 
-def _found(path: str) -> list[Listed]:
+def _told(one: Listed) -> dict[str, Any]:
+    return {key: value for key, value in one.to_dict().items() if value or key != "convention"}
+
+
+def _found(path: str, as_stored: bool) -> list[Listed]:
     if (store := _store(path)) is not None:
         return store
     try:
-        return [_listed(tensor, path) for tensor in qstore.list_tensors(path)]
+        return [_listed(tensor, path) for tensor in qstore.list_tensors(path, as_stored=as_stored)]
     except IncompleteError:
         raise
     except SourceError:
@@ -126,6 +145,10 @@ def _store(path: str) -> list[Listed] | None:
 def _listed(tensor: TensorInfo, path: str) -> Listed:
     from ..sources.gguf.types import QUANTIZED_TYPES
 
+    if tensor.parts:
+        sizes = [_listed(part, path).bytes for part in tensor.parts]
+        size = None if None in sizes else sum(one or 0 for one in sizes)
+        return Listed(path, tensor.name, tensor.shape, tensor.parts[0].dtype, size, tensor.convention)
     blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
     word = tensor.stored or tensor.dtype
     values, size = blocks.get(word) or (1, _item_size(word))
@@ -153,7 +176,8 @@ def _item_size(dtype: str) -> int | None:
 
 def _cells(one: Listed) -> tuple[str, ...]:
     shape = " × ".join(map(str, one.shape)) or "()"
-    return (one.name or "(no name)", shape, one.dtype, "?" if one.bytes is None else byte_size(one.bytes))
+    size = "?" if one.bytes is None else byte_size(one.bytes)
+    return one.name or "(no name)", shape, one.dtype, size, one.convention
 
 
 COMMAND = Command(

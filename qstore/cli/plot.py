@@ -6,7 +6,7 @@ import argparse
 
 import qstore
 
-from .arguments import Command, add_against, add_quiet, against_of
+from .arguments import Command, add_against, add_quiet, against_of, tensor_of
 from .failures import UsageError
 from .printing import print_line, show_progress
 
@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.output,
                 kind=arguments.kind,
                 source=source,
-                tensor=arguments.tensor,
+                **tensor_of(arguments),
                 rows=arguments.rows,
                 dark=arguments.dark,
                 overwrite=arguments.force,

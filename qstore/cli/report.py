@@ -15,6 +15,7 @@ from .arguments import (
     against_of,
     compared_keys_of,
     compared_step_of,
+    tensor_of,
 )
 from .printing import print_line, show_progress
 
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
             store,
             arguments.output,
             source=source,
-            tensor=arguments.tensor,
+            **tensor_of(arguments),
             keys=keys,
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,

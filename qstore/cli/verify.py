@@ -23,6 +23,7 @@ from .arguments import (
     against_of,
     compared_keys_of,
     compared_step_of,
+    tensor_of,
 )
 from .printing import print_facts, show_progress
 from .several_stores import add_stores, each_store
@@ -115,7 +116,7 @@ def _verify(
             against = qstore.verify_against(
                 store,
                 source,
-                tensor=arguments.tensor,
+                **tensor_of(arguments),
                 keys=keys,
                 key_encoding=arguments.key_encoding,
                 rows=arguments.rows,

@@ -54,6 +54,8 @@ def sample_errors(
     source: Any,
     *,
     tensor: str | None = None,
+    scale: str | None = None,
+    as_stored: bool = False,
     rows: slice | tuple[int, int] | None = None,
     most: int = 2000,
 ) -> SampledErrors:
@@ -62,7 +64,7 @@ def sample_errors(
     Parameters
     ----------
     store : Store
-    source, tensor, rows
+    source, tensor, scale, as_stored, rows
         What the store was built from, as for :func:`qstore.build`.
     most : int
         How many rows.
@@ -72,7 +74,7 @@ def sample_errors(
     SourceError
         The source has another shape, or is quantized itself.
     """
-    with open_compared(store, source, tensor) as matrix:
+    with open_compared(store, source, tensor, scale, as_stored) as matrix:
         first, last = row_range(rows, matrix.rows)
         found = (None if last is None else last - first, matrix.dim)
         if found not in (store.shape, (None, store.shape[1])):

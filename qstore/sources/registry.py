@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ..engine.arrays import is_tensor
-from ..errors import SourceError
+from ..errors import IncompleteError, SourceError
 from ..system.options import shown
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
@@ -15,6 +15,7 @@ from .base import Source, TensorInfo
 from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
 from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
+from .containers.tensor_file import TensorFile
 from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
@@ -26,6 +27,7 @@ from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
+from .quantized_weights import Choice, listed, open_tensor
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
@@ -65,6 +67,14 @@ class Format(Protocol):
         """Source of the named tensor, or of the only matrix."""
 
 
+@runtime_checkable
+class FormatOfMany(Format, Protocol):
+    """A format whose files hold tensors by name: what is quantized there may lie in several of them."""
+
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors of a file by name."""
+
+
 _STREAMED: tuple[Format, ...] = (BinaryWordVectorsFormat(), TextWordVectorsFormat())
 """Those that are read from front to back, and so from packed files too."""
 _ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat(), KerasFormat())
@@ -90,7 +100,9 @@ FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 """In the order they are tried: text, which tells least of itself, last."""
 
 
-def open_source(obj: Any, tensor: str | None = None) -> Source:
+def open_source(
+    obj: Any, tensor: str | None = None, scale: str | None = None, as_stored: bool = False
+) -> Source:
     """Source of the matrix that `obj` is or holds.
 
     Parameters
@@ -102,6 +114,10 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
         A Source is returned as it is.
     tensor : str, optional
         Which tensor of a file, or of each. May be left out where only one is a matrix.
+    scale : str, optional
+        Name of the tensor that scales its codes, where no convention tells (:mod:`.quantized_weights`).
+    as_stored : bool
+        Take the numbers of the tensor as they are, whatever lies beside it.
 
     Returns
     -------
@@ -124,11 +140,16 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     """
     if tensor is not None and not isinstance(tensor, str):
         raise TypeError(f"tensor is {shown(tensor)}, expected the name of one")
+    choice = Choice(scale, as_stored)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
+        if isinstance(file_format, FormatOfMany):
+            return open_tensor(file_format.tensor_file(path), tensor, choice)
+        _check_no_scale(path, choice)
         return file_format.open(path, tensor)
     if are_paths(obj):
-        return concatenated(obj, lambda path: open_source(path, tensor))
+        return concatenated(obj, lambda path: open_source(path, tensor, scale, as_stored))
+    _check_no_scale(type(obj).__name__, choice)
     if tensor is not None and not (isinstance(obj, Source) and obj.name == tensor):
         raise SourceError(
             f"{type(obj).__name__} has no tensor names: leave tensor={tensor!r} out, or give a file"
@@ -136,13 +157,23 @@ def open_source(obj: Any, tensor: str | None = None) -> Source:
     return obj if isinstance(obj, Source) else _source_in_memory(obj)
 
 
-def list_tensors(obj: Any) -> list[TensorInfo]:
+def _check_no_scale(where: str, choice: Choice) -> None:
+    if choice.scale is not None:
+        raise SourceError(
+            f"{where} holds no tensors by name that one could scale another, as scale={choice.scale!r} "
+            f"(--scale) asks for: give a tuple of codes and scales"
+        )
+
+
+def list_tensors(obj: Any, as_stored: bool = False) -> list[TensorInfo]:
     """All tensors of a file or checkpoint directory, or the one an array or Source is.
 
     Parameters
     ----------
     obj : path-like, array-like or Source
         What :func:`qstore.build` takes, but for lists of files and iterables of chunks. No data is read.
+    as_stored : bool
+        All tensors as they lie in the file. Else weights that are quantized are one matrix with their scales.
 
     Returns
     -------
@@ -156,13 +187,26 @@ def list_tensors(obj: Any) -> list[TensorInfo]:
     """
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
-        return file_format.tensors(path)
+        return _listed(path, file_format, Choice(as_stored=as_stored))
     source = obj if isinstance(obj, Source) else _source_in_memory(obj)
     if source.rows is None:
         raise SourceError(
             f"{type(obj).__name__} gives chunks: expected a file or an array, whose shape is known"
         )
     return [TensorInfo(source.name, (source.rows, source.dim), source.dtype)]
+
+
+def _listed(path: str, file_format: Format, choice: Choice) -> list[TensorInfo]:
+    if not isinstance(file_format, FormatOfMany) or choice.as_stored:
+        return file_format.tensors(path)
+    try:
+        found = file_format.tensors(path)
+    except IncompleteError as error:
+        there = [info.name for info in error.tensors]
+        raise IncompleteError(
+            str(error), tuple(listed(file_format.tensor_file(path), there, choice))
+        ) from None
+    return listed(file_format.tensor_file(path), [info.name for info in found], choice)
 
 
 def _source_in_memory(obj: Any) -> Source:

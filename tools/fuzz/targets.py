@@ -206,6 +206,11 @@ def _safetensors() -> list[bytes]:
     return files
 
 
+def _quantized() -> list[bytes]:
+    """Checkpoints of quantized weights, by the libraries that quantize so."""
+    return [path.read_bytes() for path in sorted(DATA.glob("quantized/*/model.safetensors"))]
+
+
 def with_right_length(content: bytes) -> bytes:
     """A safetensors file whose length of the header fits its JSON: otherwise damage gets no further."""
     end = content.rfind(b"}") + 1
@@ -319,6 +324,7 @@ def _bigann() -> list[bytes]:
 SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "npy": ("source.npy", _npy),
     "safetensors": ("source.safetensors", _safetensors),
+    "quantized": ("source.safetensors", _quantized),
     "index": ("source.safetensors.index.json", _index),
     "hdf5": ("source.h5", _hdf5),
     "npz": ("source.npz", _npz),
