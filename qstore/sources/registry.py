@@ -10,6 +10,7 @@ from ..engine.arrays import is_tensor
 from ..errors import SourceError
 from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
 from ..system.urls import without_file_scheme
+from .arrow import ArrowFormat
 from .base import Source, TensorInfo
 from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
@@ -81,6 +82,7 @@ _PLACED: tuple[Format, ...] = (
     FastTextFormat(),
     BigANNFormat(),
     ParquetFormat(),
+    ArrowFormat(),
     GGUFFormat(),
 )
 """Those that are read at any place."""

@@ -1,4 +1,4 @@
-"""Columns of Arrow, in whatever file they lie: lists as rows of a matrix, strings and whole numbers as keys."""
+"""Columns of Arrow, in whatever file they lie: lists as rows of a matrix, texts and whole numbers as keys."""
 
 from __future__ import annotations
 
