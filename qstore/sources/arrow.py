@@ -204,7 +204,7 @@ class _Batches:
         return open_it(FileBytes(self._file), options=options)
 
     def read(self, start: int, names: list[str]) -> Iterator[tuple[int, Any]]:
-        """The batches that hold rows from `start` on, some columns of each, with the number of its first row."""
+        """The batches that hold rows from `start` on, with the number of its first row."""
         reader, row = self._reader(names), 0
         for number, length in enumerate(self.lengths):
             wanted = row + length > start
@@ -261,8 +261,8 @@ def _lengths(file: RawFile, place: int) -> tuple[list[int], int]:
         mark, size = struct.unpack("<4si", frame)
         if mark != _STREAM:
             raise SourceError(
-                f"{file.path} expected a message of Arrow at byte {place}, found {frame!r}: it is damaged, or "
-                f"older than Arrow 0.15; write it again with pyarrow"
+                f"{file.path} expected a message of Arrow at byte {place}, found {frame!r}: it is damaged, "
+                f"or older than Arrow 0.15; write it again with pyarrow"
             )
         if size == 0:
             return lengths, crc32

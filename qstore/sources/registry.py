@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..engine.arrays import is_tensor
 from ..errors import SourceError
-from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
+from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .arrow import ArrowFormat
 from .base import Source, TensorInfo
@@ -197,6 +197,9 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
         head = file.read_bytes(0, min(file.size, _HEAD_BYTES))
         file_format = _by_content(_PLACED, path, head) or _of_packed(file, head)
         file_format = file_format or _by_content(_STREAMED, path, head) or _by_name(FORMATS, path)
+    refused = None if file_format else refused_format(path, head)
+    if refused is not None:
+        raise SourceError(f"{path} is {refused}")
     if file_format is None:
         raise SourceError(
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"
