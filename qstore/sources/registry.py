@@ -24,6 +24,7 @@ from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
+from .onnx import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .safetensors.index import SafetensorsIndexFormat
@@ -83,6 +84,7 @@ _PLACED: tuple[Format, ...] = (
     BigANNFormat(),
     ParquetFormat(),
     ArrowFormat(),
+    OnnxFormat(),
     GGUFFormat(),
 )
 """Those that are read at any place."""
