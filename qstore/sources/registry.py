@@ -9,8 +9,9 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 from ..engine.arrays import is_tensor
 from ..errors import IncompleteError, SourceError
 from ..system.options import shown
-from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
+from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
+from .arrow import ArrowFormat
 from .base import Source, TensorInfo
 from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
@@ -25,6 +26,7 @@ from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
+from .onnx import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .quantized_weights import Choice, listed, open_tensor
@@ -92,6 +94,8 @@ _PLACED: tuple[Format, ...] = (
     FastTextFormat(),
     BigANNFormat(),
     ParquetFormat(),
+    ArrowFormat(),
+    OnnxFormat(),
     GGUFFormat(),
 )
 """Those that are read at any place."""
@@ -242,6 +246,9 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
         head = file.read_bytes(0, min(file.size, _HEAD_BYTES))
         file_format = _by_content(_PLACED, path, head) or _of_packed(file, head)
         file_format = file_format or _by_content(_STREAMED, path, head) or _by_name(FORMATS, path)
+    refused = None if file_format else refused_format(path, head)
+    if refused is not None:
+        raise SourceError(f"{path} is {refused}")
     if file_format is None:
         raise SourceError(
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"

@@ -88,6 +88,7 @@ TOKENS = {
     "gguf": (b"GGUF", b"\x03\0\0\0", b"\xff" * 8, bytes(8), b"\x08\0\0\0", b"\x02\0\0\0"),
     "vecs": (b"\xff" * 4, bytes(4), b"\x03\0\0\0"),
     "fasttext": (b"\xff" * 4, bytes(4), b"</s>\0", b"\x03\0\0\0", b"\0" * 8),
+    "onnx": (b"\xff" * 9, b"\x70\1", b"\x6a\4\x0a\2", bytes(4), b"\x2a\0", b"\x3a\0"),
     "big-ann": (b"\xff" * 4, bytes(4), b"\x02\0\0\0"),
     "keras": (b"PK\x01\x02", b"OHDR", b"TREE", b"\xff" * 8, bytes(8), b"vars"),
     "hdf5": (b"OHDR", b"TREE", b"SNOD", b"HEAP", b"\xff" * 8, bytes(8), b"\x10\0\0\0"),
