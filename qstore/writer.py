@@ -30,7 +30,8 @@ from .keys.supply import MissingKeys, check_missing_keys
 from .system.options import flag, shown, whole_number
 from .system.threads import thread_count
 from .writing.agreement import first_other_block, first_other_keys
-from .writing.encoder import Encoder, ReadRows, record_of
+from .writing.encoder import Encoder, ReadCodes, ReadRows, record_of
+from .writing.journal import BlockRecord
 from .writing.origin import Origin
 from .writing.output_paths import partial_path
 from .writing.unfinished_store import UnfinishedStore
@@ -326,15 +327,59 @@ class Writer:
         stream = self._stream(keys, len(given_codes))
         self.expect_keys(stream)
         self._unfinished.expect_source_dtype(lambda: "quantized")
+        self._take_codes(given_codes, given_scales, stream)
+
+    def _take_codes(
+        self, codes: NDArray[np.uint8], scales: NDArray[np.float64], keys: KeyStream | None
+    ) -> None:
         done = 0
-        while done < len(given_codes):
-            count = min(self._block_rows - self._pending, len(given_codes) - done)
+        while done < len(codes):
+            count = min(self._block_rows - self._pending, len(codes) - done)
             held = slice(self._pending, self._pending + count)
-            self._pending_codes[held] = given_codes[done : done + count]
-            self._pending_scales[held] = given_scales[done : done + count]
+            self._pending_codes[held] = codes[done : done + count]
+            self._pending_scales[held] = scales[done : done + count]
             self._pending_measured = False
-            self._took(count, stream)
+            self._took(count, keys)
             done += count
+
+    def append_coded_rows(
+        self,
+        read: ReadCodes,
+        first: int,
+        last: int,
+        on_rows: Callable[[int], object] | None = None,
+        keys: KeyStream | None = None,
+    ) -> None:
+        """Add the rows `first` to before `last` whose codes and scales `read` gives, using all threads.
+
+        They are written as they come: nobody may change them any more. Else as :meth:`append_rows`.
+        """
+        self._check_open()
+        self._check_room(last - first)
+        self.expect_keys(keys)
+        if last > first:
+            self._unfinished.expect_source_dtype(lambda: "quantized")
+        report = on_rows or (lambda count: None)
+        top = min(last, first + (-self._pending) % self._block_rows)
+        bottom = max(top, last - (last - top) % self._block_rows)
+        self._take_codes(*as_quantized(*read(first, top), self.dim), keys)
+        report(top - first)
+        for codes, record in self._encoder.coded_blocks(read, top, bottom):
+            self._add_block(codes, record, keys, report)
+        self._take_codes(*as_quantized(*read(bottom, last), self.dim), keys)
+        report(last - bottom)
+
+    def _add_block(
+        self,
+        codes: NDArray[np.uint8],
+        record: BlockRecord,
+        keys: KeyStream | None,
+        report: Callable[[int], object],
+    ) -> None:
+        block = None if keys is None else self._checked(keys.take(record.rows))
+        self._unfinished.add(codes, record._replace(keys=block))
+        self.rows += record.rows
+        report(record.rows)
 
     def append_rows(
         self,
@@ -386,10 +431,7 @@ class Writer:
         bottom = max(top, last - (last - top) % self._block_rows)
         report(self._fill_pending(read, first, top, keys))
         for codes, record in self._encoder.blocks(read, top, bottom, self.rows):
-            block = None if keys is None else self._checked(keys.take(record.rows))
-            self._unfinished.add(codes, record._replace(keys=block))
-            self.rows += record.rows
-            report(record.rows)
+            self._add_block(codes, record, keys, report)
         report(self._fill_pending(read, bottom, last, keys))
 
     def _stream(self, keys: Any, rows: int) -> KeyStream | None:

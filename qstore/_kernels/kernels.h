@@ -202,6 +202,8 @@ void widen_to_float64(element_type type, const char *x, size_t n, double *out);
  * measure_rows answer OUT_OF_MEMORY when they cannot have a row's worth of scratch space. */
 enum { ALL_GOOD = -1, OUT_OF_MEMORY = -2 };
 ptrdiff_t quantize_rows(matrix values, element_type type, matrix codes, vector scales, int zero_nonfinite);
+/* Factors are one row or as many as there are; each holds for `width` columns, which is not 0. */
+void look_up_codes(matrix codes, vector table, matrix factors, size_t width, matrix out);
 void dequantize_rows(matrix codes, vector scales, matrix out, output_type type);
 ptrdiff_t find_bad_row(vector rows, size_t total);
 void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_type type);

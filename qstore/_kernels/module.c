@@ -79,6 +79,48 @@ static PyObject *dequantize(PyObject *module, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+static int factors_argument(held_buffers *held, PyObject *object, matrix codes, size_t width, matrix *factors)
+{
+    if (matrix_argument(held, object, "factors", &SINGLES, 0, -1, -1, factors, NULL) < 0)
+        return -1;
+    if ((factors->rows == 1 || factors->rows == codes.rows) && factors->dim == (codes.dim + width - 1) / width)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "factors are %zu rows of %zu, expected 1 or %zu rows of one for %zu columns",
+                 factors->rows, factors->dim, codes.rows, width);
+    return -1;
+}
+
+static PyObject *look_up(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (count_arguments("look_up", 5, nargs) < 0)
+        return NULL;
+    Py_ssize_t width = PyLong_AsSsize_t(args[3]);
+    if (width < 1) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_SetString(PyExc_ValueError, "width must be a number of columns, and at least 1");
+        return NULL;
+    }
+    held_buffers held;
+    held.count = 0;
+    matrix codes, factors, out;
+    vector table;
+    PyObject *result = NULL;
+    if (matrix_argument(&held, args[0], "codes", &CODES, 0, -1, -1, &codes, NULL) == 0 &&
+        vector_argument(&held, args[1], "table", &SINGLES, 0, 256, &table, NULL) == 0 &&
+        factors_argument(&held, args[2], codes, (size_t)width, &factors) == 0 &&
+        matrix_argument(&held, args[4], "out", &SINGLES, 1, (Py_ssize_t)codes.rows, (Py_ssize_t)codes.dim, &out,
+                        NULL) == 0) {
+        PyThreadState *state = leave_python(codes.rows, codes.dim);
+        look_up_codes(codes, table, factors, (size_t)width, out);
+        return_to_python(state);
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    release_buffers(&held);
+    return result;
+}
+
 static PyObject *gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)module;
@@ -270,6 +312,7 @@ static PyMethodDef METHODS[] = {
                    "As qstore.engine.quantization.quantize; the element type is named, and bfloat16 and float8 values "
                    "come as the unsigned integers that hold them."),
     FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.engine.quantization.dequantize."),
+    FAST(look_up, "look_up(codes, table, factors, width, out, /)\n--\n\nAs qstore.engine.code_tables.look_up."),
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.engine.quantization.gather."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.engine.quantization.pool."),
     FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.engine.part_kernels.touch_parts."),

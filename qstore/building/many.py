@@ -17,7 +17,15 @@ from ..engine.coding import Coding
 from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
 from ..keys.supply import MissingKeys, given_keys
 from ..reading.local_store import LocalStore
-from ..sources import QuantizedSource, TensorInfo, is_matrix, list_tensors, open_source, unknown_tensor
+from ..sources import (
+    Choice,
+    QuantizedSource,
+    TensorInfo,
+    is_matrix,
+    list_tensors,
+    open_source,
+    unknown_tensor,
+)
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
@@ -55,6 +63,8 @@ def build_all(
     directory: str | os.PathLike[str],
     tensor: str = "*",
     *,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: Rows = None,
@@ -86,7 +96,7 @@ def build_all(
         The name of a tensor; or, where none has it, a pattern: ``*`` stands for anything, ``?`` for one
         character, ``[…]`` for one of several. What matches but is no matrix that can be quantized is left
         out.
-    keys, key_encoding
+    scale, as_stored, keys, key_encoding
         As for :func:`qstore.build`, the same for each tensor.
     rows : slice or (start, stop), optional
         Only these rows, of each tensor.
@@ -120,8 +130,9 @@ def build_all(
     >>> [(os.path.basename(report.path), report.rows, report.dim) for report in reports]
     [('tables%2Fitem.h5', 9, 4), ('tables%2Fuser.h5', 5, 3)]
     """
-    tables = _tables(source, directory, tensor, rows)
-    what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys}
+    tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
+    how = {"scale": scale, "as_stored": as_stored}
+    what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys, **how}
     resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     with rows_progress(progress, sum(table.rows for table in tables)) as on_rows:
@@ -156,6 +167,8 @@ def plan_all(
     directory: str | os.PathLike[str],
     tensor: str = "*",
     *,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: Rows = None,
@@ -174,7 +187,7 @@ def plan_all(
     ----------
     source, directory, tensor, keys, key_encoding, missing_keys, rows, overwrite, resume, nonfinite
         As for :func:`build_all`.
-    step, zero_point
+    scale, as_stored, step, zero_point
         As for :func:`build_all`.
 
     Returns
@@ -187,13 +200,13 @@ def plan_all(
     SourceError, TensorError, ExistsError, OutputError, ResumeError
         What :func:`build_all` would raise before it reads data.
     """
-    tables = _tables(source, directory, tensor, rows)
+    tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
     resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
     coding = Coding(step, zero_point)
     plans, needed, held = [], 0, []
     for table in tables:
-        with open_source(source, table.tensor.name) as matrix:
+        with open_source(source, table.tensor.name, scale=scale, as_stored=as_stored) as matrix:
             check_coding(matrix, coding)
             first, last = row_range(rows, matrix.rows)
             stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -221,22 +234,33 @@ def store_name(tensor: str) -> str:
     return ("%2E" + name[1:] if name.startswith(".") else name) + ".h5"
 
 
-def _tables(source: Any, directory: str | os.PathLike[str], pattern: str, rows: Rows) -> list[_Table]:
+def _tables(
+    source: Any, directory: str | os.PathLike[str], pattern: str, rows: Rows, choice: Choice
+) -> list[_Table]:
     if not isinstance(source, (str, os.PathLike)):
         raise SourceError(
             f"expected one file or checkpoint that holds several tensors, found {source!r:.200}"
         )
     if not isinstance(pattern, str):
         raise TypeError(f"tensor is {shown(pattern)}, expected a pattern of names, such as 'tables.*'")
-    found = list_tensors(source)
+    found = list_tensors(source, as_stored=choice.as_stored or choice.scale is not None)
     # A name may have brackets in it: what is called so is meant, and nothing else.
     matching = [info for info in found if info.name == pattern] or [
         info for info in found if fnmatchcase(info.name, pattern)
     ]
     matrices = [info for info in matching if is_matrix(info)]
+    if choice.scale is not None:
+        matrices = [_scaled(source, info, choice) for info in matrices if info.name != choice.scale]
     if not matrices:
         raise unknown_tensor(f"{source} (matrices only)", pattern, [i.name for i in found if is_matrix(i)])
     return [_table(source, Path(os.path.abspath(directory)), info, rows) for info in matrices]
+
+
+def _scaled(source: Any, info: TensorInfo, choice: Choice) -> TensorInfo:
+    """What a tensor is once it is scaled by hand."""
+    with open_source(source, info.name, scale=choice.scale) as matrix:
+        shape = (matrix.rows or 0, matrix.dim)
+        return TensorInfo(matrix.name, shape, matrix.dtype, convention=matrix.convention)
 
 
 def _table(source: Any, directory: Path, info: TensorInfo, rows: Rows) -> _Table:
@@ -290,8 +314,9 @@ def _open_existing(table: _Table) -> Store:
         store = open_store(table.path)
     except FormatError:
         raise _in_the_way(table, "it is no store") from None
-    # What is quantized already may say what it was before.
-    dtype = store.source_dtype if table.tensor.dtype == QuantizedSource.dtype else table.tensor.dtype
+    # What is quantized already may say what it was before, or how.
+    told = table.tensor.dtype == QuantizedSource.dtype or table.tensor.convention
+    dtype = store.source_dtype if told else table.tensor.dtype
     found = (store.tensor, store.shape, store.source_dtype)
     expected = (table.tensor.name, table.shape, dtype)
     if found != expected:
@@ -359,15 +384,22 @@ class _Comparison:
             key_kind=key_kind,
             unkeyed_rows=LocalStore(str(table.path)).key_index().unkeyed_rows() if key_kind else 0,
             nonfinite=found.nonfinite,
-            warnings=build_warnings(findings),
+            warnings=(*_notes(self.source, table, self.what), *build_warnings(findings)),
+            convention=table.tensor.convention,
         )
 
 
 def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
     if keys is not None:
         return keys is not False
-    with open_source(source, table.tensor.name) as matrix:
+    with open_source(source, table.tensor.name, as_stored=True) as matrix:
         return matrix.keyed or matrix.key_pieces() is not None
+
+
+def _notes(source: Any, table: _Table, what: dict[str, Any]) -> tuple[str, ...]:
+    how = {option: what[option] for option in ("scale", "as_stored")}
+    with open_source(source, table.tensor.name, **how) as matrix:
+        return matrix.notes
 
 
 class _Share:

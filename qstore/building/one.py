@@ -72,6 +72,8 @@ class BuildReport(Reported):
         first ones are. Of all rows, also of those that an interrupted build had done before.
     warnings : tuple of str
         What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
+    convention : str
+        How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
 
     path: str
@@ -88,6 +90,7 @@ class BuildReport(Reported):
     unkeyed_rows: int = 0
     nonfinite: NonFiniteValues = field(default_factory=NonFiniteValues)
     warnings: tuple[str, ...] = ()
+    convention: str = ""
 
 
 def build(
@@ -96,6 +99,8 @@ def build(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -122,11 +127,18 @@ def build(
     path : path-like
         The store to make.
     tensor : str, optional
-        Which tensor of the source (of each, in a list); needed where it holds several 2-D ones.
+        Which tensor of the source (of each, in a list); needed where it holds several 2-D ones. A weight
+        that is quantized in a known way is taken with its scales: as codes and scales where that loses
+        nothing, else as the numbers they stand for.
     join : bool
         `tensor` is a pattern (``*`` stands for anything, ``?`` for one character, ``[…]`` for one of
         several): all tensors whose names match become one matrix, in the order of the number in which their
         names differ. Missing numbers, and tensors that differ in width or type, are errors.
+    scale : str, optional
+        Name of the tensor that scales the codes of `tensor` (of each, with `join`), where no known way says
+        it.
+    as_stored : bool
+        Take the numbers of the tensor as they are, whatever lies beside it.
     keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
         A key for each row of the source, in order: texts, or whole numbers of 64 bits. A path is that of a
         file of them (see :func:`.keys.files.read_key_file`). By default those that the source itself has
@@ -199,7 +211,7 @@ def build(
     begun = time.perf_counter()
     resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
-    with open_source(source, tensor, join) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first
@@ -250,7 +262,8 @@ def build(
             key_kind=writer.key_kind,
             unkeyed_rows=writer.unkeyed_rows,
             nonfinite=writer.nonfinite,
-            warnings=writer.warnings,
+            warnings=(*matrix.notes, *writer.warnings),
+            convention=matrix.convention,
         )
     tell(f"{report.path}: made of {report.rows:,} rows, {resumed:,} of them done before")
     if report.nonfinite.count:
@@ -327,9 +340,8 @@ def _fill(
     writer.expect_keys(keys)  # kept where not one row comes, too
     start = first + writer.rows
     if isinstance(matrix, QuantizedSource):
-        for codes, scales in matrix.coded_chunks(start, last):
-            writer.append_codes(codes, scales, keys and keys.take(len(codes)))
-            on_rows(len(codes))
+        stop = matrix.rows if last is None else last
+        writer.append_coded_rows(matrix.read_codes, start, stop, on_rows, keys)
         return
     if isinstance(matrix, RowSource):
         writer.append_rows(matrix.read, start, matrix.rows if last is None else last, on_rows, keys)

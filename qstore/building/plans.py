@@ -56,6 +56,8 @@ class BuildPlan(Reported):
         Free space where the store is to be made.
     shards : int or None
         Number of files, of a store of several.
+    convention : str
+        How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
 
     path: str
@@ -69,6 +71,7 @@ class BuildPlan(Reported):
     begins_again: str = ""
     free_bytes: int | None = None
     shards: int | None = None
+    convention: str = ""
 
 
 def plan(
@@ -77,6 +80,8 @@ def plan(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -93,7 +98,7 @@ def plan(
     ----------
     source, path, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build`. A file of keys is read, keys are not compared.
-    missing_keys, step, zero_point
+    scale, as_stored, missing_keys, step, zero_point
         As for :func:`build`.
 
     Returns
@@ -119,7 +124,7 @@ def plan(
     target = Path(os.path.abspath(path))
     resume = flag("resume", resume)
     check_places(source, target, overwrite)
-    with open_source(source, tensor, join) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         coding = Coding(step, zero_point)
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
@@ -167,6 +172,7 @@ def planned(
         rows_resumed=done,
         begins_again=reason,
         free_bytes=durable_files.free_bytes(path.parent),
+        convention=matrix.convention,
     )
 
 

@@ -50,6 +50,8 @@ def build_shards(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -82,7 +84,7 @@ def build_shards(
         What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
         stand for the first of them. They are looked for when all shards are there, and these stay: the same
         call with "first" goes on from there.
-    source, tensor, join, keys, key_encoding, rows, threads, progress, resume, nonfinite
+    source, tensor, join, scale, as_stored, keys, key_encoding, rows, threads, progress, resume, nonfinite
         As for :func:`qstore.build`.
     missing_keys, step, zero_point
         As for :func:`qstore.build`.
@@ -112,7 +114,7 @@ def build_shards(
     check_duplicates(duplicates)
     check_path(directory)
     overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
-    with open_source(source, tensor, join) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -158,7 +160,8 @@ def build_shards(
         key_kind=describe_file(shards[0].path).key_kind,
         unkeyed_rows=job.unkeyed_rows,
         nonfinite=job.nonfinite,
-        warnings=joined_warnings(job.warnings),
+        warnings=(*matrix.notes, *joined_warnings(job.warnings)),
+        convention=matrix.convention,
     )
 
 
@@ -169,6 +172,8 @@ def plan_shards(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -185,7 +190,7 @@ def plan_shards(
     ----------
     source, directory, shard_rows, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build_shards`.
-    missing_keys, step, zero_point
+    scale, as_stored, missing_keys, step, zero_point
         As for :func:`build_shards`.
 
     Returns
@@ -197,7 +202,7 @@ def plan_shards(
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_path(directory)
     overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
-    with open_source(source, tensor, join) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)

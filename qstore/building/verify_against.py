@@ -75,6 +75,8 @@ def verify_against(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -90,7 +92,7 @@ def verify_against(
     ----------
     store : Store or path-like
         Of shape (N, D).
-    source, tensor, join, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, join, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
         tensors, where no name is given, the one that the store was built from, or those that were joined.
         Keys of the store are not looked at where the source has none and none are given, or with
@@ -126,6 +128,8 @@ def verify_against(
             source,
             tensor=tensor,
             join=join,
+            scale=scale,
+            as_stored=as_stored,
             keys=keys,
             key_encoding=key_encoding,
             rows=rows,
@@ -143,6 +147,8 @@ def compare_with_source(
     *,
     tensor: str | None = None,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
     keys: Any = None,
     key_encoding: str | None = None,
     rows: slice | tuple[int, int] | None = None,
@@ -171,6 +177,8 @@ def compare_with_source(
         source,
         tensor=tensor,
         join=join,
+        scale=scale,
+        as_stored=as_stored,
         keys=keys,
         key_encoding=key_encoding,
         rows=rows,
@@ -182,7 +190,14 @@ def compare_with_source(
     return report, noting.figures()
 
 
-def open_compared(store: Store, source: Any, tensor: str | None, join: bool) -> Source:
+def open_compared(
+    store: Store,
+    source: Any,
+    tensor: str | None,
+    join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
+) -> Source:
     """Open what a store is compared with: of several tensors, the one, or those, that it was built from.
 
     Raises
@@ -191,12 +206,12 @@ def open_compared(store: Store, source: Any, tensor: str | None, join: bool) -> 
         The store does not say which one, or says one that is not there.
     """
     try:
-        return open_source(source, tensor, join)
+        return open_source(source, tensor, join, scale, as_stored)
     except TensorError as error:
         joined = store.tensor not in error.candidates
         if tensor is not None or (joined and not names_several(error.candidates, store.tensor)):
             raise
-    return open_source(source, store.tensor, joined)
+    return open_source(source, store.tensor, joined, scale, as_stored)
 
 
 def compared_with(
@@ -205,6 +220,8 @@ def compared_with(
     *,
     tensor: str | None,
     join: bool,
+    scale: str | None,
+    as_stored: bool,
     keys: Any,
     key_encoding: str | None,
     rows: slice | tuple[int, int] | None,
@@ -216,7 +233,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings, workers = Findings(store.shape[1]), thread_count(threads)
-    with open_compared(store, source, tensor, join) as matrix:
+    with open_compared(store, source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

@@ -36,6 +36,7 @@ __all__ = [
     "consecutive",
     "row_key",
     "rows_of_words",
+    "scaling_of",
     "source_of",
     "step_of",
     "stored_keys",
@@ -133,7 +134,7 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tensor(parser: argparse.ArgumentParser) -> None:
-    """``--tensor`` and ``--join``."""
+    """``--tensor``, ``--join``, ``--scale`` and ``--as-stored``."""
     parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
     parser.add_argument(
         "--join",
@@ -141,13 +142,29 @@ def add_tensor(parser: argparse.ArgumentParser) -> None:
         help="--tensor is a pattern, and all tensors of SRC that match are one matrix, in the order of the "
         "number in their names: --tensor 'table.shard_*.weight' --join",
     )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--scale",
+        metavar="TENSOR",
+        help="which tensor of SRC scales the codes of this one, where its name does not tell",
+    )
+    group.add_argument(
+        "--as-stored",
+        action="store_true",
+        help="take the numbers of a quantized weight as they are, without the scales beside it",
+    )
 
 
 def tensor_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_tensor` read, as the library takes it."""
     if arguments.join and arguments.tensor is None:
         raise UsageError("--join goes with --tensor PATTERN, which says what to join")
-    return {"tensor": arguments.tensor, "join": arguments.join}
+    return {"tensor": arguments.tensor, "join": arguments.join, **scaling_of(arguments)}
+
+
+def scaling_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same without the tensor."""
+    return {"scale": arguments.scale, "as_stored": arguments.as_stored}
 
 
 def add_raw(parser: argparse.ArgumentParser) -> None:
@@ -216,9 +233,18 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 def against_of(arguments: argparse.Namespace) -> Any:
     """What ``--against`` names, as a source; None where it is not there."""
-    told = (arguments.tensor, arguments.rows, arguments.join or None)
+    told = (
+        arguments.tensor,
+        arguments.rows,
+        arguments.join or None,
+        arguments.scale,
+        arguments.as_stored or None,
+    )
     if arguments.against is None and told != (None,) * len(told):
-        raise UsageError("--tensor, --join and --rows say what of SRC to compare: give --against SRC too")
+        raise UsageError(
+            "--tensor, --join, --scale, --as-stored and --rows say what of SRC to compare: "
+            "give --against SRC too"
+        )
     if arguments.raw is not None and len(arguments.against or ()) != 1:
         raise UsageError("--raw goes with one --against SRC")
     paths = arguments.against

@@ -24,6 +24,7 @@ from .arguments import (
     add_tensor,
     at_least,
     keys_of,
+    scaling_of,
     source_of,
     step_of,
     tensor_of,
@@ -246,6 +247,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             source,
             arguments.output,
             pattern,
+            **scaling_of(arguments),
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
@@ -260,6 +262,7 @@ def _run_all(source: str, arguments: argparse.Namespace) -> int:
             source,
             arguments.output,
             pattern,
+            **scaling_of(arguments),
             keys=keys_of(arguments),
             key_encoding=arguments.key_encoding,
             rows=arguments.rows,
@@ -312,13 +315,16 @@ def _report_facts(report: BuildReport) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
         ("store", report.path),
         ("tensor", report.tensor or "(no name)"),
+        *_convention(report),
         ("matrix", f"{report.rows:,} × {report.dim:,} {report.source_dtype}"),
         ("size", _sizes(report.source_bytes, report.file_bytes)),
         ("time", _speed(report.rows - report.rows_resumed, report.seconds)),
         ("engine", report.engine),
     ]
     if report.key_kind is not None:
-        facts.insert(3, ("keys", counted_keys(report.rows, report.unkeyed_rows, report.key_kind)))
+        facts.insert(
+            len(facts) - 3, ("keys", counted_keys(report.rows, report.unkeyed_rows, report.key_kind))
+        )
     if report.nonfinite.count:
         facts.append(("replaced", _replaced(report.nonfinite)))
     if report.rows_resumed:
@@ -341,10 +347,15 @@ def _speed(rows: int, seconds: float) -> str:
     return f"{seconds:.2f} s" + (f", {rows / max(seconds, 1e-9):,.0f} rows/s" if rows else "")
 
 
+def _convention(one: BuildPlan | BuildReport) -> list[tuple[str, object]]:
+    return [("values", one.convention)] if one.convention else []
+
+
 def _plan_facts(planned: BuildPlan) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
         ("would make", planned.path),
         ("tensor", planned.tensor or "(no name)"),
+        *_convention(planned),
         ("matrix", f"{_rows(planned.rows)} × {planned.dim:,} {planned.source_dtype}"),
         ("size", _sizes(planned.source_bytes, planned.file_bytes)),
     ]

@@ -26,6 +26,8 @@ __all__ = ["COMMAND", "Listed"]
 _DESCRIPTION = """\
 List the tensors of a checkpoint: name, shape, type and size. Any of them that is 2-D can be built from,
 but not what is called opaque: objects of other programs, and tensors without plain values.
+A weight that is quantized is one line with its scales, and "values" says what is made of them; --as-stored
+lists all tensors as they lie in the file.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
 the size of its files. Tensors that look like one matrix in pieces, their names alike but for a number, are
 listed once more, as that matrix: it is built with --tensor 'NAME' --join, where * stands for the number.
@@ -37,9 +39,15 @@ _EXAMPLES = """\
   qstore ls checkpoint-directory/ --json
   qstore ls tables/"""
 
-_HEADER = ("name", "shape", "dtype", "bytes")
+_HEADER = ("name", "shape", "dtype", "bytes", "values")
 _NUMPY_NAME = re.compile(r"[<>|=]?\w+(\[\w+\])?")
-_ODD_SIZES = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "quantized": 1}
+_ODD_SIZES = {
+    "bfloat16": 2,
+    "quantized": 1,
+    **dict.fromkeys(
+        ("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"), 1
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,7 +64,9 @@ class Listed(Reported):
     dtype : str
         As the file has it: "Q4_0" of GGUF, though it is read as float32.
     bytes : int or None
-        None where the type has no fixed size.
+        Of all its tensors; None where the type has no fixed size.
+    convention : str
+        How its values are computed of several tensors, in words; empty where they lie in the file.
     members : int
         How many tensors of the list it is, one behind the other; 0: it is one itself.
     """
@@ -66,6 +76,7 @@ class Listed(Reported):
     shape: tuple[int, ...]
     dtype: str
     bytes: int | None
+    convention: str = ""
     members: int = 0
 
 
@@ -76,6 +87,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
     )
+    parser.add_argument(
+        "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
+    )
     add_json(parser)
 
 
@@ -84,26 +98,32 @@ def _run(arguments: argparse.Namespace) -> int:
     failure: IncompleteError | None = None
     try:
         for source in arguments.sources:
-            found += _found(source)
+            found += _found(source, arguments.as_stored)
     except IncompleteError as error:
         found += _with_families(error.tensors, source, error.missing)
         failure = error
     if arguments.json:
-        print_json([_as_dict(one) for one in found])
-    elif len({one.path for one in found}) > 1:
-        print_table([("file", *_HEADER), *((one.path, *_cells(one)) for one in found)])
+        print_json([_told(one) for one in found])
     else:
-        print_table([_HEADER, *map(_cells, found)])
+        several = len({one.path for one in found}) > 1
+        told = any(one.convention for one in found)
+        rows = [("file", *_HEADER), *((one.path, *_cells(one)) for one in found)]
+        print_table([row[0 if several else 1 : None if told else -1] for row in rows])
     if failure is not None:
         raise failure
     return 0
 
 
-def _found(path: str) -> list[Listed]:
+def _told(one: Listed) -> dict[str, Any]:
+    found = one.to_dict()
+    return {key: value for key, value in found.items() if value or key not in ("convention", "members")}
+
+
+def _found(path: str, as_stored: bool) -> list[Listed]:
     if (store := _store(path)) is not None:
         return store
     try:
-        return _with_families(qstore.list_tensors(path), path)
+        return _with_families(qstore.list_tensors(path, as_stored=as_stored), path)
     except IncompleteError:
         raise
     except SourceError:
@@ -144,22 +164,20 @@ def _with_families(
 
 def _joined(family: Numbered, path: str) -> Listed:
     members = [_listed(tensor, path) for tensor in family.members]
-    shape = sum(one.shape[0] for one in members), members[0].shape[1]
+    first = members[0]
+    shape = sum(one.shape[0] for one in members), first.shape[1]
     sizes = [one.bytes for one in members]
     size = None if None in sizes else sum(one or 0 for one in sizes)
-    return Listed(path, family.name, shape, members[0].dtype, size, len(members))
-
-
-def _as_dict(one: Listed) -> dict[str, Any]:
-    found = one.to_dict()
-    if not one.members:
-        del found["members"]
-    return found
+    return Listed(path, family.name, shape, first.dtype, size, first.convention, len(members))
 
 
 def _listed(tensor: TensorInfo, path: str) -> Listed:
     from ..sources.gguf.types import QUANTIZED_TYPES
 
+    if tensor.parts:
+        sizes = [_listed(part, path).bytes for part in tensor.parts]
+        size = None if None in sizes else sum(one or 0 for one in sizes)
+        return Listed(path, tensor.name, tensor.shape, tensor.parts[0].dtype, size, tensor.convention)
     blocks = {name: (values, size) for name, values, size in QUANTIZED_TYPES.values()}
     word = tensor.stored or tensor.dtype
     values, size = blocks.get(word) or (1, _item_size(word))
@@ -189,7 +207,8 @@ def _cells(one: Listed) -> tuple[str, ...]:
     shape = " × ".join(map(str, one.shape)) or "()"
     if one.members:
         shape = f"{shape} ({one.members} tensors, --join)"
-    return (one.name or "(no name)", shape, one.dtype, "?" if one.bytes is None else byte_size(one.bytes))
+    size = "?" if one.bytes is None else byte_size(one.bytes)
+    return one.name or "(no name)", shape, one.dtype, size, one.convention
 
 
 COMMAND = Command(

@@ -41,6 +41,7 @@ __all__ = [
     "fresh",
     "gather",
     "key_engine",
+    "look_up",
     "pool",
     "quantize",
     "quantize_into",
@@ -331,6 +332,16 @@ def pool(
     if values >= SPLIT_VALUES:  # what the parts say would depend on the split
         quantization.bag_lengths(offsets, rows.size)
     in_parts(part, len(offsets), values, threads)
+
+
+def look_up(
+    codes: Codes, table: NDArray[np.float32], factors: NDArray[np.float32], width: int, out: NDArray[Any]
+) -> None:
+    """Floats of a table, scaled by groups of columns: as :func:`.code_tables.look_up`."""
+    engine = _native
+    if not (_native and lies_well(codes)):
+        from . import code_tables as engine
+    engine.look_up(codes, table, factors, width, out)
 
 
 def survey(

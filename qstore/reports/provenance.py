@@ -61,6 +61,8 @@ def source_words(
     step: float | None,
     zero_point: int,
     join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
 ) -> list[str] | None:
     """What follows ``--against`` on the command line, with it; None where no command names such a source."""
     if source is None:
@@ -75,6 +77,10 @@ def source_words(
         return None
     if tensor is not None:
         words += ["--tensor", tensor, *(["--join"] if join else [])]
+    if scale is not None:
+        words += ["--scale", scale]
+    if as_stored:
+        words.append("--as-stored")
     if rows is not None:
         start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else rows
         words += ["--rows", f"{'' if start is None else start}:{'' if stop is None else stop}"]

@@ -12,6 +12,7 @@ from .base import Fingerprint, RowSource, Source, TensorInfo
 from .concatenated import are_paths
 from .numbered import Numbered, names_several, numbered_tensors
 from .quantized import QuantizedSource
+from .quantized_weights import Choice
 from .raw import RawSource
 from .registry import FORMATS, Format, list_tensors, open_source
 from .tensor_choice import is_matrix, unknown_tensor
@@ -20,6 +21,7 @@ from .text_encoding import UTF8, TextEncoding
 __all__ = [
     "FORMATS",
     "UTF8",
+    "Choice",
     "Fingerprint",
     "Format",
     "Numbered",

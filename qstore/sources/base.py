@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..format.layout import DTYPE_LIMIT
 from ..system.reported import Reported
 from .text_encoding import TextEncoding
 
@@ -37,12 +38,18 @@ class TensorInfo(Reported):
         Element type in NumPy's words ("float32", "bfloat16", …): what reading gives.
     stored : str
         The file's own name of the type, where that is another: "Q4_0" of GGUF, read as float32.
+    convention : str
+        How the values are computed of several tensors, in words; empty where they lie in the file.
+    parts : tuple of TensorInfo
+        These tensors.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     stored: str = ""
+    convention: str = ""
+    parts: tuple[TensorInfo, ...] = ()
 
 
 class Source(ABC):
@@ -60,6 +67,10 @@ class Source(ABC):
         Number of columns, at least 1.
     keyed : bool
         Whether each row comes with a key: :meth:`keyed_chunks` then gives both.
+    convention : str
+        How the values are computed of several tensors, in words; empty where they lie in the source.
+    notes : tuple of str
+        What deserves a look, in words, whatever the values are.
     """
 
     name: str = ""
@@ -67,11 +78,14 @@ class Source(ABC):
     rows: int | None
     dim: int
     keyed: bool = False
+    convention: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def recorded_dtype(self) -> str:
-        """What a store of it says it was built from."""
-        return self.dtype
+        """What a store of it says it was built from: how its values are computed, as far as there is room."""
+        text = "".join(letter if letter.isprintable() else "?" for letter in self.convention)
+        return text.encode()[:DTYPE_LIMIT].decode(errors="ignore") or self.dtype
 
     @abstractmethod
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
@@ -152,6 +166,9 @@ class RowSource(Source):
     """A source that gives any range of rows, from any thread, without reading the rest."""
 
     rows: int
+
+    def __enter__(self) -> RowSource:
+        return self
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:

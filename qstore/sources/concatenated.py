@@ -92,6 +92,8 @@ class _Parts(Source):
         self.name = names.pop() if len(names) == 1 else ""
         self.dtype, self.dim = parts[0].dtype, parts[0].dim
         self.keyed = all(part.keyed for part in parts)
+        self.convention = " or ".join(dict.fromkeys(part.convention for part in parts if part.convention))
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         self._parts = parts
         self._current = 0
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ..errors import SourceError
 from ..format.manifest import MANIFEST
+from ..system.stand_ins import refused_format
 from .checks import shortened
 from .containers.checkpoint_index import files_of_index
 from .files import RawFile
@@ -174,6 +175,10 @@ def _refuse_parts(directory: str, names: list[str]) -> None:
     for name in names:
         if name.endswith(DISTRIBUTED_METADATA) and os.path.basename(name) != DISTRIBUTED_METADATA:
             refuse_separate(os.path.join(directory, name))
+    for name in names:
+        refused = refused_format(name, b"") if name.endswith(".index") else None
+        if refused is not None:
+            raise SourceError(f"{os.path.join(directory, name)} is {refused}")
     parts = [name for name in names if name.endswith(".distcp")]
     if parts:
         raise SourceError(

@@ -125,6 +125,7 @@ class _Member(RowSource):
 
     def __init__(self, name: str, source: RowSource, pool: _Pool) -> None:
         self.name, self.dtype, self.rows, self.dim = name, source.dtype, source.rows, source.dim
+        self.convention, self.notes = source.convention, source.notes
         self._recorded, self._identity = source.recorded_dtype, source.fingerprint()
         self._pool = pool
 

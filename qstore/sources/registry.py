@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ..engine.arrays import is_tensor
 from ..errors import IncompleteError, SourceError
 from ..system.options import flag, shown
-from ..system.stand_ins import Archive, archive_of, stand_in, unpacking
+from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
+from .arrow import ArrowFormat
 from .base import Source, TensorInfo
 from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
 from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
+from .containers.tensor_file import TensorFile
 from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
@@ -26,8 +28,10 @@ from .memory.chunks import ChunkSource
 from .numbered import chosen
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
+from .onnx import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
+from .quantized_weights import Choice, listed, open_tensor
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
@@ -67,6 +71,14 @@ class Format(Protocol):
         """Source of the named tensor, or of the only matrix."""
 
 
+@runtime_checkable
+class FormatOfMany(Format, Protocol):
+    """A format whose files hold tensors by name: what is quantized there may lie in several of them."""
+
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors of a file by name."""
+
+
 _STREAMED: tuple[Format, ...] = (BinaryWordVectorsFormat(), TextWordVectorsFormat())
 """Those that are read from front to back, and so from packed files too."""
 _ZIPPED: tuple[Format, ...] = (TorchZipFormat(), NpzFormat(), KerasFormat())
@@ -84,6 +96,8 @@ _PLACED: tuple[Format, ...] = (
     FastTextFormat(),
     BigANNFormat(),
     ParquetFormat(),
+    ArrowFormat(),
+    OnnxFormat(),
     GGUFFormat(),
 )
 """Those that are read at any place."""
@@ -92,7 +106,13 @@ FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 """In the order they are tried: text, which tells least of itself, last."""
 
 
-def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Source:
+def open_source(
+    obj: Any,
+    tensor: str | None = None,
+    join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
+) -> Source:
     """Source of the matrix that `obj` is or holds.
 
     Parameters
@@ -106,6 +126,10 @@ def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Sour
         Which tensor of a file, or of each. May be left out where only one is a matrix.
     join : bool
         `tensor` is a pattern: all tensors whose names match are one matrix, see :mod:`.numbered`.
+    scale : str, optional
+        Name of the tensor that scales its codes, where no convention tells (:mod:`.quantized_weights`).
+    as_stored : bool
+        Take the numbers of the tensor as they are, whatever lies beside it.
 
     Returns
     -------
@@ -128,13 +152,15 @@ def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Sour
     """
     if tensor is not None and not isinstance(tensor, str):
         raise TypeError(f"tensor is {shown(tensor)}, expected the name of one")
+    choice = Choice(scale, as_stored)
     if flag("join", join):
-        return _open_joined(obj, tensor)
+        return _open_joined(obj, tensor, choice)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
-        return file_format.open(path, tensor)
+        return _opener(path, file_format, choice)(tensor)
     if are_paths(obj):
-        return concatenated(obj, lambda path: open_source(path, tensor))
+        return concatenated(obj, lambda path: open_source(path, tensor, False, scale, as_stored))
+    _check_no_scale(type(obj).__name__, choice)
     if tensor is not None and not (isinstance(obj, Source) and obj.name == tensor):
         raise SourceError(
             f"{type(obj).__name__} has no tensor names: leave tensor={tensor!r} out, or give a file"
@@ -142,7 +168,16 @@ def open_source(obj: Any, tensor: str | None = None, join: bool = False) -> Sour
     return obj if isinstance(obj, Source) else _source_in_memory(obj)
 
 
-def _open_joined(obj: Any, pattern: str | None) -> Source:
+def _opener(path: str, file_format: Format, choice: Choice) -> Callable[[str | None], Source]:
+    """What opens a tensor by its name, or the only matrix; headers are read once, whatever is opened."""
+    if isinstance(file_format, FormatOfMany):
+        file = file_format.tensor_file(path)
+        return lambda tensor: open_tensor(file, tensor, choice)
+    _check_no_scale(path, choice)
+    return lambda tensor: file_format.open(path, tensor)
+
+
+def _open_joined(obj: Any, pattern: str | None, choice: Choice) -> Source:
     if not isinstance(obj, (str, os.PathLike)):
         raise SourceError(
             f"{type(obj).__name__} holds no tensors by name that could be joined: expected one file or "
@@ -156,21 +191,33 @@ def _open_joined(obj: Any, pattern: str | None) -> Source:
         )
     missing: tuple[str, ...] = ()
     try:
-        found = file_format.tensors(path)
+        # Tensors that are scaled by hand are looked for by the names that the file has.
+        by_hand = Choice(as_stored=choice.as_stored or choice.scale is not None)
+        found = _listed(path, file_format, by_hand)
     except IncompleteError as error:
         if error.missing is None:
             raise
         found, missing = list(error.tensors), error.missing
-    return joined(chosen(path, found, pattern, missing), lambda name: file_format.open(path, name))
+    return joined(chosen(path, found, pattern, missing), _opener(path, file_format, choice))
 
 
-def list_tensors(obj: Any) -> list[TensorInfo]:
+def _check_no_scale(where: str, choice: Choice) -> None:
+    if choice.scale is not None:
+        raise SourceError(
+            f"{where} holds no tensors by name that one could scale another, as scale={choice.scale!r} "
+            f"(--scale) asks for: give a tuple of codes and scales"
+        )
+
+
+def list_tensors(obj: Any, as_stored: bool = False) -> list[TensorInfo]:
     """All tensors of a file or checkpoint directory, or the one an array or Source is.
 
     Parameters
     ----------
     obj : path-like, array-like or Source
         What :func:`qstore.build` takes, but for lists of files and iterables of chunks. No data is read.
+    as_stored : bool
+        All tensors as they lie in the file. Else weights that are quantized are one matrix with their scales.
 
     Returns
     -------
@@ -184,13 +231,26 @@ def list_tensors(obj: Any) -> list[TensorInfo]:
     """
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
-        return file_format.tensors(path)
+        return _listed(path, file_format, Choice(as_stored=as_stored))
     source = obj if isinstance(obj, Source) else _source_in_memory(obj)
     if source.rows is None:
         raise SourceError(
             f"{type(obj).__name__} gives chunks: expected a file or an array, whose shape is known"
         )
     return [TensorInfo(source.name, (source.rows, source.dim), source.dtype)]
+
+
+def _listed(path: str, file_format: Format, choice: Choice) -> list[TensorInfo]:
+    if not isinstance(file_format, FormatOfMany) or choice.as_stored:
+        return file_format.tensors(path)
+    try:
+        found = file_format.tensors(path)
+    except IncompleteError as error:
+        there = [info.name for info in error.tensors]
+        raise IncompleteError(
+            str(error), tuple(listed(file_format.tensor_file(path), there, choice)), error.missing
+        ) from None
+    return listed(file_format.tensor_file(path), [info.name for info in found], choice)
 
 
 def _source_in_memory(obj: Any) -> Source:
@@ -226,6 +286,9 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
         head = file.read_bytes(0, min(file.size, _HEAD_BYTES))
         file_format = _by_content(_PLACED, path, head) or _of_packed(file, head)
         file_format = file_format or _by_content(_STREAMED, path, head) or _by_name(FORMATS, path)
+    refused = None if file_format else refused_format(path, head)
+    if refused is not None:
+        raise SourceError(f"{path} is {refused}")
     if file_format is None:
         raise SourceError(
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"

@@ -6,15 +6,27 @@ All are told by their first bytes. The words are the tail of a sentence that beg
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
-__all__ = ["HEAD_BYTES", "LONGEST_POINTER", "Archive", "archive_of", "pointer", "stand_in", "unpacking"]
+__all__ = [
+    "HEAD_BYTES",
+    "LONGEST_POINTER",
+    "Archive",
+    "archive_of",
+    "pointer",
+    "refused_format",
+    "stand_in",
+    "unpacking",
+]
 
 HEAD_BYTES = 512
 """So many first bytes tell all of these: tar's mark is the last."""
 
 LONGEST_POINTER = 1024
 """No pointer is longer."""
+
+_TENSORFLOW_DATA = re.compile(r".*\.data-[0-9]{5}-of-[0-9]{5}", re.DOTALL)
 
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, and the address from before version 1.
 _LFS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
@@ -60,6 +72,23 @@ def pointer(head: bytes) -> str | None:
         "a Git LFS pointer in the place of the file: run git lfs pull in its repository, or download it "
         "from the address of its content (at Hugging Face with /resolve/ in the place of /raw/)"
     )
+
+
+def refused_format(path: str, head: bytes) -> str | None:
+    """What a file of a format that is not read is, and the way out: by its first bytes or its name."""
+    name = os.path.basename(path)
+    if head.startswith(b"FiFu"):
+        return (
+            "a finalfusion file: expected a format with plain rows; save its words in the word2vec format "
+            "with finalfusion.compat.write_word2vec, and build from that"
+        )
+    if name.endswith(".index") or _TENSORFLOW_DATA.fullmatch(name):
+        return (
+            "part of a TensorFlow checkpoint: expected tensors that are read without TensorFlow; "
+            "numpy.save what tensorflow.train.load_checkpoint(prefix).get_tensor(name) gives, and build from "
+            "that"
+        )
+    return None
 
 
 def archive_of(head: bytes) -> Archive | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
-from ..engine.arguments import check_nonfinite
+from ..engine.arguments import as_quantized, check_nonfinite
 from ..engine.coding import Coding
 from ..engine.nonfinite import NonFiniteValues
 from ..engine.row_errors import ROW_FIGURES
@@ -23,10 +23,13 @@ from .journal import BlockRecord
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["EncodedBlock", "Encoder", "ReadRows", "record_of"]
+__all__ = ["EncodedBlock", "Encoder", "ReadCodes", "ReadRows", "record_of"]
 
 ReadRows = Callable[[int, int], NDArray[Any]]
 """Gives the rows from a first to before a last one as a 2-D array; called from several threads."""
+
+ReadCodes = Callable[[int, int], tuple[NDArray[np.uint8], NDArray[np.float64]]]
+"""The same of codes and scales, which are there already."""
 
 EncodedBlock = tuple[NDArray[np.uint8], BlockRecord]
 """The codes of a block, and its record."""
@@ -125,6 +128,21 @@ class Encoder:
             measured = errors if self._coding.rounds else None
             return codes, record_of(codes, scales)._replace(errors=measured, nonfinite=replaced)
 
+        return self._in_order(encode, first, last)
+
+    def coded_blocks(self, read: ReadCodes, first: int, last: int) -> Generator[EncodedBlock, None, None]:
+        """Whole blocks of codes and scales that are there already; else as :meth:`blocks`."""
+
+        def take(start: int) -> EncodedBlock:
+            codes, scales = as_quantized(*read(start, start + self._block_rows), self._dim)
+            codes = np.ascontiguousarray(codes)
+            return codes, record_of(codes, scales)
+
+        return self._in_order(take, first, last)
+
+    def _in_order(
+        self, encode: Callable[[int], EncodedBlock], first: int, last: int
+    ) -> Generator[EncodedBlock, None, None]:
         starts = iter(range(first, last, self._block_rows))
         if self._threads == 1 or last - first <= self._block_rows:
             yield from map(encode, starts)

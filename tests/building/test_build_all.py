@@ -116,7 +116,7 @@ def test_rows_done_before_count_in_the_progress_of_all(
     [
         ("text", "exists, and it is no store"),
         ("shape", r"it is a store of .*\(9, 4\).* expected .*\(40, 3\)"),
-        ("content", "its content is another: 1 rows differ, the first ones: 7"),
+        ("content", "its content is another: 1 row differs: row 7"),
         ("folder", "is a directory"),
     ],
 )

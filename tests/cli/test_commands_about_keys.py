@@ -108,7 +108,7 @@ def test_the_same_key_in_two_shards(run: Run) -> None:
     verified = run("verify", "x")
     assert verified.status == 0
     assert (
-        "7 of them are found by their keys: 1 have that of an earlier row, such as row 2, 'a' like row 0"
+        "7 of them are found by their keys: 1 has that of an earlier row, such as row 2, 'a' like row 0"
         in (verified.out)
     )
     report = json.loads(run("verify", "x", "--json").out)["store"]

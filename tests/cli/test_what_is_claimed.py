@@ -49,7 +49,7 @@ def test_keys_of_the_source_itself(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "every code and scale of 2 rows" in text
     source.write_text("2 2\na 1 2\nc 3 4\n")
     text = shown(capsys, "verify", out, "--against", source, status=1)
-    assert "1 rows differ, the first ones: 1" in text
+    assert "1 row differs: row 1" in text
     assert "agrees with" not in text
     assert qstore.verify_against(qstore.open(out), source).keys_compared
 

@@ -25,6 +25,13 @@ SURVEY = [
     np.zeros(6, I64),
     np.zeros(256, I64),
 ]
+LOOK_UP = [
+    np.zeros((4, 6), U8),
+    np.zeros(256, np.float32),
+    np.zeros((4, 3), np.float32),
+    2,
+    np.zeros((4, 6), np.float32),
+]
 ROW_ERRORS = [np.zeros((4, 6), np.float32), "float32", np.zeros((4, 6), U8), np.zeros(4), np.zeros((4, 9))]
 UNPACK = ["Q8_0", np.zeros((4, 68), U8), np.zeros((4, 64), np.float32)]
 BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
@@ -56,6 +63,20 @@ BAD_ARGUMENTS: list[tuple[str, list[Any], int, Any]] = [
     ("dequantize", DEQUANTIZE, 2, np.zeros((4, 5), np.float32)),
     ("dequantize", DEQUANTIZE, 2, read_only(np.zeros((4, 6), np.float32))),
     ("dequantize", DEQUANTIZE, 2, np.zeros((4, 12), np.float32)[:, ::2]),
+    ("look_up", LOOK_UP, 0, np.zeros((4, 6), np.int8)),
+    ("look_up", LOOK_UP, 0, np.zeros((5, 6), U8)),
+    ("look_up", LOOK_UP, 0, np.zeros((4, 12), U8)[:, ::2]),
+    ("look_up", LOOK_UP, 1, np.zeros(255, np.float32)),
+    ("look_up", LOOK_UP, 1, np.zeros(256)),
+    ("look_up", LOOK_UP, 2, np.zeros((3, 3), np.float32)),
+    ("look_up", LOOK_UP, 2, np.zeros((4, 2), np.float32)),
+    ("look_up", LOOK_UP, 2, np.zeros((4, 3))),
+    ("look_up", LOOK_UP, 3, 0),
+    ("look_up", LOOK_UP, 3, -1),
+    ("look_up", LOOK_UP, 3, "2"),
+    ("look_up", LOOK_UP, 3, 1 << 64),
+    ("look_up", LOOK_UP, 4, read_only(np.zeros((4, 6), np.float32))),
+    ("look_up", LOOK_UP, 4, np.zeros((4, 5), np.float32)),
     ("gather", GATHER, 0, np.zeros((4, 6), np.int8)),
     ("gather", GATHER, 0, np.zeros((4, 7), U8)),
     ("gather", GATHER, 1, np.zeros(3)),

@@ -235,8 +235,9 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
         encoding: str | None = None,
         missing: Any = "error",
         coding: Any = (None, 0),
+        scaling: Any = (),
     ) -> str:
-        source = source_words("a b.npz", tensor, rows, *coding)
+        source = source_words("a b.npz", tensor, rows, *coding, *scaling)
         words = keys_words(keys, encoding, missing)
         return str(dict(made_by(store, Path("/x/page.html"), "a b.npz", source, words)).get("command"))
 
@@ -249,6 +250,8 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
     assert command(None, None, "k.txt", None, "none") == f"{begin} --keys k.txt --missing-keys none"
     assert command(None, None, coding=(0.5, 3)) == f"{begin} --step 0.5 --zero-point 3"
     assert command(None, None, coding=(1.0, 0)) == f"{begin} --step 1.0"
+    assert command("x", None, scaling=("x.s", False)) == f"{begin} --tensor x --scale x.s"
+    assert command(None, None, scaling=(None, True)) == f"{begin} --as-stored"
     assert command(None, None, ["a", "b"]) == "None"
     raw = RawSource(store.path, "uint8", 1, rows=5)
     raw.close()

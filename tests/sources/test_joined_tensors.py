@@ -28,7 +28,7 @@ from qstore.sources.numbered import chosen
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-from fixtures.ngram_tables import PATTERN, Table, write
+from fixtures.ngram_tables import LAYOUTS, PATTERN, Table, write
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -183,7 +183,7 @@ def test_brackets_in_names_stand_for_themselves(tmp_path: Path) -> None:
         assert np.concatenate(list(source.chunks()))[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("layout", ["bf16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_published_layouts(tmp_path: Path, layout: str) -> None:
     table = Table(layout, 128 * 3, 160, 128)
     write(tmp_path / "made", table, files=5)

@@ -51,6 +51,16 @@ TOKENS = {
         b"18446744073709551616",
         b'"DCP_SHARDING_INFO":"{}",',
     ),
+    "quantized": (
+        b'"dtype":"F8_E4M3",',
+        b"I8",
+        b"U8",
+        b"F32",
+        b'"shape":[1],',
+        b"[10,64]",
+        b"_scale",
+        b"weight",
+    ),
     "index": (b'"weight_map":', b"{}", b"../", b"/etc/passwd", b"\\u0000", b"[[[[", b"null"),
     "npz": (b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b".npy", b"\xff" * 4, bytes(4), b"\x93NUMPY"),
     "torch": (
@@ -78,6 +88,7 @@ TOKENS = {
     "gguf": (b"GGUF", b"\x03\0\0\0", b"\xff" * 8, bytes(8), b"\x08\0\0\0", b"\x02\0\0\0"),
     "vecs": (b"\xff" * 4, bytes(4), b"\x03\0\0\0"),
     "fasttext": (b"\xff" * 4, bytes(4), b"</s>\0", b"\x03\0\0\0", b"\0" * 8),
+    "onnx": (b"\xff" * 9, b"\x70\1", b"\x6a\4\x0a\2", bytes(4), b"\x2a\0", b"\x3a\0"),
     "big-ann": (b"\xff" * 4, bytes(4), b"\x02\0\0\0"),
     "keras": (b"PK\x01\x02", b"OHDR", b"TREE", b"\xff" * 8, bytes(8), b"vars"),
     "hdf5": (b"OHDR", b"TREE", b"SNOD", b"HEAP", b"\xff" * 8, bytes(8), b"\x10\0\0\0"),
@@ -151,7 +162,7 @@ def test_mutated_sources(parser: str, tmp_path: Path, no_leaks: None) -> None:
     seen = {"read": 0, "refused": 0}
     for _ in range(700):
         content = mutated_bytes(chance.choice(seeds), chance, TOKENS[parser])
-        if parser == "safetensors" and chance.random() < 0.75:
+        if parser in ("safetensors", "quantized") and chance.random() < 0.75:
             content = with_right_length(content)
         path.write_bytes(content)
         try:

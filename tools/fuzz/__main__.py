@@ -323,7 +323,7 @@ def _target(target: str, folder: Path, library: Any) -> tuple[Any, list[bytes], 
         content = bytes(library.Mutate(data, largest))
         return with_right_length(content) if seed % 4 else content
 
-    return check, seeds, {"custom_mutator": measured} if target == "safetensors" else {}
+    return check, seeds, {"custom_mutator": measured} if target in ("safetensors", "quantized") else {}
 
 
 if __name__ == "__main__":

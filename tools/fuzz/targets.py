@@ -206,6 +206,11 @@ def _safetensors() -> list[bytes]:
     return files
 
 
+def _quantized() -> list[bytes]:
+    """Checkpoints of quantized weights, by the libraries that quantize so."""
+    return [path.read_bytes() for path in sorted(DATA.glob("quantized/*/model.safetensors"))]
+
+
 def with_right_length(content: bytes) -> bytes:
     """A safetensors file whose length of the header fits its JSON: otherwise damage gets no further."""
     end = content.rfind(b"}") + 1
@@ -312,6 +317,13 @@ def _fasttext() -> list[bytes]:
     return [head + words + b"\0" + struct.pack("<2q", 5, 2) + np.ones((5, 2), "<f4").tobytes()]
 
 
+def _onnx() -> list[bytes]:
+    """A graph with one initializer of 2 rows of 3, its values in bytes."""
+    tensor = b"\x0a\2\2\3\x10\1\x42\3emb\x4a\x18" + np.ones(6, "<f4").tobytes()
+    graph = b"\x0a\7\x0a\3emb\x22\0\x12\1g\x2a" + bytes([len(tensor)]) + tensor
+    return [b"\x08\x08\x3a" + bytes([len(graph)]) + graph]
+
+
 def _bigann() -> list[bytes]:
     return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
 
@@ -319,6 +331,7 @@ def _bigann() -> list[bytes]:
 SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "npy": ("source.npy", _npy),
     "safetensors": ("source.safetensors", _safetensors),
+    "quantized": ("source.safetensors", _quantized),
     "index": ("source.safetensors.index.json", _index),
     "hdf5": ("source.h5", _hdf5),
     "npz": ("source.npz", _npz),
@@ -329,6 +342,7 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
     "fasttext": ("source.bin", _fasttext),
+    "onnx": ("source.onnx", _onnx),
     "big-ann": ("source.fbin", _bigann),
     "gguf": ("source.gguf", _gguf),
 }

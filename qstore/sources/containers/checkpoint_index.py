@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -16,6 +16,7 @@ from ..checks import shortened
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
 from .json_object import LONGEST_JSON, parse_json
+from .tensor_file import TensorFile
 
 __all__ = ["IndexFormat", "files_of_index", "is_plain_name", "together"]
 
@@ -35,6 +36,14 @@ class IndexFormat(ABC):
     @abstractmethod
     def open_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
         """Source of a tensor of one shard, which closes `file`; `origin` goes into its fingerprint."""
+
+    @abstractmethod
+    def open_bytes_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
+        """Source of the bytes of a tensor of one shard, as :meth:`.TensorFile.open_bytes` gives them."""
+
+    def metadata_in(self, file: RawFile) -> Mapping[str, str]:
+        """What a shard says about itself."""
+        return {}
 
     def matches(self, path: str, head: bytes) -> bool:
         """Never by its bytes: JSON looks like any other JSON. The name tells."""
@@ -66,18 +75,11 @@ class IndexFormat(ABC):
             if problems:
                 raise SourceError(together(problems))
             tensor = only_matrix(path, found).name
-        if tensor not in index.shards:
-            raise unknown_tensor(path, tensor, index.shards)
-        shard = index.shards[tensor]
-        with ExitStack() as on_error:
-            file = on_error.enter_context(_open_shard(index, shard))
-            if tensor not in self.tensors_in(file):
-                raise _not_in_shard(index, tensor)
-            # No time of the index: the shard's holds the data, and the index's bytes are known by their CRC.
-            origin = {"shard": shard, "index_size": index.size, "index_crc32": index.crc32}
-            source = self.open_in(file, tensor, origin)
-            on_error.pop_all()
-        return source
+        return _opened(self, index, tensor, self.open_in)
+
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors of all shards by name. Shards that are not asked for may be missing."""
+        return _IndexedTensors(self, _read_index(path))
 
     def _tensors(self, index: _Index) -> tuple[list[TensorInfo], list[str]]:
         """What is there of all that the index names, by name, and what is wrong with the rest, in words."""
@@ -99,6 +101,52 @@ class IndexFormat(ABC):
             elif shard in found:
                 problems.append(str(_not_in_shard(index, name)))
         return there, problems
+
+
+def _opened(
+    kind: IndexFormat,
+    index: _Index,
+    tensor: str,
+    open_in: Callable[[RawFile, str, Fingerprint], RowSource],
+) -> RowSource:
+    if tensor not in index.shards:
+        raise unknown_tensor(index.path, tensor, index.shards)
+    shard = index.shards[tensor]
+    with ExitStack() as on_error:
+        file = on_error.enter_context(_open_shard(index, shard))
+        if tensor not in kind.tensors_in(file):
+            raise _not_in_shard(index, tensor)
+        # No time of the index: the shard's holds the data, and the index's bytes are known by their CRC.
+        origin = {"shard": shard, "index_size": index.size, "index_crc32": index.crc32}
+        source = open_in(file, tensor, origin)
+        on_error.pop_all()
+    return source
+
+
+class _IndexedTensors(TensorFile):
+    def __init__(self, kind: IndexFormat, index: _Index) -> None:
+        self.path, self.names = index.path, index.shards.keys()
+        self._kind, self._index = kind, index
+        self._found: dict[str, Mapping[str, TensorInfo]] = {}
+
+    def info(self, name: str) -> TensorInfo:
+        shard = self._index.shards[name]
+        if shard not in self._found:
+            with _open_shard(self._index, shard) as file:
+                self._found[shard] = self._kind.tensors_in(file)
+        if name not in self._found[shard]:
+            raise _not_in_shard(self._index, name)
+        return self._found[shard][name]
+
+    def metadata_beside(self, name: str) -> Mapping[str, str]:
+        with _open_shard(self._index, self._index.shards[name]) as file:
+            return self._kind.metadata_in(file)
+
+    def open(self, name: str) -> RowSource:
+        return _opened(self._kind, self._index, name, self._kind.open_in)
+
+    def open_bytes(self, name: str) -> RowSource:
+        return _opened(self._kind, self._index, name, self._kind.open_bytes_in)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ threads, and takes names that stand twice. Field names are those of PKWARE's APP
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ class Archive:
                     f"{file.path}: the name {shortened(repr(member.name))} stands twice in the zip archive"
                 )
             self.members[member.name] = member
+
+    def through(self, file: RawFile) -> Archive:
+        """The same archive, unchanged since, read through another open file of it."""
+        other = copy.copy(self)
+        other._file = file
+        return other
 
     def offset_of(self, member: Member) -> int:
         """Position of the first byte of a member's content.

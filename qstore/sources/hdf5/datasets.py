@@ -14,11 +14,13 @@ from ...engine.quantization import marker_dtype
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened
+from ..containers.chunk_rows import ChunkRows, rows_of_chunks
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
 from .keras import KerasTable, scales_of, with_tables
 from .safe_file import (
+    CHUNK_CACHE_BYTES,
     LONGEST_ROW,
     MAGIC,
     check_storage,
@@ -113,13 +115,21 @@ class DatasetRows(RowSource):
             )
         self._file, self._h5, self._dataset = file, h5, h5py.Dataset(dataset_id)
         self._header_crc32 = header_crc32(file, dataset_id)
+        row_bytes = self.dim * dataset_id.dtype.itemsize
+        chunk = rows_of_chunks(self._dataset)
+        # What fits HDF5's own cache of chunks is unpacked once anyway.
+        self._chunks = ChunkRows(self._slice, self.rows, chunk, row_bytes, least=CHUNK_CACHE_BYTES)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
         check_range(f"{self._file.path}: tensor {self.name!r}", start, stop, self.rows)
+        block = self._chunks.read(start, stop)
+        return block.view(marker_dtype(self.dtype)) if self.dtype == "bfloat16" else block
+
+    def _slice(self, start: int, stop: int) -> NDArray[Any]:
         with named_errors(self._file.path):
             block: NDArray[Any] = self._dataset[start:stop]
-        return block.view(marker_dtype(self.dtype)) if self.dtype == "bfloat16" else block
+        return block
 
     def fingerprint(self) -> Fingerprint:
         """Size, time and header of the file as they were when it was opened."""

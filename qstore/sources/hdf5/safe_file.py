@@ -21,6 +21,7 @@ from ..files import RawFile
 from ..tensor_choice import unknown_tensor
 
 __all__ = [
+    "CHUNK_CACHE_BYTES",
     "LONGEST_ROW",
     "MAGIC",
     "check_storage",
@@ -43,7 +44,8 @@ _KERAS = re.compile(rb"(.*/)?vars/[0-9]+", re.DOTALL)
 
 # h5py's default of 1 MiB holds less than one row of chunks of a wide table, so that each chunk would be
 # decompressed once for every range of rows that touches it. A ceiling: small files take less.
-_CHUNK_CACHE = {"rdcc_nbytes": 64 << 20, "rdcc_nslots": 12_421}
+CHUNK_CACHE_BYTES = 64 << 20
+_CHUNK_CACHE = {"rdcc_nbytes": CHUNK_CACHE_BYTES, "rdcc_nslots": 12_421}
 
 
 class _FileObject(io.RawIOBase):

@@ -12,6 +12,7 @@ from ...engine.arrays import as_array, check_dense
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource
 from ..checks import check_matrix, check_range, shortened, type_name
+from ..containers.chunk_rows import ChunkRows, rows_of_chunks
 
 __all__ = ["ArraySource", "nested_list_source"]
 
@@ -57,10 +58,15 @@ class ArraySource(RowSource):
         check_matrix(self._where, shape, self.dtype)
         self.rows, self.dim = shape
         self._array = array
+        row_bytes = self.dim * np.dtype(np.float32).itemsize
+        self._chunks = ChunkRows(self._slice, self.rows, rows_of_chunks(array), row_bytes)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop`, a view where the object gives one; see :meth:`RowSource.read`."""
         check_range(self._where, start, stop, self.rows)
+        return self._chunks.read(start, stop)
+
+    def _slice(self, start: int, stop: int) -> NDArray[Any]:
         block = _slice(self._array, start, stop, self._where)
         shape = (stop - start, self.dim)
         if block.shape != shape or type_name(block.dtype) != self.dtype:

@@ -8,7 +8,7 @@ from ..base import Fingerprint, RowSource, TensorInfo
 from ..containers.checkpoint_index import IndexFormat
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
-from .tensors import layout_of, read_header
+from .tensors import byte_layout_of, layout_of, read_header
 
 __all__ = ["SafetensorsIndexFormat"]
 
@@ -26,3 +26,11 @@ class SafetensorsIndexFormat(IndexFormat):
     def open_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
         """Source of a tensor of one shard."""
         return ContiguousRows(file, **layout_of(file.path, read_header(file), tensor), origin=origin)
+
+    def metadata_in(self, file: RawFile) -> Mapping[str, str]:
+        """What a shard says about itself."""
+        return read_header(file).metadata
+
+    def open_bytes_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
+        """Source of the bytes of a tensor of one shard."""
+        return ContiguousRows(file, **byte_layout_of(read_header(file), tensor), origin=origin)

@@ -20,6 +20,7 @@ from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.contiguous import ContiguousRows
 from ..containers.json_object import LONGEST_JSON, parse_json
+from ..containers.tensor_file import TensorFile, byte_shape
 from ..files import RawFile
 from ..tensor_choice import only_matrix, unknown_tensor
 from .sharding_info import Offsets, check_whole, saved_offsets
@@ -28,6 +29,7 @@ __all__ = [
     "Entry",
     "Header",
     "SafetensorsFormat",
+    "byte_layout_of",
     "conversion",
     "item_dtype",
     "layout_of",
@@ -101,6 +103,40 @@ class SafetensorsFormat:
             on_error.pop_all()
         return source
 
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors by name."""
+        return _SafetensorsFile(path)
+
+
+class _SafetensorsFile(TensorFile):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with RawFile(path) as file:
+            self._header = read_header(file)
+            self._version = file.size, file.mtime_ns
+        self.names = self._header.entries.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        return self._header.entries[name].info
+
+    def open(self, name: str) -> RowSource:
+        return self._rows(layout_of(self.path, self._header, name))
+
+    def open_bytes(self, name: str) -> RowSource:
+        return self._rows(byte_layout_of(self._header, name))
+
+    def metadata_beside(self, name: str) -> dict[str, str]:
+        return self._header.metadata
+
+    def _rows(self, layout: dict[str, Any]) -> RowSource:
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(self.path))
+            if (file.size, file.mtime_ns) != self._version:
+                raise SourceError(f"{self.path} was changed while it was read; build again")
+            source = ContiguousRows(file, **layout)
+            on_error.pop_all()
+        return source
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -119,6 +155,8 @@ class Header:
     data: int
     """Position of the first byte after the header."""
     crc32: int
+    metadata: dict[str, str]
+    """What the file says about itself: the texts of ``__metadata__``."""
     offsets: Offsets | None = None
     """Where each tensor begins in the whole one, where the file says that it holds pieces."""
 
@@ -143,6 +181,19 @@ def layout_of(path: str, header: Header, tensor: str | None) -> dict[str, Any]:
         "offset": header.data + entry.begin,
         "shape": entry.info.shape,
         "dtype": item_dtype(entry.info.dtype),
+        "header_crc32": header.crc32,
+    }
+
+
+def byte_layout_of(header: Header, tensor: str) -> dict[str, Any]:
+    """Arguments of :class:`ContiguousRows` for the bytes of one tensor that is there."""
+    entry = header.entries[tensor]
+    return {
+        "kind": "safetensors",
+        "name": tensor,
+        "offset": header.data + entry.begin,
+        "shape": byte_shape(entry.info.shape, entry.end - entry.begin),
+        "dtype": np.dtype(np.uint8),
         "header_crc32": header.crc32,
     }
 
@@ -184,13 +235,16 @@ def read_header(file: RawFile, pieces: bool = False) -> Header:
         )
     text = file.read_bytes(8, length)
     members = parse_json(file.path, text)
-    about = members.pop("__metadata__", None)
+    told = members.pop("__metadata__", None)
+    metadata = (
+        {key: text for key, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}
+    )
     entries = {name: _entry(file.path, name, member) for name, member in members.items()}
     _check_offsets(file.path, entries.values(), file.size - 8 - length)
-    offsets = saved_offsets(file.path, about, {name: entry.info.shape for name, entry in entries.items()})
+    offsets = saved_offsets(file.path, told, {name: entry.info.shape for name, entry in entries.items()})
     if offsets is not None and not pieces:
         check_whole(file.path, offsets)
-    return Header(entries, 8 + length, zlib.crc32(text), offsets)
+    return Header(entries, 8 + length, zlib.crc32(text), metadata, offsets)
 
 
 def _entry(path: str, name: str, member: Any) -> Entry:

@@ -6,10 +6,11 @@ interpreter of our own, which can build nothing but descriptions of tensors; the
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from ...errors import SourceError
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.checkpoint_index import IndexFormat
+from ..containers.contiguous import ContiguousRows
+from ..containers.tensor_file import TensorFile, byte_shape
 from ..containers.zip_members import MAGIC, STORED, Archive, Member, first_name
 from ..files import RawFile
 from ..quantized import QUANTIZED
@@ -73,6 +76,10 @@ class TorchZipFormat:
             on_error.pop_all()
         return source
 
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors by name, and opaque objects among them."""
+        return _TorchTensors(path)
+
 
 class TorchIndexFormat(IndexFormat):
     """A checkpoint in several torch files, described by an index in JSON."""
@@ -87,6 +94,40 @@ class TorchIndexFormat(IndexFormat):
     def open_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
         """Source of a tensor of one shard."""
         return _open(file, _read(file), tensor, origin)
+
+    def open_bytes_in(self, file: RawFile, tensor: str, origin: Fingerprint) -> RowSource:
+        """Source of the bytes of a tensor of one shard."""
+        return _open_bytes(file, _read(file), tensor, origin)
+
+
+class _TorchTensors(TensorFile):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with RawFile(path) as file:
+            self._checkpoint = _read(file)
+            self._version = file.size, file.mtime_ns
+        self.names = self._checkpoint.tensors.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        return _info(name, self._checkpoint.tensors[name])
+
+    def open(self, name: str) -> RowSource:
+        return self._opened(_open, name)
+
+    def open_bytes(self, name: str) -> RowSource:
+        return self._opened(_open_bytes, name)
+
+    def _opened(
+        self, opened: Callable[[RawFile, _Checkpoint, str, Fingerprint], RowSource], name: str
+    ) -> RowSource:
+        with ExitStack() as on_error:
+            file = on_error.enter_context(RawFile(self.path))
+            if (file.size, file.mtime_ns) != self._version:
+                raise SourceError(f"{self.path} was changed while it was read; build again")
+            checkpoint = replace(self._checkpoint, archive=self._checkpoint.archive.through(file))
+            source = opened(file, checkpoint, name, {})
+            on_error.pop_all()
+        return source
 
 
 def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -> RowSource:
@@ -245,6 +286,37 @@ def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fing
         return TorchCodes(where, tensor, rows)
     check_matrix(where, tensor.shape, tensor.dtype, conversion(tensor.dtype))
     return rows(tensor, item_dtype(tensor.dtype))
+
+
+def _open_bytes(file: RawFile, checkpoint: _Checkpoint, name: str, origin: Fingerprint) -> RowSource:
+    where = f"{file.path}: tensor {shortened(repr(name))}"
+    tensor = _plain(where, checkpoint.tensors[name])
+    if tensor.quantizer is not None or tensor.negated or not _is_in_order(tensor):
+        raise SourceError(
+            f"{where} has strides {shortened(str(tensor.strides))} for shape {shortened(str(tensor.shape))}: "
+            f"expected plain items in order; save tensor.contiguous() instead"
+        )
+    size = math.prod(tensor.shape) * tensor.item_size
+    return ContiguousRows(
+        file,
+        kind="torch",
+        name=name,
+        offset=checkpoint.begin_of(file.path, name, tensor.storage) + tensor.offset * tensor.item_size,
+        shape=byte_shape(tensor.shape, size),
+        dtype=np.dtype(np.uint8),
+        header_crc32=checkpoint.crc32,
+        origin=origin,
+    )
+
+
+def _is_in_order(tensor: Tensor) -> bool:
+    """Whether its items follow one another as those of an array in C order."""
+    expected = 1
+    for length, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        if length != 1 and stride != expected:
+            return math.prod(tensor.shape) == 0
+        expected *= length
+    return True
 
 
 def _plain(where: str, found: Found) -> Tensor:

@@ -1,0 +1,118 @@
+"""What lies beside a tensor, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..base import TensorInfo
+from ..containers.tensor_file import TensorFile
+from .config import Config
+
+__all__ = ["Family", "Neighbours"]
+
+# What libraries call things that belong to codes.
+_TELLING = re.compile(
+    r"scale|zero|^scb$|\.scb$|absmax|quant_map|quant_state|codebook|g_idx|^biases$|^weight_(shape|format)$|"
+    r"^q_(perm|invperm|groups|group_map)$|^(suh|svh|trellis)$",
+    re.IGNORECASE,
+)
+# Scales of activations, of a model's logits, and those of SmoothQuant say nothing about what a weight is.
+_OTHERS = re.compile(
+    r"(^|[._])(act|input|output|activation|k|v|q|kv|prob|logit|logits|smooth)_", re.IGNORECASE
+)
+_OWNER = re.compile(r"(?P<owner>.+?)[._](scale|zero|scb|absmax|quant)", re.IGNORECASE)
+# Weights of one table that is cut into numbered tensors.
+_NUMBERED = re.compile(r"(?P<table>.*)\.shard_\d+")
+# What tells that weights of a checkpoint are quantized.
+_OF_SCALED_WEIGHTS = (
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_packed",
+    ".SCB",
+    "._weight_qdata",
+    ".weight._scale",
+    ".qweight",
+)
+
+
+class Neighbours:
+    """The names of a file, by what comes before their last dot."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self.file = file
+        self.config = Config.beside(file.path)
+        self._leaves: dict[str, list[str]] = {}
+        self.holds_scales = False
+        for name in file.names:
+            self._leaves.setdefault(name.rpartition(".")[0], []).append(name)
+            self.holds_scales = self.holds_scales or name.endswith(_OF_SCALED_WEIGHTS)
+
+    def family(self, name: str) -> Family:
+        """What lies beside one tensor."""
+        return Family(self, name)
+
+    def under(self, parent: str) -> list[str]:
+        """Names of which `parent` is all that comes before the last dot."""
+        return self._leaves.get(parent, [])
+
+
+class Family:
+    """One tensor, and what can be asked for beside it.
+
+    Attributes
+    ----------
+    name : str
+    parent, leaf : str
+        What comes before its last dot, and behind it.
+    info : TensorInfo
+    """
+
+    def __init__(self, neighbours: Neighbours, name: str) -> None:
+        self.neighbours, self.file, self.name = neighbours, neighbours.file, name
+        self.config = neighbours.config
+        self.parent, _, self.leaf = name.rpartition(".")
+        self.info = self.file.info(name)
+
+    def sibling(self, leaf: str) -> str:
+        """Name of another leaf under the same parent."""
+        return f"{self.parent}.{leaf}" if self.parent else leaf
+
+    @property
+    def table(self) -> str | None:
+        """Name of the table that this is a numbered part of; None where it is none."""
+        found = _NUMBERED.fullmatch(self.parent) if self.leaf == "weight" else None
+        return None if found is None else found["table"]
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds a tensor of this name."""
+        return name in self.file.names
+
+    def present(self, names: Iterable[str]) -> list[TensorInfo]:
+        """Those of `names` that are there."""
+        return [self.file.info(name) for name in names if self.has(name)]
+
+    def one_of(self, names: Iterable[str]) -> TensorInfo | None:
+        """The first of `names` that is there."""
+        return next((self.file.info(name) for name in names if self.has(name)), None)
+
+    def companions(self) -> Mapping[str, TensorInfo]:
+        """What lies beside it and tells of quantization, by name."""
+        return {name: self.file.info(name) for name in self._telling()}
+
+    def _telling(self) -> Iterator[str]:
+        beside = [*self.neighbours.under(self.parent), *self.neighbours.under(self.name)]
+        if self.table is not None:
+            beside += self.neighbours.under(self.table)
+        for name in dict.fromkeys(beside):
+            leaf = name.removeprefix(f"{self.parent}.") if self.parent else name
+            if name == self.name or _OTHERS.search(leaf) or not _TELLING.search(leaf):
+                continue
+            owner = _OWNER.match(leaf)
+            if owner is None or owner["owner"] == self.leaf or not self.has(self.sibling(owner["owner"])):
+                yield name
+
+    @property
+    def is_companion(self) -> bool:
+        """Whether its own name says that it belongs to others."""
+        return _TELLING.search(self.leaf) is not None
