@@ -353,6 +353,13 @@ class Writer:
         """Add the rows `first` to before `last` whose codes and scales `read` gives, using all threads.
 
         They are written as they come: nobody may change them any more. Else as :meth:`append_rows`.
+
+        Parameters
+        ----------
+        read : callable
+            Called with a first row and the one behind the last, by any thread; gives their codes and scales.
+        first, last, on_rows, keys
+            As of :meth:`append_rows`.
         """
         self._check_open()
         self._check_room(last - first)
