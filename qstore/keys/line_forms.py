@@ -19,7 +19,7 @@ _SCORED = re.compile(rb"(?P<key>.*)\t(-\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|0(?:\.0+)?
 _COUNTED = re.compile(rb"(?P<key>.+) \d+(?: #fairseq:overwrite)?", re.DOTALL)
 _RANKED = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+")
 _NUMBERED = re.compile(rb"(?P<key>\S+)[ \t](?P<row>\d{1,18})")
-_AFTER_NUMBER = re.compile(rb"(?P<row>\d{1,18})([ \t,])(?P<key>(?:(?!\2|(?<=,)\").)+)", re.DOTALL)
+_AFTER_NUMBER = re.compile(rb"(?P<row>\d{1,18})(?: |\t(?![^\t]*\t)|,(?!.*[,\"]))(?P<key>.+)", re.DOTALL)
 _NUMBER = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _DICTIONARY = re.compile(r"dict(\.[\w-]+)?\.txt", re.IGNORECASE)
 _JSON_LINES = 100
@@ -32,7 +32,7 @@ class LineForm(Enum):
     SENTENCEPIECE = "a piece, a tab and its score, as in the .vocab of SentencePiece", _SCORED
     FAIRSEQ = "a word, a space and its count, as in the dict.txt of fairseq", _COUNTED
     NUMBERED = "a word, a space or tab and the number of its row", _NUMBERED
-    AFTER_NUMBER = "the number of its row, a space, tab or comma and a word", _AFTER_NUMBER
+    AFTER_NUMBER = "the number of its row, a space, tab or comma and the key", _AFTER_NUMBER
     TIKTOKEN = "a token in base64, a space and its row, as in a .tiktoken file", _RANKED
 
     @property
@@ -92,16 +92,17 @@ def form_of(path: str, lines: Sequence[bytes]) -> LineForm:
 def _are_numbered(lines: Sequence[bytes], pattern: re.Pattern[bytes]) -> bool:
     """Two lines or more; words that are all the same are part of what is numbered.
 
-    Numbers behind those of the rows may as well be counts of what is in front.
+    Numbers behind those of the rows may as well be counts of what is in front, or a column of their own.
     """
-    words = set()
+    words = []
     for row, line in enumerate(lines):
         match = pattern.fullmatch(line)
         if match is None or int(match["row"]) != row:
             return False
-        words.add(match["key"])
-    known = pattern is _NUMBERED or not all(map(_NUMBER.fullmatch, words))
-    return known and len(words) == len(lines) > 1
+        words.append(match["key"])
+    if pattern is _AFTER_NUMBER and (all(map(_NUMBER.fullmatch, words)) or _has_columns(b" ", words)):
+        return False
+    return len(set(words)) == len(words) > 1
 
 
 def _refuse_json(path: str, lines: Sequence[bytes]) -> None:

@@ -58,6 +58,7 @@ def base64_lines(*tokens: bytes) -> str:
         ("tokens.txt", "<blk> 0\n▁the 1\nof 2\n", ["<blk>", "▁the", "of"]),
         ("words", "<eps>\t0\nthe\t1\n", ["<eps>", "the"]),
         ("words", "0 a\n1 b,x\n2 3\n", ["a", "b,x", "3"]),
+        ("words", "0 new york\n1 paris\n", ["new york", "paris"]),
         ("words", "0\ta b\r\n1\tc\r\n", ["a b", "c"]),
         ("words.csv", "0,a\n1,b c\n", ["a", "b c"]),
         ("digits", "7 0\n8 1\n", ["7", "8"]),
@@ -103,7 +104,6 @@ WHOLE_LINES: list[tuple[str, str]] = [
     ("k.txt", "word 0\n"),
     ("k.txt", "0 word\n"),
     ("k.txt", "0 key\n1 key\n"),
-    ("k.txt", "0 new york\n1 paris\n"),
     ("k.txt", "7 seas\n7 samurai\n"),
 ]
 
@@ -148,6 +148,12 @@ def test_what_is_refused_and_each_remedy(
         runnable = command.replace("python3", sys.executable, 1)
         subprocess.run(runnable, shell=True, cwd=tmp_path, check=True)
         assert keys_in(tmp_path / command.rpartition("> ")[2]) == (keys or content.splitlines())
+
+
+@pytest.mark.parametrize("content", ["0 the 500\n1 of 300\n", '0,"a"\n1,"b"\n', "0,a,b\n1,c,d\n"])
+def test_more_than_a_key_behind_the_number_of_a_row_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(qstore.SourceError, match="each line has [23] columns"):
+        keys_in(written(tmp_path / "k.txt", content))
 
 
 def test_a_number_later_on_that_is_not_its_rows_is_refused(
