@@ -24,7 +24,7 @@ from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
 from .keys.equal_keys import check_duplicates
-from .keys.packed import KeyBlock, KeyKind, joined, packed
+from .keys.packed import KeyBlock, KeyKind, joined, packed, said
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
 from .system.options import flag, shown, whole_number
@@ -478,7 +478,7 @@ class Writer:
         found = self._unfinished.key_kind
         if self.rows and kind != found:
             raise SourceError(
-                f"keys of kind {kind} were given, expected {found}, as the {self.rows} rows before have"
+                f"{said(kind)} were given, expected {said(found)}, as the {self.rows} rows before have"
             )
         self._unfinished.key_kind = kind
 
