@@ -14,7 +14,7 @@ import qstore
 
 @pytest.mark.parametrize("kind", [set, frozenset])
 def test_sets_have_no_order(tmp_path: Path, kind: Any) -> None:
-    with pytest.raises(qstore.SourceError, match="which has no order: expected .* in the order of the rows"):
+    with pytest.raises(qstore.SourceError, match=r"which has no order: expected .* in the order of the rows"):
         qstore.build(np.eye(2), tmp_path / "s.h5", keys=kind(["zebra", "apple"]))
     qstore.build(np.eye(2), tmp_path / "s.h5", keys={"zebra": 0, "apple": 1}.keys())  # these have one
     with qstore.open(tmp_path / "s.h5") as store:
@@ -54,5 +54,5 @@ def test_too_few_keys_to_compare_with(tmp_path: Path) -> None:
 
 def test_an_encoding_of_keys_that_are_not_there(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.eye(2))
-    with pytest.raises(qstore.SourceError, match="^the source carries no keys"):
+    with pytest.raises(qstore.SourceError, match=r"^the source carries no keys"):
         qstore.build(tmp_path / "m.npy", tmp_path / "s.h5", key_encoding="latin-1")
