@@ -152,7 +152,7 @@ def test_what_is_refused_and_each_remedy(
 
 @pytest.mark.parametrize("content", ["0 the 500\n1 of 300\n", '0,"a"\n1,"b"\n', "0,a,b\n1,c,d\n"])
 def test_more_than_a_key_behind_the_number_of_a_row_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(qstore.SourceError, match="each line has [23] columns"):
+    with pytest.raises(qstore.SourceError, match=r"each line has [23] columns"):
         keys_in(written(tmp_path / "k.txt", content))
 
 
