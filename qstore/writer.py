@@ -350,9 +350,24 @@ class Writer:
         on_rows: Callable[[int], object] | None = None,
         keys: KeyStream | None = None,
     ) -> None:
-        """Add the rows `first` to before `last` whose codes and scales `read` gives, using all threads.
+        """Add rows that are quantized already, of a source that gives any of its rows, using all threads.
 
-        They are written as they come: nobody may change them any more. Else as :meth:`append_rows`.
+        As :meth:`append_codes` of them in one chunk, but only a few blocks are in memory at a time.
+
+        Parameters
+        ----------
+        read : callable
+            ``read(first, last)`` gives codes of shape (last - first, dim) and as many scales of those rows, as
+            :meth:`append_codes` takes them. They are written as they come: nobody may change them any more.
+            Several threads call it at the same time.
+        first, last, on_rows, keys
+            As for :meth:`append_rows`.
+
+        Raises
+        ------
+        SourceError
+            More rows than were announced, codes or scales that :meth:`append_codes` does not take, or another
+            kind of keys than before.
         """
         self._check_open()
         self._check_room(last - first)
