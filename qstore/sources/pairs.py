@@ -43,8 +43,8 @@ def pair_source(codes: Any, scales: Any) -> CodesSource:
     """
     if not hasattr(codes, "shape"):
         raise SourceError(
-            f"the codes are a {type(codes).__name__}, whose numbers have no type: expected an array of uint8, "
-            f"for (code - 128) * scale, or of int8, for code * scale; give numpy.array(codes, 'uint8')"
+            f"the codes are a {type(codes).__name__}, whose numbers have no type: expected an array of "
+            f"uint8, for (code - 128) * scale, or of int8, for code * scale; give numpy.array(codes, 'uint8')"
         )
     if _shape(scales) == ():
         raise SourceError(

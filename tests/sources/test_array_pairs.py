@@ -187,7 +187,7 @@ def test_bad_scales_behind_a_library_are_found_when_they_are_read(tmp_path: Path
         (
             CODES,
             0.1,
-            "the scales are one number, 0.1: expected one scale a row; codes that share one are built alone, with step=",
+            "the scales are one number, 0.1: expected one scale a row; codes that share one are",
         ),
         (CODES, np.float32(0.5), "the scales are one number"),
         (CODES, np.ones((ROWS, 2)), "the scales have shape (300, 2) and type float64: expected (300,)"),

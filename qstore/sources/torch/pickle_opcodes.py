@@ -17,7 +17,7 @@ __all__ = ["PLAIN", "STEPS", "STOP"]
 STOP = ord(".")
 
 PLAIN = frozenset(b"N\x88\x89KMJ\x8aILG\x8cX\x8dCB\x8eqrhj")
-"""Steps that take a number, a text or a reference from the pickle: what they keep is 18 times that at most."""
+"""Steps that take a number, a text or a reference from the pickle: it becomes at most 18 times as large."""
 
 # Lists that go on behind so many values are logs and vocabularies, no arguments of anything.
 _SHORT_LIST = 1000
