@@ -365,7 +365,7 @@ def test_words_in_another_encoding_begin_again(
         qstore.build(path, tmp_path / "x.h5")
     assert qstore.build(path, tmp_path / "x.h5", key_encoding="latin-1").rows_resumed == 0
     assert (
-        "begins again: the build that failed had other parameters: the encoding of the keys of the source was "
+        "the build that failed had other parameters: the encoding of the keys of the source was "
         in caplog.messages[0]
     )
     assert qstore.open(tmp_path / "x.h5").key_of(1100) == "word-\xff"
