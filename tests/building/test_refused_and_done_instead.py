@@ -28,6 +28,7 @@ ELSEWHERE = {
     "a masked array": "test_remedies.py",
     "SciPy's sparse matrices, sparse tensors": "test_remedies.py",
     "a dataset of netCDF with `scale_factor` or `add_offset`": "test_remedies.py",
+    "a dataset of netCDF with `_Unsigned`, whose type says otherwise": "test_remedies.py",
     "rows of a torch checkpoint that do not lie one after the other": "test_remedies.py",
     "a Git LFS pointer in the place of a source, an index, a key file, a store or a shard": "test_git_lfs_pointers.py",  # noqa: E501
     "`.zst`, `.lz4`, `.tar`; `.gz`, `.xz`, `.bz2` of other things than word vectors; packed key files and stores": "test_packed_word_vectors.py",  # noqa: E501
