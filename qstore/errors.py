@@ -74,11 +74,16 @@ class IncompleteError(SourceError):
     ----------
     tensors : tuple of TensorInfo
         What the other files hold.
+    missing : tuple of str or None
+        Names of the tensors that cannot be read; None where they are not known.
     """
 
-    def __init__(self, message: str, tensors: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, message: str, tensors: tuple[Any, ...] = (), missing: tuple[str, ...] | None = None
+    ) -> None:
         super().__init__(message)
         self.tensors = tensors
+        self.missing = missing
 
 
 class NonFiniteError(SourceError):

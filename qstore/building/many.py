@@ -206,7 +206,7 @@ def plan_all(
     coding = Coding(step, zero_point)
     plans, needed, held = [], 0, []
     for table in tables:
-        with open_source(source, table.tensor.name, scale, as_stored) as matrix:
+        with open_source(source, table.tensor.name, scale=scale, as_stored=as_stored) as matrix:
             check_coding(matrix, coding)
             first, last = row_range(rows, matrix.rows)
             stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -258,7 +258,7 @@ def _tables(
 
 def _scaled(source: Any, info: TensorInfo, choice: Choice) -> TensorInfo:
     """What a tensor is once it is scaled by hand."""
-    with open_source(source, info.name, choice.scale) as matrix:
+    with open_source(source, info.name, scale=choice.scale) as matrix:
         shape = (matrix.rows or 0, matrix.dim)
         return TensorInfo(matrix.name, shape, matrix.dtype, convention=matrix.convention)
 
@@ -357,6 +357,7 @@ class _Comparison:
                 store,
                 self.source,
                 tensor=table.tensor.name,
+                join=False,
                 threads=self.threads,
                 progress=share.advance,
                 coding=self.coding,
@@ -396,7 +397,8 @@ def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
 
 
 def _notes(source: Any, table: _Table, what: dict[str, Any]) -> tuple[str, ...]:
-    with open_source(source, table.tensor.name, what["scale"], what["as_stored"]) as matrix:
+    how = {option: what[option] for option in ("scale", "as_stored")}
+    with open_source(source, table.tensor.name, **how) as matrix:
         return matrix.notes
 
 

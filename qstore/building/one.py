@@ -98,6 +98,7 @@ def build(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -129,8 +130,13 @@ def build(
         Which tensor of the source (of each, in a list); needed where it holds several 2-D ones. A weight
         that is quantized in a known way is taken with its scales: as codes and scales where that loses
         nothing, else as the numbers they stand for.
+    join : bool
+        `tensor` is a pattern (``*`` stands for anything, ``?`` for one character, ``[…]`` for one of
+        several): all tensors whose names match become one matrix, in the order of the number in which their
+        names differ. Missing numbers, and tensors that differ in width or type, are errors.
     scale : str, optional
-        Name of the tensor that scales the codes of `tensor`, where no known way says it.
+        Name of the tensor that scales the codes of `tensor` (of each, with `join`), where no known way says
+        it.
     as_stored : bool
         Take the numbers of the tensor as they are, whatever lies beside it.
     keys : sequence or iterator of str or int, ndarray of int64, path-like or False, optional
@@ -205,7 +211,7 @@ def build(
     begun = time.perf_counter()
     resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first

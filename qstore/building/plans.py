@@ -79,6 +79,7 @@ def plan(
     path: str | os.PathLike[str],
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -95,7 +96,7 @@ def plan(
 
     Parameters
     ----------
-    source, path, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+    source, path, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build`. A file of keys is read, keys are not compared.
     scale, as_stored, missing_keys, step, zero_point
         As for :func:`build`.
@@ -123,7 +124,7 @@ def plan(
     target = Path(os.path.abspath(path))
     resume = flag("resume", resume)
     check_places(source, target, overwrite)
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         coding = Coding(step, zero_point)
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)

@@ -49,6 +49,7 @@ def build_shards(
     shard_rows: int,
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -83,7 +84,7 @@ def build_shards(
         What to do where two rows, of whichever shards, have the same key: publish no manifest, or let it
         stand for the first of them. They are looked for when all shards are there, and these stay: the same
         call with "first" goes on from there.
-    source, tensor, scale, as_stored, keys, key_encoding, rows, threads, progress, resume, nonfinite
+    source, tensor, join, scale, as_stored, keys, key_encoding, rows, threads, progress, resume, nonfinite
         As for :func:`qstore.build`.
     missing_keys, step, zero_point
         As for :func:`qstore.build`.
@@ -113,7 +114,7 @@ def build_shards(
     check_duplicates(duplicates)
     check_path(directory)
     overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
@@ -170,6 +171,7 @@ def plan_shards(
     shard_rows: int,
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -186,7 +188,7 @@ def plan_shards(
 
     Parameters
     ----------
-    source, directory, shard_rows, tensor, keys, key_encoding, rows, overwrite, resume, nonfinite
+    source, directory, shard_rows, tensor, join, keys, key_encoding, rows, overwrite, resume, nonfinite
         As for :func:`build_shards`.
     scale, as_stored, missing_keys, step, zero_point
         As for :func:`build_shards`.
@@ -200,7 +202,7 @@ def plan_shards(
     size, coding = as_count("shard_rows", shard_rows), Coding(step, zero_point)
     check_path(directory)
     overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
-    with open_source(source, tensor, scale, as_stored) as matrix:
+    with open_source(source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)

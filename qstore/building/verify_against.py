@@ -20,7 +20,7 @@ from ..keys.packed import KeyBlock, packed
 from ..keys.stream import KeyStream
 from ..keys.supply import MissingKeys, check_all_taken, given_keys, inline_keys
 from ..reading.parts import coded_rows
-from ..sources import QuantizedSource, RowSource, Source, open_source
+from ..sources import QuantizedSource, RowSource, Source, names_several, open_source
 from ..sources.row_ranges import limited, row_range
 from ..store import Store, StorePath, opened
 from ..system.progress import Progress, rows_progress
@@ -74,6 +74,7 @@ def verify_against(
     source: Any,
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -91,10 +92,11 @@ def verify_against(
     ----------
     store : Store or path-like
         Of shape (N, D).
-    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, join, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
         As for :func:`qstore.build`, and as they were there: N rows of D columns. Of a source of several
-        tensors, where no name is given, the one that the store was built from. Keys of the store are not
-        looked at where the source has none and none are given, or with ``keys=False``.
+        tensors, where no name is given, the one that the store was built from, or those that were joined.
+        Keys of the store are not looked at where the source has none and none are given, or with
+        ``keys=False``.
     threads : int, optional
         For sources that give any rows at any time. By default `QSTORE_THREADS`, or one a processor.
     progress : bool or callable, optional
@@ -125,6 +127,7 @@ def verify_against(
             held,
             source,
             tensor=tensor,
+            join=join,
             scale=scale,
             as_stored=as_stored,
             keys=keys,
@@ -143,6 +146,7 @@ def compare_with_source(
     noted: NDArray[np.int64],
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -172,6 +176,7 @@ def compare_with_source(
         store,
         source,
         tensor=tensor,
+        join=join,
         scale=scale,
         as_stored=as_stored,
         keys=keys,
@@ -186,9 +191,14 @@ def compare_with_source(
 
 
 def open_compared(
-    store: Store, source: Any, tensor: str | None, scale: str | None = None, as_stored: bool = False
+    store: Store,
+    source: Any,
+    tensor: str | None,
+    join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
 ) -> Source:
-    """Open what a store is compared with: of several tensors, the one that the store was built from.
+    """Open what a store is compared with: of several tensors, the one, or those, that it was built from.
 
     Raises
     ------
@@ -196,11 +206,12 @@ def open_compared(
         The store does not say which one, or says one that is not there.
     """
     try:
-        return open_source(source, tensor, scale, as_stored)
+        return open_source(source, tensor, join, scale, as_stored)
     except TensorError as error:
-        if tensor is not None or store.tensor not in error.candidates:
+        joined = store.tensor not in error.candidates
+        if tensor is not None or (joined and not names_several(error.candidates, store.tensor)):
             raise
-    return open_source(source, store.tensor, scale, as_stored)
+    return open_source(source, store.tensor, joined, scale, as_stored)
 
 
 def compared_with(
@@ -208,6 +219,7 @@ def compared_with(
     source: Any,
     *,
     tensor: str | None,
+    join: bool,
     scale: str | None,
     as_stored: bool,
     keys: Any,
@@ -221,7 +233,7 @@ def compared_with(
 ) -> tuple[AgainstReport, Findings]:
     """What :func:`verify_against` reports, and what a build of all of that source would have found."""
     findings, workers = Findings(store.shape[1]), thread_count(threads)
-    with open_compared(store, source, tensor, scale, as_stored) as matrix:
+    with open_compared(store, source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

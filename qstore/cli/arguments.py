@@ -157,8 +157,14 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tensor(parser: argparse.ArgumentParser) -> None:
-    """``--tensor``, ``--scale`` and ``--as-stored``."""
+    """``--tensor``, ``--join``, ``--scale`` and ``--as-stored``."""
     parser.add_argument("--tensor", metavar="NAME", help="which tensor of SRC, if it holds several")
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="--tensor is a pattern, and all tensors of SRC that match are one matrix, in the order of the "
+        "number in their names: --tensor 'table.shard_*.weight' --join",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--scale",
@@ -174,7 +180,9 @@ def add_tensor(parser: argparse.ArgumentParser) -> None:
 
 def tensor_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_tensor` read, as the library takes it."""
-    return {"tensor": arguments.tensor, **scaling_of(arguments)}
+    if arguments.join and arguments.tensor is None:
+        raise UsageError("--join goes with --tensor PATTERN, which says what to join")
+    return {"tensor": arguments.tensor, "join": arguments.join, **scaling_of(arguments)}
 
 
 def scaling_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -248,10 +256,17 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 def against_of(arguments: argparse.Namespace) -> Any:
     """What ``--against`` names, as a source; None where it is not there."""
-    told = (arguments.tensor, arguments.rows, arguments.scale, arguments.as_stored or None)
+    told = (
+        arguments.tensor,
+        arguments.rows,
+        arguments.join or None,
+        arguments.scale,
+        arguments.as_stored or None,
+    )
     if arguments.against is None and told != (None,) * len(told):
         raise UsageError(
-            "--tensor, --scale, --as-stored and --rows say what of SRC to compare: give --against SRC too"
+            "--tensor, --join, --scale, --as-stored and --rows say what of SRC to compare: "
+            "give --against SRC too"
         )
     if arguments.raw is not None and len(arguments.against or ()) != 1:
         raise UsageError("--raw goes with one --against SRC")

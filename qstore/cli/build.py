@@ -61,6 +61,9 @@ same command runs again; with another SRC or other options it is refused, unless
 One that failed on its data (NaN, keys that come twice) goes on with --nonfinite zero, --duplicates first
 or --no-keys, and begins again with anything else.
 
+Tensors of SRC that are one matrix in pieces, their names alike but for a number, become one store with
+--tensor PATTERN --join: in the order of the numbers. Missing numbers are an error.
+
 With --shard-rows, OUT is a directory of shards that are read as one store.
 
 Else, if OUT is a directory or ends with "/", the matrix of SRC that --tensor names, or else each whose name
@@ -73,6 +76,7 @@ _EXAMPLES = """\
   qstore build part-0.npy part-1.npy -o vectors.h5
   qstore build model.safetensors --tensor embeddings.word_embeddings.weight -o words.h5
   qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
+  qstore build checkpoint-directory/ --tensor 'table.shard_*.weight' --join -o table.h5
   qstore build model.safetensors --tensor wte.weight --keys tokenizer.json -o words.h5
   qstore build values.raw --raw float32:768 -o vectors.h5
   qstore build int8.npy -o int8.h5 --step 0.05
@@ -129,6 +133,8 @@ def _run(arguments: argparse.Namespace) -> int:
     several_outputs = arguments.shard_rows is None and (
         arguments.output.endswith("/") or os.path.isdir(arguments.output)
     )
+    if several_outputs and arguments.join:
+        raise UsageError("--join makes one store: name a file as OUT, or give --shard-rows, too")
     try:
         with messages_on_stderr():
             if several_outputs:
@@ -138,8 +144,8 @@ def _run(arguments: argparse.Namespace) -> int:
         command = "the same command without --restart" if arguments.restart else "the same command again"
         raise KeyboardInterrupt(f"run {command} to go on") from None
     except TensorError as error:
-        if not several_outputs and glob.has_magic(arguments.tensor or ""):
-            error.add_note('a pattern needs a directory: end OUT with "/"')
+        if not (several_outputs or arguments.join) and glob.has_magic(arguments.tensor or ""):
+            error.add_note('a pattern needs --join (one store of all), or a directory: end OUT with "/"')
         raise
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import qstore
@@ -18,7 +19,7 @@ from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
 
 if TYPE_CHECKING:
-    from ..sources import TensorInfo
+    from ..sources import Numbered, TensorInfo
 
 __all__ = ["COMMAND", "Listed"]
 
@@ -28,8 +29,10 @@ but not what is called opaque: objects of other programs, and tensors without pl
 A weight that is quantized is one line with its scales, and "values" says what is made of them; --as-stored
 lists all tensors as they lie in the file.
 A qstore store, also one of several shards, is listed as the one matrix it holds, with the type "qstore" and
-the size of its files. Where files of a checkpoint in several are missing, the tensors of the others are
-listed before the error that names them. A directory without a checkpoint stands for the stores in it."""
+the size of its files. Tensors that look like one matrix in pieces, their names alike but for a number, are
+listed once more, as that matrix: it is built with --tensor 'NAME' --join, where * stands for the number.
+Where files of a checkpoint in several are missing, the tensors of the others are listed before the error that
+names them. A directory without a checkpoint stands for the stores in it."""
 
 _EXAMPLES = """\
   qstore ls model.safetensors
@@ -64,6 +67,8 @@ class Listed(Reported):
         Of all its tensors; None where the type has no fixed size.
     convention : str
         How its values are computed of several tensors, in words; empty where they lie in the file.
+    members : int
+        How many tensors of the list it is, one behind the other; 0: it is one itself.
     """
 
     path: str
@@ -72,6 +77,7 @@ class Listed(Reported):
     dtype: str
     bytes: int | None
     convention: str = ""
+    members: int = 0
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for source in arguments.sources:
             found += _found(source, arguments.as_stored)
     except IncompleteError as error:
-        found += [_listed(tensor, source) for tensor in error.tensors]
+        found += _with_families(error.tensors, source, error.missing)
         failure = error
     if arguments.json:
         print_json([_told(one) for one in found])
@@ -109,14 +115,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _told(one: Listed) -> dict[str, Any]:
-    return {key: value for key, value in one.to_dict().items() if value or key != "convention"}
+    found = one.to_dict()
+    return {key: value for key, value in found.items() if value or key not in ("convention", "members")}
 
 
 def _found(path: str, as_stored: bool) -> list[Listed]:
     if (store := _store(path)) is not None:
         return store
     try:
-        return [_listed(tensor, path) for tensor in qstore.list_tensors(path, as_stored=as_stored)]
+        return _with_families(qstore.list_tensors(path, as_stored=as_stored), path)
     except IncompleteError:
         raise
     except SourceError:
@@ -140,6 +147,28 @@ def _store(path: str) -> list[Listed] | None:
         if os.path.isdir(path):  # it has a manifest
             raise
         return None
+
+
+def _with_families(
+    tensors: Sequence[TensorInfo], path: str, missing: Sequence[str] | None = ()
+) -> list[Listed]:
+    """All tensors, and those that are one matrix in pieces once more, unless some of these are missing."""
+    from ..sources import numbered_tensors
+
+    families = [] if missing is None else numbered_tensors(tensors, missing)
+    return [
+        *(_listed(tensor, path) for tensor in tensors),
+        *(_joined(one, path) for one in families),
+    ]
+
+
+def _joined(family: Numbered, path: str) -> Listed:
+    members = [_listed(tensor, path) for tensor in family.members]
+    first = members[0]
+    shape = sum(one.shape[0] for one in members), first.shape[1]
+    sizes = [one.bytes for one in members]
+    size = None if None in sizes else sum(one or 0 for one in sizes)
+    return Listed(path, family.name, shape, first.dtype, size, first.convention, len(members))
 
 
 def _listed(tensor: TensorInfo, path: str) -> Listed:
@@ -176,6 +205,8 @@ def _item_size(dtype: str) -> int | None:
 
 def _cells(one: Listed) -> tuple[str, ...]:
     shape = " × ".join(map(str, one.shape)) or "()"
+    if one.members:
+        shape = f"{shape} ({one.members} tensors, --join)"
     size = "?" if one.bytes is None else byte_size(one.bytes)
     return one.name or "(no name)", shape, one.dtype, size, one.convention
 

@@ -39,13 +39,14 @@ _DESCRIPTION = """\
 Check the structure of a store, all its checksums and its keys, and name each broken block.
 With --against, quantize SRC again too, compare every code and every scale, and the keys of SRC or --keys, and
 measure the errors of what is read against what SRC holds. Of a SRC of several tensors, each store is compared
-with the one it was built from.
+with the one it was built from, or with those that were joined.
 The exit status is 0 if all agrees, 1 if anything is broken or differs, 2 if a file cannot be read."""
 
 _EXAMPLES = """\
   qstore verify words.h5
   qstore verify words.h5 --against model.safetensors --tensor embeddings.word_embeddings.weight
   qstore verify tables/ --against model.safetensors
+  qstore verify table.h5 --against model.safetensors --tensor 'table.shard_*.weight' --join
   qstore verify words.h5 -q && echo good"""
 
 

@@ -67,6 +67,7 @@ def report(
     *,
     source: Any = None,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     keys: Any = None,
@@ -91,7 +92,7 @@ def report(
     store : Store or path-like
     path : path-like
         Appears when it is complete.
-    source, tensor, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
+    source, tensor, join, scale, as_stored, keys, key_encoding, rows, missing_keys, step, zero_point
         What the store was built from, as for :func:`qstore.build`: every code is compared then, and every
         error measured. It is read once. Of several tensors, where no name is given, the one that the store
         was built from.
@@ -127,6 +128,7 @@ def report(
                 source,
                 noted,
                 tensor=tensor,
+                join=join,
                 scale=scale,
                 as_stored=as_stored,
                 keys=keys,
@@ -142,7 +144,7 @@ def report(
                 errors = errors_of(held, noted, figures)
         facts = pictures.gather_facts(held, errors, fidelity, threads=threads, progress=progress)
         about_keys = keys_words(keys, key_encoding, missing_keys)
-        about_source = source_words(source, tensor, rows, step, zero_point, scale, as_stored)
+        about_source = source_words(source, tensor, rows, step, zero_point, join, scale, as_stored)
         page = _Page(held, facts, against, made_by(held, target, source, about_source, about_keys))
         text = "".join(_html(page))
     with output_errors(target), atomic_output(target) as file:

@@ -73,6 +73,7 @@ def plot(
     kind: str | Sequence[str] | None = None,
     source: Any = None,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     rows: slice | tuple[int, int] | None = None,
@@ -91,7 +92,7 @@ def plot(
     kind : str or sequence of str, optional
         Of ``norms``, ``scales``, ``codes``, ``columns``, ``pca`` and, with a source, ``errors`` and
         ``error-cdf``; by default all that can be drawn.
-    source, tensor, scale, as_stored, rows
+    source, tensor, join, scale, as_stored, rows
         What the store was built from, as for :func:`qstore.build`: to measure errors of 1,500 rows.
     dark : bool
         Light on dark.
@@ -127,7 +128,14 @@ def plot(
         errors = None
         if source is not None:
             errors = sample_errors(
-                held, source, tensor=tensor, scale=scale, as_stored=as_stored, rows=rows, most=POINTS
+                held,
+                source,
+                tensor=tensor,
+                join=join,
+                scale=scale,
+                as_stored=as_stored,
+                rows=rows,
+                most=POINTS,
             )
         facts = gather_facts(held, errors, threads=threads, progress=progress)
     picture = rendered(draw(facts, kinds, DARK if dark else LIGHT), _FORMATS[target.suffix.lower()])

@@ -60,6 +60,7 @@ def source_words(
     rows: slice | tuple[int, int] | None,
     step: float | None,
     zero_point: int,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
 ) -> list[str] | None:
@@ -75,7 +76,7 @@ def source_words(
     else:
         return None
     if tensor is not None:
-        words += ["--tensor", tensor]
+        words += ["--tensor", tensor, *(["--join"] if join else [])]
     if scale is not None:
         words += ["--scale", scale]
     if as_stored:

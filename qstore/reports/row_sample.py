@@ -54,6 +54,7 @@ def sample_errors(
     source: Any,
     *,
     tensor: str | None = None,
+    join: bool = False,
     scale: str | None = None,
     as_stored: bool = False,
     rows: slice | tuple[int, int] | None = None,
@@ -64,7 +65,7 @@ def sample_errors(
     Parameters
     ----------
     store : Store
-    source, tensor, scale, as_stored, rows
+    source, tensor, join, scale, as_stored, rows
         What the store was built from, as for :func:`qstore.build`.
     most : int
         How many rows.
@@ -74,7 +75,7 @@ def sample_errors(
     SourceError
         The source has another shape, or is quantized itself.
     """
-    with open_compared(store, source, tensor, scale, as_stored) as matrix:
+    with open_compared(store, source, tensor, join, scale, as_stored) as matrix:
         first, last = row_range(rows, matrix.rows)
         found = (None if last is None else last - first, matrix.dim)
         if found not in (store.shape, (None, store.shape[1])):

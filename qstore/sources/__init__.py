@@ -10,6 +10,7 @@ May use: format, engine, system, errors.
 
 from .base import Fingerprint, RowSource, Source, TensorInfo
 from .concatenated import are_paths
+from .numbered import Numbered, names_several, numbered_tensors
 from .quantized import QuantizedSource
 from .quantized_weights import Choice
 from .raw import RawSource
@@ -23,6 +24,7 @@ __all__ = [
     "Choice",
     "Fingerprint",
     "Format",
+    "Numbered",
     "QuantizedSource",
     "RawSource",
     "RowSource",
@@ -32,6 +34,8 @@ __all__ = [
     "are_paths",
     "is_matrix",
     "list_tensors",
+    "names_several",
+    "numbered_tensors",
     "open_source",
     "unknown_tensor",
 ]

@@ -19,7 +19,7 @@ from .checks import check_range
 from .quantized import QuantizedSource
 from .text_encoding import TextEncoding
 
-__all__ = ["ConcatenatedChunks", "ConcatenatedSource", "are_paths", "concatenated"]
+__all__ = ["ConcatenatedChunks", "ConcatenatedSource", "are_paths", "concatenated", "one_after_another"]
 
 
 def are_paths(obj: Any) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
@@ -46,7 +46,11 @@ def concatenated(paths: Sequence[str | os.PathLike[str]], open_one: Callable[[st
     SourceError
         A path cannot be opened, or differs from the first in width or element type; it is named.
     """
-    names = [os.fsdecode(path) for path in paths]
+    return one_after_another([os.fsdecode(path) for path in paths], open_one)
+
+
+def one_after_another(names: Sequence[str], open_one: Callable[[str], Source]) -> Source:
+    """Source of the rows of all that is named, as :func:`concatenated`."""
     parts: list[Source] = []
     with contextlib.ExitStack() as on_error:
         for name in names:

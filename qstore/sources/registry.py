@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ..engine.arrays import is_tensor
 from ..errors import IncompleteError, SourceError
-from ..system.options import shown
+from ..system.options import flag, shown
 from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .arrow import ArrowFormat
@@ -21,9 +21,11 @@ from .directories import checkpoint_in
 from .files import RawFile
 from .gguf.tensors import GGUFFormat
 from .hdf5.datasets import HDF5Format
+from .joined import joined
 from .keras_zip import KerasFormat
 from .memory.array import ArraySource, nested_list_source
 from .memory.chunks import ChunkSource
+from .numbered import chosen
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
 from .onnx import OnnxFormat
@@ -105,7 +107,11 @@ FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 
 
 def open_source(
-    obj: Any, tensor: str | None = None, scale: str | None = None, as_stored: bool = False
+    obj: Any,
+    tensor: str | None = None,
+    join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
 ) -> Source:
     """Source of the matrix that `obj` is or holds.
 
@@ -118,6 +124,8 @@ def open_source(
         A Source is returned as it is.
     tensor : str, optional
         Which tensor of a file, or of each. May be left out where only one is a matrix.
+    join : bool
+        `tensor` is a pattern: all tensors whose names match are one matrix, see :mod:`.numbered`.
     scale : str, optional
         Name of the tensor that scales its codes, where no convention tells (:mod:`.quantized_weights`).
     as_stored : bool
@@ -145,20 +153,52 @@ def open_source(
     if tensor is not None and not isinstance(tensor, str):
         raise TypeError(f"tensor is {shown(tensor)}, expected the name of one")
     choice = Choice(scale, as_stored)
+    if flag("join", join):
+        return _open_joined(obj, tensor, choice)
     if isinstance(obj, (str, os.PathLike)):
         path, file_format = _identify(obj)
-        if isinstance(file_format, FormatOfMany):
-            return open_tensor(file_format.tensor_file(path), tensor, choice)
-        _check_no_scale(path, choice)
-        return file_format.open(path, tensor)
+        return _opener(path, file_format, choice)(tensor)
     if are_paths(obj):
-        return concatenated(obj, lambda path: open_source(path, tensor, scale, as_stored))
+        return concatenated(obj, lambda path: open_source(path, tensor, False, scale, as_stored))
     _check_no_scale(type(obj).__name__, choice)
     if tensor is not None and not (isinstance(obj, Source) and obj.name == tensor):
         raise SourceError(
             f"{type(obj).__name__} has no tensor names: leave tensor={tensor!r} out, or give a file"
         )
     return obj if isinstance(obj, Source) else _source_in_memory(obj)
+
+
+def _opener(path: str, file_format: Format, choice: Choice) -> Callable[[str | None], Source]:
+    """What opens a tensor by its name, or the only matrix; headers are read once, whatever is opened."""
+    if isinstance(file_format, FormatOfMany):
+        file = file_format.tensor_file(path)
+        return lambda tensor: open_tensor(file, tensor, choice)
+    _check_no_scale(path, choice)
+    return lambda tensor: file_format.open(path, tensor)
+
+
+def _open_joined(obj: Any, pattern: str | None, choice: Choice) -> Source:
+    if not isinstance(obj, (str, os.PathLike)):
+        raise SourceError(
+            f"{type(obj).__name__} holds no tensors by name that could be joined: expected one file or "
+            f"checkpoint; leave join=True (--join) out"
+        )
+    path, file_format = _identify(obj)
+    if pattern is None:
+        raise SourceError(
+            f"{path}: join=True (--join) expects a pattern of the names of the tensors to join: give tensor= "
+            f"(--tensor PATTERN), such as 'ngram_embedding.shard_*.weight'"
+        )
+    missing: tuple[str, ...] = ()
+    try:
+        # Tensors that are scaled by hand are looked for by the names that the file has.
+        by_hand = Choice(as_stored=choice.as_stored or choice.scale is not None)
+        found = _listed(path, file_format, by_hand)
+    except IncompleteError as error:
+        if error.missing is None:
+            raise
+        found, missing = list(error.tensors), error.missing
+    return joined(chosen(path, found, pattern, missing), _opener(path, file_format, choice))
 
 
 def _check_no_scale(where: str, choice: Choice) -> None:
@@ -208,7 +248,7 @@ def _listed(path: str, file_format: Format, choice: Choice) -> list[TensorInfo]:
     except IncompleteError as error:
         there = [info.name for info in error.tensors]
         raise IncompleteError(
-            str(error), tuple(listed(file_format.tensor_file(path), there, choice))
+            str(error), tuple(listed(file_format.tensor_file(path), there, choice)), error.missing
         ) from None
     return listed(file_format.tensor_file(path), [info.name for info in found], choice)
 

@@ -186,7 +186,9 @@ def test_build_of_all_tensors_into_a_directory(run: Run, several: Path, tmp_path
 def test_build_with_a_pattern_needs_a_directory(run: Run, several: Path, tmp_path: Path) -> None:
     result = run("build", several, "--tensor", "*.weight", "-o", tmp_path / "out.h5")
     assert result.status == 2
-    assert result.err.endswith('; a pattern needs a directory: end OUT with "/"\n')
+    assert result.err.endswith(
+        '; a pattern needs --join (one store of all), or a directory: end OUT with "/"\n'
+    )
 
 
 def test_build_errors_name_the_tensor(run: Run, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class Maker:
     make : callable
     tensor : str or None
         Which tensor is then opened.
+    join : bool
+        That is a pattern, and all tensors that match are opened as one.
     file : bool
         It is read from a file: its time is known, and there is something to close and to cut short.
     sliced : bool
@@ -77,6 +79,7 @@ class Maker:
 
     make: Make
     tensor: str | None = None
+    join: bool = False
     file: bool = True
     sliced: bool = True
     rows_known: bool = True
@@ -87,7 +90,7 @@ class Maker:
 
     def open(self, directory: Path, values: NDArray[Any]) -> Source:
         """Source of `values`."""
-        return open_source(self.make(directory, values), self.tensor)
+        return open_source(self.make(directory, values), self.tensor, self.join)
 
     def fingerprint(self, directory: Path, values: NDArray[Any]) -> dict[str, Any] | None:
         """Fingerprint of such a source, in a new directory."""
@@ -126,11 +129,15 @@ def same(found: NDArray[Any], expected: NDArray[Any]) -> bool:
 
 
 def refused(
-    obj: Any, *words: str, tensor: str | None = None, error: type[SourceError] = SourceError
+    obj: Any,
+    *words: str,
+    tensor: str | None = None,
+    join: bool = False,
+    error: type[SourceError] = SourceError,
 ) -> SourceError:
     """The error that opening gives: of exactly this type, at once, with these words in it."""
     with little_work(), pytest.raises(error) as caught:
-        open_source(obj, tensor)
+        open_source(obj, tensor, join)
     assert type(caught.value) is error
     for word in words:
         assert word in str(caught.value)
@@ -298,7 +305,7 @@ class SourceContract:
         lengths = [*range(150), *range(150, 700, 7), *range(700, len(content), 97), len(content) - 1]
         for length in lengths:
             whole.write_bytes(content[:length])
-            refused(obj, tensor=maker.tensor)
+            refused(obj, tensor=maker.tensor, join=maker.join)
 
 
 def files_open_in(directory: Path) -> list[str]:

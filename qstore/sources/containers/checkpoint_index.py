@@ -59,9 +59,12 @@ class IndexFormat(ABC):
         IncompleteError
             Shards are missing or cannot be read, or a tensor is not in its shard; all of that is named.
         """
-        found, problems = self._tensors(_read_index(path))
+        index = _read_index(path)
+        found, problems = self._tensors(index)
         if problems:
-            raise IncompleteError(together(problems), tuple(found))
+            there = {info.name for info in found}
+            missing = tuple(name for name in index.shards if name not in there)
+            raise IncompleteError(together(problems), tuple(found), missing)
         return found
 
     def open(self, path: str, tensor: str | None) -> RowSource:

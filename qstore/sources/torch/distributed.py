@@ -61,7 +61,8 @@ class DistributedFormat:
         problems, whole = _looked_at(path, everything)
         found = [info for info in _infos(everything) if info.name in whole]
         if problems:
-            raise IncompleteError(together(problems), tuple(found))
+            missing = tuple(name for name in everything if name not in whole)
+            raise IncompleteError(together(problems), tuple(found), missing)
         return found
 
     def open(self, path: str, tensor: str | None) -> RowSource:
