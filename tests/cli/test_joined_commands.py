@@ -88,7 +88,10 @@ def test_report_says_the_command(run: Run, checkpoint: Path, tmp_path: Path) -> 
             ("build", "SRC", "-o", "x.h5", "--tensor", "t.shard_*"),
             "a pattern needs --join (one store of all)",
         ),
-        (("verify", "SRC", "--join"), "--tensor, --join, --scale, --as-stored and --rows say what of SRC to compare"),
+        (
+            ("verify", "SRC", "--join"),
+            "--tensor, --join, --scale, --as-stored and --rows say what of SRC to compare",
+        ),
     ],
 )
 def test_what_cannot_be_joined_ends_with_2(
