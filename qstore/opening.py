@@ -11,6 +11,7 @@ from typing import Any
 from .errors import FormatError, RemoteError
 from .format.inspection import inspect_file
 from .format.layout import Facts, Shard
+from .keys.packed import KeyKind
 from .reading.backing import Backing
 from .reading.local_store import LocalStore
 from .system import durable_files
@@ -150,7 +151,16 @@ def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
     facts = common_facts(found, shards)
     path = paths[0] if len(paths) == 1 else f"{paths[0]} … {os.path.basename(paths[-1])}"
     files = ShardFiles(shards, facts.dim, resident_scales, follow=True)
-    return ShardedStore(path, facts, files, list(paths), resident_scales)
+    return ShardedStore(path, facts, files, list(paths), resident_scales, _different_kinds(found, shards))
+
+
+def _different_kinds(found: Sequence[Facts], shards: Sequence[Shard]) -> dict[str, KeyKind | None]:
+    """The first file with rows that has keys of each kind, or none, where there are several of these."""
+    first: dict[KeyKind | None, str] = {}
+    for other, shard in zip(found, shards, strict=True):
+        if other.rows:
+            first.setdefault(other.key_kind, shard.path)
+    return {path: kind for kind, path in first.items()} if len(first) > 1 else {}
 
 
 def describe_file(path: str, *, follow: bool = True) -> Facts:

@@ -24,7 +24,7 @@ from .engine.row_errors import ROW_FIGURES
 from .errors import ClosedError, OutputError, ResumeError, SourceError
 from .format import layout
 from .keys.equal_keys import check_duplicates
-from .keys.packed import KeyBlock, KeyKind, joined, packed
+from .keys.packed import KeyBlock, KeyKind, joined, packed, said
 from .keys.stream import KeyStream
 from .keys.supply import MissingKeys, check_missing_keys
 from .system.options import flag, shown, whole_number
@@ -350,16 +350,24 @@ class Writer:
         on_rows: Callable[[int], object] | None = None,
         keys: KeyStream | None = None,
     ) -> None:
-        """Add the rows `first` to before `last` whose codes and scales `read` gives, using all threads.
+        """Add rows that are quantized already, of a source that gives any of its rows, using all threads.
 
-        They are written as they come: nobody may change them any more. Else as :meth:`append_rows`.
+        As :meth:`append_codes` of them in one chunk, but only a few blocks are in memory at a time.
 
         Parameters
         ----------
         read : callable
-            Called with a first row and the one behind the last, by any thread; gives their codes and scales.
+            ``read(first, last)`` gives codes of those rows, shape (last - first, dim), and their scales, as
+            :meth:`append_codes` takes them. They are written as they come: nobody may change them any more.
+            Several threads call it at the same time.
         first, last, on_rows, keys
-            As of :meth:`append_rows`.
+            As for :meth:`append_rows`.
+
+        Raises
+        ------
+        SourceError
+            More rows than were announced, codes or scales that :meth:`append_codes` does not take, or another
+            kind of keys than before.
         """
         self._check_open()
         self._check_room(last - first)
@@ -485,7 +493,7 @@ class Writer:
         found = self._unfinished.key_kind
         if self.rows and kind != found:
             raise SourceError(
-                f"keys of kind {kind} were given, expected {found}, as the {self.rows} rows before have"
+                f"{said(kind)} were given, expected {said(found)}, as the {self.rows} rows before have"
             )
         self._unfinished.key_kind = kind
 

@@ -52,6 +52,7 @@ def test_every_parameter_and_result_is_described(name: str) -> None:
         qstore.Store.__getitem__,
         qstore.Store.astype,
         qstore.Writer.append_rows,
+        qstore.Writer.append_coded_rows,
         qstore.Writer.check_rows,
         qstore.Writer.check_keys,
         qstore.Writer.expect_keys,

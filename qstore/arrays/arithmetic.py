@@ -17,7 +17,7 @@ from ..engine import kernels
 from ..engine.arrays import as_array
 from . import reductions
 
-__all__ = ["answers_itself", "as_operand", "compute"]
+__all__ = ["answers_itself", "as_operand", "compute", "plain_operand", "shape_of"]
 
 _BLOCK_BYTES = 4 << 20
 
@@ -54,14 +54,14 @@ def compute(kind: Any, ufunc: Any, method: str, inputs: tuple[Any, ...], options
     other = next((x for x in inputs if answers_itself(x, kind)), None)
     if other is not None:
         return _by_other(other, kind, ufunc, method, inputs, options)
-    inputs = tuple(_plain(x, kind) for x in inputs)
+    inputs = tuple(plain_operand(x, kind) for x in inputs)
     if ufunc is np.matmul and method == "__call__" and not options:
         left, right = inputs
         return left @ right if isinstance(left, kind) else right.__rmatmul__(left)
     if method == "reduce" and ufunc in reductions.BY_BLOCKS and not {"initial", "where"} & options.keys():
         return _reduce(ufunc, inputs[0], **options)
     if method == "__call__" and ufunc.signature is None:
-        shape = _shape_of(kind, ufunc, inputs)
+        shape = shape_of(kind, ufunc, inputs)
         held = [out for out in options.get("out", ()) if out is not None]
         if any(isinstance(x, kind) and x.shape == shape for x in inputs) and all(
             isinstance(out, np.ndarray) and out.shape == shape for out in held
@@ -70,7 +70,7 @@ def compute(kind: Any, ufunc: Any, method: str, inputs: tuple[Any, ...], options
     return getattr(ufunc, method)(*(x[:] if isinstance(x, kind) else x for x in inputs), **options)
 
 
-def _shape_of(kind: Any, ufunc: Any, inputs: tuple[Any, ...]) -> tuple[int, ...]:
+def shape_of(kind: Any, ufunc: Any, inputs: tuple[Any, ...]) -> tuple[int, ...]:
     """Shape of the result; NumPy's own exception where there is none."""
     try:
         return np.broadcast_shapes(*map(np.shape, inputs))
@@ -84,7 +84,7 @@ def _shape_of(kind: Any, ufunc: Any, inputs: tuple[Any, ...]) -> tuple[int, ...]
         raise
 
 
-def _plain(x: Any, kind: Any) -> Any:
+def plain_operand(x: Any, kind: Any) -> Any:
     """An operand as NumPy takes it: numbers keep their kind, as Python's take on the type of the values."""
     if isinstance(x, kind) or not (isinstance(x, (list, tuple)) or hasattr(x, "__array__")):
         return x

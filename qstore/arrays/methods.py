@@ -13,45 +13,34 @@ from ..reading.backing import Backing
 from ..reading.indexing import ALL
 
 if TYPE_CHECKING:
-    from .products import Transposed
+    from .transposed import Transposed
 
-__all__ = ["ArrayMethods"]
+__all__ = ["ArrayMethods", "MatrixMethods"]
 
 _BLOCK_BYTES = 4 << 20
 
 
-class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
-    """Operators, sums over axes, products, and the protocols by which libraries take arrays.
+class MatrixMethods(np.lib.mixins.NDArrayOperatorsMixin):
+    """What a store and its transposed matrix have in common, made of what each does in its own way."""
 
-    Elementwise operators and functions give the array that they give of ``store[:]``; sums and products are
-    in float64. All go over the matrix in blocks: the result and a block are in memory.
-    """
+    __pandas_priority__ = 5000  # above 4000, a DataFrame's: tables leave `table + store` to the store
 
-    _mapping: Backing
-    _dtype: np.dtype[Any]
+    _named = "Store"
+    _whole = "store[:]"
 
-    # Conversions ----------------------------------------------------------------------------------
+    if TYPE_CHECKING:
 
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError(
-                "the values of a store are made on reading: an array without a copy is impossible"
-            )
-        wanted = self._dtype if dtype is None else np.dtype(dtype)
-        if wanted.isnative and wanted.name in OUTPUT_TYPES:
-            return _told(self._mapping.read_slice(ALL, ALL, wanted))
-        array = np.empty((self._mapping.facts.rows, self._mapping.facts.dim), wanted)
-        for first, block in self._mapping.blocks(self._step(), self._dtype):
-            array[first : first + len(block)] = _told(block)
-        return array
+        @property
+        def dtype(self) -> np.dtype[Any]: ...
 
-    def _step(self) -> int:
-        return max(1, _BLOCK_BYTES // (self._mapping.facts.dim * self._dtype.itemsize))
+        @property
+        def T(self) -> Any: ...
 
-    def tolist(self) -> list[list[float]]:
-        """All values as lists of Python's numbers, 32 bytes each."""
-        blocks = self._mapping.blocks(self._step(), self._dtype)
-        return [row for _, block in blocks for row in _told(block).tolist()]
+        def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]: ...
+
+        def __matmul__(self, x: Any) -> Any: ...
+
+        def _reduced(self, name: str, axis: Any, options: dict[str, Any]) -> Any: ...
 
     def __dlpack__(
         self,
@@ -67,37 +56,13 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
             )
         asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
         given = {name: value for name, value in asked.items() if value is not None}
-        _ = np.empty(0, self._dtype).__dlpack__(**given)  # what NumPy refuses, it refuses before the reading
-        return _told(self._mapping.read_slice(ALL, ALL, self._dtype)).__dlpack__(**given)
+        _ = np.empty(0, self.dtype).__dlpack__(**given)  # what NumPy refuses, it refuses before the reading
+        return self.__array__().__dlpack__(**given)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # the processor
 
-    # Operators and products -----------------------------------------------------------------------
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        from .arithmetic import compute  # reading rows does without
-
-        return compute(ArrayMethods, ufunc, method, inputs, options)
-
     __hash__ = object.__hash__  # == compares values, as with arrays and tensors
-
-    def __matmul__(self, x: Any) -> Any:
-        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
-
-        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
-        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
-        over all processors.
-        """
-        from .products import matmul  # reading rows does without
-
-        return matmul(self, x)
-
-    def __rmatmul__(self, x: Any) -> Any:
-        """``x @ store`` in float64, block by block, for finite x of shape (N,) or (m, N)."""
-        from .products import rmatmul  # reading rows does without
-
-        return rmatmul(self, x)
 
     def matvec(self, x: ArrayLike) -> Any:
         """``store @ x``; with :meth:`rmatvec` what ``scipy.sparse.linalg.aslinearoperator`` looks for."""
@@ -106,13 +71,6 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
     def rmatvec(self, x: ArrayLike) -> Any:
         """``store.T @ x``."""
         return self.T @ x
-
-    @property
-    def T(self) -> Transposed:
-        """The transposed matrix, for products: ``x @ store.T``, ``store.T @ x``. Nothing is read."""
-        from .products import Transposed  # reading rows does without
-
-        return Transposed(self)
 
     # Over axes ------------------------------------------------------------------------------------
 
@@ -150,19 +108,84 @@ class ArrayMethods(np.lib.mixins.NDArrayOperatorsMixin):
         """Largest values; see :meth:`sum`."""
         return self._reduced("max", axis, options)
 
-    def _reduced(self, name: str, axis: Any, options: dict[str, Any]) -> Any:
-        from .reductions import reduce  # reading rows does without
-
-        return reduce(self._mapping, self._dtype, name, axis, **options)
-
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             if hasattr(type(self), name):  # a property that raised AttributeError
                 return object.__getattribute__(self, name)
             known = hasattr(np.ndarray, name)
-            way = f": store[:].{name} is that of the whole matrix in memory" if known else ""
-            raise AttributeError(f"a Store has no {name}{way}", name=name, obj=self)
+            way = f": {self._whole}.{name} is that of the whole matrix in memory" if known else ""
+            raise AttributeError(f"a {self._named} has no {name}{way}", name=name, obj=self)
+
+
+class ArrayMethods(MatrixMethods):
+    """Operators, sums over axes, products, and the protocols by which libraries take arrays.
+
+    Elementwise operators and functions give the array that they give of ``store[:]``; sums and products are
+    in float64. All go over the matrix in blocks: the result and a block are in memory.
+    """
+
+    _mapping: Backing
+    _dtype: np.dtype[Any]
+
+    # Conversions ----------------------------------------------------------------------------------
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(
+                "the values of a store are made on reading: an array without a copy is impossible"
+            )
+        wanted = self._dtype if dtype is None else np.dtype(dtype)
+        if wanted.isnative and wanted.name in OUTPUT_TYPES:
+            return _told(self._mapping.read_slice(ALL, ALL, wanted))
+        array = np.empty((self._mapping.facts.rows, self._mapping.facts.dim), wanted)
+        for first, block in self._mapping.blocks(self._step(), self._dtype):
+            array[first : first + len(block)] = _told(block)
+        return array
+
+    def _step(self) -> int:
+        return max(1, _BLOCK_BYTES // (self._mapping.facts.dim * self._dtype.itemsize))
+
+    def tolist(self) -> list[list[float]]:
+        """All values as lists of Python's numbers, 32 bytes each."""
+        blocks = self._mapping.blocks(self._step(), self._dtype)
+        return [row for _, block in blocks for row in _told(block).tolist()]
+
+    # Operators and products -----------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        from .arithmetic import compute  # reading rows does without
+
+        return compute(ArrayMethods, ufunc, method, inputs, options)
+
+    def __matmul__(self, x: Any) -> Any:
+        """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).
+
+        ``scales * ((codes - 128) @ x)``, where the inner sums are exact before they are rounded, but for what
+        x has below 2^-95 of the largest value of its column; threads change no bit. Large products are split
+        over all processors.
+        """
+        from .products import matmul  # reading rows does without
+
+        return matmul(self, x)
+
+    def __rmatmul__(self, x: Any) -> Any:
+        """``x @ store`` in float64, block by block, for finite x of shape (N,) or (m, N)."""
+        from .products import rmatmul  # reading rows does without
+
+        return rmatmul(self, x)
+
+    @property
+    def T(self) -> Transposed:
+        """The transposed matrix, a view of the store: ``x @ store.T``, ``store.T[3]``. Nothing is read."""
+        from .transposed import Transposed  # reading rows does without
+
+        return Transposed(self)
+
+    def _reduced(self, name: str, axis: Any, options: dict[str, Any]) -> Any:
+        from .reductions import reduce  # reading rows does without
+
+        return reduce(self._mapping, self._dtype, name, axis, **options)
 
 
 def _told(values: NDArray[Any]) -> NDArray[Any]:

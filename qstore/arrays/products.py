@@ -1,4 +1,4 @@
-"""``store @ x``, ``x @ store`` and ``store.T``: products of the stored matrix, without making the matrix."""
+"""``store @ x`` and ``x @ store``: products of the stored matrix, without making the matrix."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..engine import kernels
 from ..engine.arguments import as_finite
-from ..engine.arrays import as_array
 from ..engine.exact_scores import slice_columns, slice_sums
 from ..reading.backing import Backing
 from ..reading.parts import coded_rows
@@ -18,7 +17,7 @@ from ..system.threads import in_parts
 from .arithmetic import answers_itself, as_operand
 from .reductions import blocks_of
 
-__all__ = ["Transposed", "matmul", "product", "reverse_product", "rmatmul"]
+__all__ = ["matmul", "product", "reverse_product", "rmatmul"]
 
 _SLICES = 4
 _BLOCK_VALUES = 1 << 18
@@ -130,41 +129,3 @@ def _weighted_sums(
         for part, exponent in zip(reversed(parts), reversed(slices.exponents), strict=True):
             total += np.ldexp(part, exponent)
     return total
-
-
-class Transposed:
-    """``store.T``: multiplies as the transposed matrix, and becomes an array when it is asked to.
-
-    Attributes
-    ----------
-    T : Store
-        The store itself.
-    shape : tuple of int
-        (columns, rows) of the store.
-    dtype : dtype
-        Of an array made from this.
-    """
-
-    ndim = 2
-    __array_ufunc__ = None  # NumPy's arrays leave products to __rmatmul__
-
-    def __init__(self, store: Any) -> None:
-        self.T = store
-        self.shape: tuple[int, int] = store.shape[::-1]
-        self.dtype: np.dtype[Any] = store.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"<{self.T!r}.T: multiplies; np.asarray(store.T) makes an array>"
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        turned: NDArray[Any] = self.T.__array__(dtype, copy).T
-        return turned
-
-    def __matmul__(self, x: Any) -> Any:
-        return (as_array(x, "x").T @ self.T).T
-
-    def __rmatmul__(self, x: Any) -> Any:
-        return (self.T @ as_array(x, "x").T).T

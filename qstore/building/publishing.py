@@ -13,7 +13,7 @@ from ..errors import ExistsError, FormatError, OutputError, SourceError
 from ..format.layout import Facts, Shard
 from ..format.manifest import MANIFEST, Manifest, check_name, read_manifest
 from ..keys.equal_keys import check_duplicates, refused
-from ..keys.packed import KeyKind
+from ..keys.packed import KeyKind, said
 from ..keys.repeats import find_repeats
 from ..opening import common_facts, describe_file, natural_order
 from ..reading.shard_files import ShardFiles, check_shard
@@ -178,7 +178,7 @@ def other_kind(
     path: str, kind: KeyKind | None, expected: KeyKind | None, before: str, remedy: str = _WITHOUT
 ) -> FormatError:
     """What to raise where a store has other keys than those before it that it is to be one with."""
-    return FormatError(f"{path} has keys of kind {kind}, expected {expected} as {before}: {remedy}")
+    return FormatError(f"{path} has {said(kind)}, expected {said(expected)} as {before}: {remedy}")
 
 
 def _check_unique(manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from ..errors import ExistsError, ResumeError
 from ..format.manifest import MANIFEST
 from ..system import durable_files
 from ..system.messages import warn
+from ..writing.origin import parameter_word
 
 __all__ = ["RECORD", "Start", "Told", "add_finished", "begin", "mark_failed", "shard_name", "start_of"]
 
@@ -89,13 +90,14 @@ def start_of(place: Path, parameters: Mapping[str, Any], overwrite: bool, resume
         for name in sorted(old | new)
         if old.get(name) != new.get(name) and not (failed and _is_harmless(name, old.get(name)))
     ]
+    words = ", ".join(dict.fromkeys(map(parameter_word, differing)))
     if differing and not failed:
         raise ResumeError(
-            f"the build of {place} was begun with other parameters: {', '.join(differing)} differ; restore "
+            f"the build of {place} was begun with other parameters: {words} differ; restore "
             f"them, or start again (--restart, resume=False)"
         )
     if differing:
-        return Start(fresh=True, reason=f"the build that failed had other parameters: {', '.join(differing)}")
+        return Start(fresh=True, reason=f"the build that failed had other parameters: {words}")
     if old_time != new_time:
         return Start(fresh=True, reason="the source has been changed meanwhile")
     return Start(fresh=False, finished=finished if new_time is not None else {}, failed=bool(failed))

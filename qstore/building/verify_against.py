@@ -241,7 +241,7 @@ def compared_with(
             return _mismatch(0, found), findings
         if last is not None and last - first != len(store):
             return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}"), findings
-        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)
+        stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys, compared=True)
         carried = matrix.keyed and keys is None
         if (carried or stream is not None) and store.key_kind is None:
             return _mismatch(0, "the rows of the store have no keys"), findings

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done; 1 a check failed, or what was asked for cannot be had; 2 wrong usage;
-        130 interrupted; 141 whoever read the output has gone.
+        Exit status: 0 done; 1 of verify and compare: something is broken or differs; 2 trouble: wrong
+        usage, or what was asked for cannot be had; 130 interrupted; 141 whoever read the output has gone.
     """
     words = sys.argv[1:] if argv is None else argv
     return exit_status(lambda: run_command(words))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import QStoreError
+from ..system.stand_ins import HEAD_BYTES, stand_in
 from .failures import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ __all__ = [
     "compared_keys_of",
     "compared_step_of",
     "consecutive",
+    "no_word",
+    "one_row",
     "row_key",
     "rows_of_words",
     "scaling_of",
@@ -93,7 +97,26 @@ def row_key(text: str) -> int | slice:
     >>> row_key("-1"), row_key("2:10:3"), row_key("-5:")
     (-1, slice(2, 10, 3), slice(-5, None, None))
     """
-    return any_slice(text) if ":" in text else _whole(text, text, "a row number, or rows A:B")
+    return (
+        any_slice(text) if ":" in text else _whole(text, text, _row_or_key("a row number, or rows A:B", text))
+    )
+
+
+def one_row(text: str) -> int:
+    """A row number."""
+    return _whole(text, text, _row_or_key("a row number", text))
+
+
+def no_word(text: str) -> str:
+    """Nothing: a word where options are expected."""
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no option: expected the query as --row R, --key K (--key {shlex.quote(text)}), --keys "
+        f"F.txt or --vector F.npy"
+    )
+
+
+def _row_or_key(expected: str, text: str) -> str:
+    return f"{expected}; a row is found by its key with --key {shlex.quote(text.strip())}"
 
 
 def any_slice(text: str) -> slice:
@@ -335,16 +358,28 @@ def asked_keys(arguments: argparse.Namespace) -> list[str]:
 
 def lines_of(path: str) -> list[str]:
     """The lines of a file of keys; of stdin, where it is called -."""
+    raw = sys.stdin.buffer.read() if path == "-" else _read(path)
     try:
-        if path == "-":
-            content = sys.stdin.buffer.read().decode()
-        else:
-            with open(path, encoding="utf-8", newline="") as file:
-                content = file.read()
+        content = raw.decode()
     except UnicodeDecodeError as error:
-        raise QStoreError(f"{path}: expected keys in UTF-8, one a line: {error}") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise QStoreError(f"{path}: line {line} is not UTF-8: expected keys in UTF-8, one a line") from None
     content = content.removeprefix("\ufeff").replace("\r\n", "\n")
     return content.removesuffix("\n").split("\n") if content else []
+
+
+def _read(path: str) -> bytes:
+    from ..sources.files import check_no_url
+
+    check_no_url(path)
+    with open(path, "rb") as file:
+        content = file.read()
+    other = stand_in(path, content[:HEAD_BYTES])
+    if other is not None:
+        raise QStoreError(f"{path} is {other}")
+    if path.lower().endswith((".json", ".jsonl", ".ndjson", ".npy", ".gguf")):
+        raise QStoreError(f"{path} is no text file by its name: expected keys as text in UTF-8, one a line")
+    return content
 
 
 def stored_keys(store: Store) -> StoredKeys:

@@ -12,7 +12,17 @@ import qstore
 from ..errors import QStoreError
 from ..system.reported import Reported
 from ..system.stand_ins import HEAD_BYTES, stand_in
-from .arguments import Command, add_json, add_quiet, any_slice, at_least, lines_of, rows_of_words
+from .arguments import (
+    Command,
+    add_json,
+    add_quiet,
+    any_slice,
+    at_least,
+    lines_of,
+    no_word,
+    one_row,
+    rows_of_words,
+)
 from .failures import UsageError
 from .printing import print_json, print_table, show_progress
 
@@ -63,8 +73,11 @@ class Hit(Reported):
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a store: a file, a directory of shards, or a URL")
+    parser.add_argument("words", metavar="WORD", type=no_word, nargs="*", help=argparse.SUPPRESS)
     query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("--row", metavar="R", type=int, help="a row of FILE as the query; -1 is the last one")
+    query.add_argument(
+        "--row", metavar="R", type=one_row, help="a row of FILE as the query; -1 is the last one"
+    )
     query.add_argument("--key", metavar="K", help="the key of a row of FILE as the query")
     query.add_argument("--keys", metavar="F.txt", help="a file of such keys, one a line; - is stdin")
     query.add_argument("--vector", metavar="F.npy", help="a file with one query, or one a row")
@@ -146,6 +159,9 @@ def _vectors(path: str, store: Store) -> NDArray[Any]:
 def _load(path: str) -> NDArray[Any]:
     import numpy as np
 
+    from ..sources.files import check_no_url
+
+    check_no_url(path)
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -160,7 +160,9 @@ def as_row_numbers(given: ArrayLike, name: str = "rows") -> NDArray[np.int64]:
     """
     numbers = as_array(given, name, IndexError)
     if numbers.size and numbers.dtype.kind not in "iu":
-        raise IndexError(f"row numbers must be integers, found {numbers.dtype}")
+        texts = numbers.dtype.kind in "UT" or (numbers.dtype.kind == "O" and isinstance(numbers.flat[0], str))
+        remedy = "; store.rows_of(keys) gives the row numbers of keys" if texts else ""
+        raise IndexError(f"row numbers must be integers, found {numbers.dtype}{remedy}")
     if numbers.size and numbers.dtype == np.uint64 and numbers.max() > _LARGEST:
         raise IndexError(f"row number {numbers.max()} is out of bounds: expected at most {_LARGEST}")
     return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)

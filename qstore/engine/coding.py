@@ -142,13 +142,22 @@ class Coding:
             bad = (given != np.rint(given)) | (given < 0) | (given > _MOST)
             if bad.any():
                 at, column = (int(place[0]) for place in np.nonzero(bad))
-                raise self._does_not_fit(float(piece[at, column]), row + start + at, column)
+                raise self._does_not_fit(piece, at, column, row + start)
             codes[start : start + step] = given
 
-    def _does_not_fit(self, value: float, row: int, column: int) -> SourceError:
+    def _does_not_fit(self, values: NDArray[np.float64], at: int, column: int, first_row: int) -> SourceError:
         least = self.zero_point - ZERO_POINT
+        remedy = ""
+        for other, kind in ((ZERO_POINT, "uint8"), (0, "int8")):
+            fitting = (values >= other - ZERO_POINT) & (values <= other - ZERO_POINT + _MOST)
+            if (fitting & (values == np.rint(values))).all():
+                remedy = (
+                    f"zero_point={other} (--zero-point {other}) takes the numbers of {kind} without loss, "
+                    f"read as (number - {other}) * step; or "
+                )
+                break
         return SourceError(
-            f"row {row}, column {column} holds {value:g}: with a step and zero point {self.zero_point} only "
-            f"whole numbers from {least} to {least + _MOST} can be stored as they are; leave the step out "
-            f"(step=None, no --step) to have rows rounded"
+            f"row {first_row + at}, column {column} holds {values[at, column]:g}: with a step and zero point "
+            f"{self.zero_point} only whole numbers from {least} to {least + _MOST} can be stored as they "
+            f"are; {remedy}leave the step out (step=None, no --step) to have rows rounded"
         )

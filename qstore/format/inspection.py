@@ -112,7 +112,10 @@ def _check_signature(read: ReadAt, size: int, path: str) -> None:
     other = stand_ins.stand_in(path, read(stand_ins.HEAD_BYTES, 0))
     if other is not None:
         raise FormatError(f"this is {other}")
-    raise FormatError(f"not an HDF5 file (it begins with {found!r}), expected a qstore store")
+    raise FormatError(
+        f"not an HDF5 file (it begins with {found!r}), expected a qstore store: qstore ls shows what a file "
+        f"of another format holds, qstore build (qstore.build) makes a store of it"
+    )
 
 
 def _describe(read: ReadAt, size: int, keys: bool) -> Facts:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..engine.arrays import as_array, is_tensor
 
-__all__ = ["BEYOND", "as_listed", "beyond_int64"]
+__all__ = ["BEYOND", "as_listed", "beyond_int64", "is_null"]
 
 BEYOND = "a store holds whole numbers from -2**63 to 2**63 - 1; texts can be of any length: str(number)"
 
@@ -38,6 +38,13 @@ def as_listed(keys: Any) -> Any:
         raise TypeError(
             f"keys are of type {type(keys).__name__} and give no array ({error}): expected a list or array"
         ) from None
+
+
+def is_null(key: Any) -> bool:
+    """Whether it stands for no key: None, and what pandas has in its place (NaN, ``pd.NA``, ``pd.NaT``)."""
+    if key is None or isinstance(key, float):
+        return key is None or key != key
+    return type(key).__name__ in ("NAType", "NaTType") and type(key).__module__.startswith("pandas.")
 
 
 def beyond_int64(ids: NDArray[Any]) -> NDArray[np.bool_]:

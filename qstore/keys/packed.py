@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..format.layout import NO_KEY
-from .given import BEYOND, as_listed, beyond_int64
+from .given import BEYOND, as_listed, beyond_int64, is_null
 
 __all__ = [
     "KeyBlock",
@@ -21,6 +21,7 @@ __all__ = [
     "listed",
     "packed",
     "packed_utf8",
+    "said",
     "stored",
     "unpacked",
 ]
@@ -30,6 +31,11 @@ KeyKind = Literal["text", "integer"]
 _LONGEST = (1 << 32) - 1
 _NO_LENGTHS = np.empty(0, np.uint32)
 _NO_KEY = NO_KEY.encode()
+
+
+def said(kind: KeyKind | None) -> str:
+    """What keys a store has, for messages."""
+    return "no keys" if kind is None else f"keys of kind {kind}"
 
 
 class KeyBlock(NamedTuple):
@@ -132,7 +138,7 @@ def packed(keys: Any, first: int = 0) -> KeyBlock:
     Parameters
     ----------
     keys : sequence of str or None, array_like of int, or iterable of either
-        None where a row has no key. None of them: texts.
+        None where a row has no key, or what stands for it in pandas. None of them: texts.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def packed(keys: Any, first: int = 0) -> KeyBlock:
     if isinstance(keys, np.ndarray) and keys.dtype.kind in "iu":
         return _packed_ids(keys, first)
     values = list(keys) if not isinstance(keys, np.ndarray) else keys.tolist()
-    sample = next((value for value in values if value is not None), None)
+    sample = next((value for value in values if not is_null(value)), None)
     if isinstance(sample, (int, np.integer)) and not isinstance(sample, bool):
         return _packed_ids(_array_of_ids(values, first), first)
     return _packed_texts(values, first)
@@ -157,6 +163,11 @@ def listed(keys: Any) -> Any:
     if isinstance(keys, (str, bytes, Mapping)) or not hasattr(keys, "__iter__"):
         raise SourceError(
             f"keys are of type {type(keys).__name__}, expected one for each row, in a list or iterator"
+        )
+    if isinstance(keys, (set, frozenset)):
+        raise SourceError(
+            f"keys are a {type(keys).__name__}, which has no order: expected one for each row, in a list in "
+            f"the order of the rows"
         )
     try:
         given = as_listed(keys)
@@ -170,7 +181,7 @@ def listed(keys: Any) -> Any:
 def _array_of_ids(values: list[Any], first: int) -> NDArray[Any]:
     for number, value in enumerate(values):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-            more = ": rows without a key need texts as keys, str(number)" if value is None else ""
+            more = ": rows without a key need texts as keys, str(number)" if is_null(value) else ""
             raise SourceError(
                 f"the key of row {first + number} is {value!r:.200}, expected a whole number as others{more}"
             )
@@ -202,7 +213,7 @@ def _packed_texts(texts: list[Any], first: int) -> KeyBlock:
 
 
 def _utf8(text: Any, row: int) -> bytes:
-    if text is None:
+    if is_null(text):
         return _NO_KEY
     try:
         return str.encode(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from ..errors import SourceError
 from .packed import KeyBlock, KeyKind, joined, listed, packed
 
-__all__ = ["KeyPiece", "KeyStream", "only_rows", "too_few"]
+__all__ = ["SHOWN", "KeyPiece", "KeyStream", "only_rows", "too_few"]
 
 # Keys packed at once: some MiB.
 _PIECE = 1 << 16
-_SHOWN = 5
+SHOWN = 5
+"""So many keys are named in an error."""
 
 
 class KeyStream:
@@ -35,6 +36,10 @@ class KeyStream:
         How many are needed in all, where it is known: for messages.
     padded : bool
         Whether rows behind the last key are to have none.
+    placed : mapping of int to str, or None
+        The key of each row, where a vocabulary gives both: for messages.
+    compared : bool
+        Whether they are compared with those of a store that is there: for messages.
     note : str
         How the keys were found, where that explains their number: for messages.
     """
@@ -47,6 +52,8 @@ class KeyStream:
         self.taken = 0
         self.rows: int | None = None
         self.padded = False
+        self.placed: Mapping[int, Any] | None = None
+        self.compared = False
         self.note = ""
 
     @classmethod
@@ -110,7 +117,7 @@ class KeyStream:
         """The first keys behind those of the first `rows` rows."""
         for _ in self._next(rows - self.taken) if rows > self.taken else ():
             pass
-        return [key for block in self._next(_SHOWN) for key in block.values()]
+        return [key for block in self._next(SHOWN) for key in block.values()]
 
     def give_back(self, block: KeyBlock) -> None:
         """Put back what was taken last: it comes again."""
@@ -160,6 +167,10 @@ class KeyPiece(KeyStream):
 
 def too_few(stream: KeyStream, keys: int, whom: str) -> SourceError:
     """What to raise where a stream has so many keys, and not one for each …"""
+    if stream.compared:
+        none = ', or missing_keys="none" (--missing-keys none) if the store was built so'
+        remedy = "give the keys that the store was built with" + ("" if stream.kind() == "integer" else none)
+        return SourceError(f"there are {keys} keys, expected one for each {whom}: {remedy}{stream.note}")
     none = 'leave the others without one with missing_keys="none" (--missing-keys none), or '
     remedy = only_rows(keys) if stream.kind() == "integer" else none + only_rows(keys)
     return SourceError(f"there are {keys} keys, expected one for each {whom}; {remedy}{stream.note}")

@@ -12,7 +12,7 @@ from ..errors import SourceError
 from ..sources import Source, TextEncoding
 from ..system.options import one_of
 from .files import read_key_file
-from .stream import KeyStream, too_few
+from .stream import SHOWN, KeyStream, too_few
 
 __all__ = ["MissingKeys", "check_all_taken", "check_missing_keys", "given_keys", "inline_keys"]
 
@@ -32,13 +32,15 @@ def given_keys(
     last: int | None,
     key_encoding: str | None,
     missing_keys: MissingKeys,
+    compared: bool = False,
 ) -> KeyStream | None:
     """The keys of the rows `first` to before `last` (None: to the end), where they lie apart from the rows.
 
     They are given, or the source has them so: those of all its rows, or of the rows before `last`. None where
     there are none, they are not wanted (False), or each chunk of the source brings its own.
 
-    `key_encoding` says how the bytes of a key file, or else of the keys that the source carries, are text.
+    `key_encoding` says how the bytes of a key file, or else of the keys that the source carries, are text;
+    `compared`, that they are not for a new store but for a look at one.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def given_keys(
     stream = _stream(keys, matrix, encoding, padded)
     if stream is None:
         return None
-    stream.rows, stream.padded = matrix.rows, padded
+    stream.rows, stream.padded, stream.compared = matrix.rows, padded, compared
     if stream.count is not None and matrix.rows is not None:
         _check_count(stream, stream.count, matrix.rows, last)
     stream.skip(first)
@@ -101,19 +103,31 @@ def check_all_taken(stream: KeyStream | None, rows: int, last: int | None, matri
 
 
 def _check_count(stream: KeyStream, count: int, rows: int, last: int | None) -> None:
-    _check(stream, count, rows, last, stream.behind(rows) if count > rows else [])
+    behind = stream.behind(rows) if count > rows and stream.placed is None else []
+    _check(stream, count, rows, last, behind)
 
 
 def _check(stream: KeyStream, count: int, rows: int, last: int | None, behind: list[Any]) -> None:
+    end = "" if stream.compared else "; nothing is published"
+    if count > rows and stream.placed is not None:
+        beyond = sorted(row for row in stream.placed if row >= rows)
+        named = ", ".join(f"{stream.placed[row]!r:.80} (row {row})" for row in beyond[:SHOWN])
+        more = ", …" if len(beyond) > SHOWN else ""
+        raise SourceError(
+            f"keys lie beyond the last of the source's {rows} rows: {named}{more}; expected rows up to "
+            f"{rows - 1}{end}: leave these keys out, if the others belong to its rows"
+        )
     if count > rows:
         more = ", …" if count - rows > len(behind) else ""
         raise SourceError(
             f"there are {count} keys, expected one for each of the source's {rows} rows: none is left for "
-            f"{', '.join(f'{key!r:.80}' for key in behind)}{more}; nothing is published: give only the first "
+            f"{', '.join(f'{key!r:.80}' for key in behind)}{more}{end}: give only the first "
             f"{rows}, if these belong to its rows{stream.note}"
         )
     if count < rows and count != last and (not stream.padded or stream.kind() == "integer"):
-        raise too_few(stream, count, f"of the source's {rows} rows: nothing is published")
+        raise too_few(
+            stream, count, f"of the source's {rows} rows{'' if stream.compared else ': nothing is published'}"
+        )
 
 
 def inline_keys(matrix: Source, first: int, rows: int | None) -> Iterator[tuple[NDArray[Any], Any]]:

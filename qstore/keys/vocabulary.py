@@ -32,7 +32,7 @@ def in_order(path: str, pairs: Iterable[tuple[Any, Any]], padded: bool) -> KeySt
             f"key, the first is row {missing}; {_ALLOWED} these without one"
         )
     stream = KeyStream.of(tokens.get(row) for row in range(count))
-    stream.count = count
+    stream.count, stream.placed = count, tokens
     return stream
 
 

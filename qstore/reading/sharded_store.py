@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..errors import ClosedError, NoViewError, QStoreError
 from ..format import layout
 from ..format.layout import Facts, Shard
 from ..keys.lookup import KeyIndex
+from ..keys.packed import KeyKind, said
 from ..system.paging import MANY_ROWS, Pager, Steps, Work
 from ..system.progress import Progress, rows_progress
 from .backing import Backing
@@ -38,7 +40,7 @@ _POOLED_BYTES = 1 << 20
 # Codes of rows that are read beside the result, where it takes their shards in groups.
 _COPIED_CODES = 1 << 20
 
-
+_NO_KINDS: Mapping[str, KeyKind | None] = MappingProxyType({})
 _Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
 """First rows, rows in all, codes and scales, as :func:`.gather_parts` takes them."""
 
@@ -56,15 +58,24 @@ class ShardedStore(Backing):
     reopening : object
         What ``qstore.open`` takes to open this again.
     resident_scales : bool
+    key_kinds : mapping of str to str or None
+        Files that have keys of different kinds, and these; empty where all have the same.
     """
 
     def __init__(
-        self, path: str, facts: Facts, files: ShardFiles, reopening: Any, resident_scales: bool
+        self,
+        path: str,
+        facts: Facts,
+        files: ShardFiles,
+        reopening: Any,
+        resident_scales: bool,
+        key_kinds: Mapping[str, KeyKind | None] = _NO_KINDS,
     ) -> None:
         self.path = path
         self.facts = facts
         self.shards: tuple[Shard, ...] = tuple(files.shards)
         self._files = files
+        self._key_kinds = key_kinds
         self._reopening = reopening, {"resident_scales": resident_scales}
         self._firsts = [shard.first for shard in self.shards]
         self._first_rows = np.array(self._firsts, np.int64)
@@ -225,6 +236,12 @@ class ShardedStore(Backing):
     def key_index(self) -> KeyIndex:
         """See :meth:`.Backing.key_index`."""
         self._check_open()
+        if self._key_kinds:
+            kinds = ", ".join(f"{path} has {said(kind)}" for path, kind in self._key_kinds.items())
+            raise IndexError(
+                f"the files of {self.path} have keys of different kinds, expected one kind in all: {kinds}; "
+                f"give row numbers, or open those with keys of one kind"
+            )
         if self.facts.key_kind is None:
             raise IndexError(
                 f"the rows of {self.path} have no keys, or not in all its shards: give row numbers"

@@ -54,7 +54,8 @@ class KeyChanges(Reported):
     Attributes
     ----------
     added, removed, moved : int
-        Keys only in `b`, only in `a`, and in both but at another row.
+        Keys only in `b`, only in `a`, and in both but at another row. A key of several rows counts for each
+        of them: the first ones belong together, the second ones, and so on.
     added_examples, removed_examples, moved_examples : tuple of str or int
         The first ones.
     """
@@ -164,16 +165,17 @@ def _compare(a: Store, b: Store, k: int, threads: int | None, progress: Progress
     rows = len(a) if keyed else min(len(a), len(b))
     step = layout.block_rows(a.shape[1])
     found = _Drifts(k)
+    matching = _Matching(a, b, threads) if keyed else None
     with rows_progress(progress, rows) as on_rows:
         starts = range(0, rows, step)
         for block in in_order(
-            lambda start: _compare_block(a, b, start, min(start + step, rows), keyed, same_width),
+            lambda start: _compare_block(a, b, start, min(start + step, rows), matching, same_width),
             starts,
             threads,
         ):
             found.add(block)
             on_rows(len(block.rows_b))
-    keys = found.key_changes(_added(a, b, threads)) if keyed else None
+    keys = None if matching is None else found.key_changes(matching.added(threads))
     differences = tuple(_differences(a, b, found, keys))
     return StoreComparison(
         equal=not differences,
@@ -201,9 +203,11 @@ class _Block(NamedTuple):
     angles: NDArray[np.float64]
 
 
-def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_width: bool) -> _Block:
-    keys = a.key_of(slice(start, stop)) if keyed else None
-    rows_b = _partners(b, keys, start) if keyed else np.arange(start, stop)
+def _compare_block(
+    a: Store, b: Store, start: int, stop: int, matching: _Matching | None, same_width: bool
+) -> _Block:
+    keys = None if matching is None else a.key_of(slice(start, stop))
+    rows_b = np.arange(start, stop) if matching is None else matching.in_b(keys, start)
     if not same_width:
         nothing = np.empty(0)
         return _Block(start, rows_b, keys, 0, np.empty(0, np.int64), nothing, nothing)
@@ -221,13 +225,101 @@ def _compare_block(a: Store, b: Store, start: int, stop: int, keyed: bool, same_
     return _Block(start, rows_b, keys, there.size, there[differing], errors[:, 3], errors[:, 4])
 
 
-def _partners(b: Store, keys: Any, start: int) -> NDArray[np.int64]:
-    """The row in `b` of each key of the rows from `start` on; the row itself where neither has a key."""
-    rows, bare = _rows_of(b, keys)
-    same = bare[bare + start < len(b)]
-    none = [key is None for key in b.key_of(same + start)]
+class _Matching:
+    """Which rows of two stores with keys of one kind belong together.
+
+    By key, the first rows of each, the second ones and so on; a row without a key and the same row, where
+    that has none, either.
+    """
+
+    def __init__(self, a: Store, b: Store, threads: int | None) -> None:
+        self._a, self._b = a, b
+        self._repeats_a, self._repeats_b = _Repeats.of(a, threads), _Repeats.of(b, threads)
+
+    def in_b(self, keys: Any, start: int) -> NDArray[np.int64]:
+        """The row in `b` for each row of `a` from `start` on, whose keys these are."""
+        return _partners(self._b, self._repeats_b, self._repeats_a, keys, start)
+
+    def added(self, threads: int | None) -> tuple[int, list[Any]]:
+        """How many rows with a key only `b` has, and the keys of the first of them."""
+        count, examples = 0, list[Any]()
+        for keys, places in in_order(self._absent, _starts(self._b), threads):
+            count += places.size
+            _extend(examples, keys, places)
+        return count, examples
+
+    def _absent(self, start: int) -> tuple[Any, NDArray[np.int64]]:
+        keys = _keys_from(self._b, start)
+        rows = _partners(self._a, self._repeats_a, self._repeats_b, keys, start)
+        return keys, _keyed(np.flatnonzero(rows == _NOWHERE), keys)
+
+
+class _Repeats:
+    """Rows of a store whose key one before has.
+
+    Parameters
+    ----------
+    firsts, rows : ndarray of int64
+        The first row of the key of each, and the rows themselves in ascending order.
+    """
+
+    def __init__(self, firsts: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        order = np.argsort(firsts, kind="stable")
+        self._firsts, self._by_key, self._rows = firsts[order], rows[order], rows
+        self._before = np.empty(len(rows), np.int64)
+        self._before[order] = np.arange(len(rows)) - np.searchsorted(self._firsts, self._firsts)
+
+    @classmethod
+    def of(cls, store: Store, threads: int | None) -> _Repeats:
+        """Those of a store."""
+
+        def found(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            firsts, _ = _rows_of(store, _keys_from(store, start))
+            places = np.flatnonzero((firsts != _NOWHERE) & (firsts < start + np.arange(len(firsts))))
+            return firsts[places], places + start
+
+        none = np.empty(0, np.int64)
+        pairs = [(none, none), *in_order(found, _starts(store), threads)]
+        return cls(np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs]))
+
+    def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The repeats among some rows: their places there, and how many repeats of that key come before."""
+        held = slice(*np.searchsorted(self._rows, [start, stop]))
+        return self._rows[held] - start, self._before[held]
+
+    def nth(self, firsts: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The repeat of the key of each of `firsts` that so many come before; nowhere if there are fewer."""
+        places = np.searchsorted(self._firsts, firsts) + before
+        there = places < np.searchsorted(self._firsts, firsts, "right")
+        found = np.full(len(firsts), _NOWHERE, np.int64)
+        found[there] = self._by_key[places[there]]
+        return found
+
+
+def _partners(
+    other: Store, others_repeats: _Repeats, own_repeats: _Repeats, keys: Any, start: int
+) -> NDArray[np.int64]:
+    """The row of `other` for each row from `start` on, whose keys these are."""
+    rows, bare = _rows_of(other, keys)
+    again, before = own_repeats.between(start, start + len(rows))
+    rows[again] = others_repeats.nth(rows[again], before)
+    same = bare[bare + start < len(other)]
+    none = [key is None for key in other.key_of(same + start)]
     rows[same[none]] = same[none] + start
     return rows
+
+
+def _starts(store: Store) -> range:
+    return range(0, len(store), layout.block_rows(store.shape[1]))
+
+
+def _keys_from(store: Store, start: int) -> Any:
+    """The keys of a block."""
+    return store.key_of(slice(start, min(start + layout.block_rows(store.shape[1]), len(store))))
+
+
+def _keyed(places: NDArray[np.int64], keys: Any) -> NDArray[np.int64]:
+    return places[[keys[place] is not None for place in places.tolist()]]
 
 
 def _rows_of(store: Store, keys: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -266,8 +358,7 @@ class _Drifts:
 
     def _add_keys(self, block: _Block) -> None:
         own = block.first_row + np.arange(block.rows_b.size)
-        removed = np.flatnonzero(block.rows_b == _NOWHERE)
-        removed = removed[[block.keys[place] is not None for place in removed.tolist()]]
+        removed = _keyed(np.flatnonzero(block.rows_b == _NOWHERE), block.keys)
         moved = np.flatnonzero((block.rows_b != own) & (block.rows_b != _NOWHERE))
         self._removed += removed.size
         self._moved += moved.size
@@ -303,23 +394,6 @@ def _extend(examples: list[Any], keys: Any, places: NDArray[np.int64]) -> None:
     for place in places[: _EXAMPLES - len(examples)].tolist():
         key = keys[place]
         examples.append(key if isinstance(key, str) else int(key))
-
-
-def _added(a: Store, b: Store, threads: int | None) -> tuple[int, list[Any]]:
-    """How many keys only `b` has, and the first of them."""
-    step = layout.block_rows(b.shape[1])
-    count, examples = 0, list[Any]()
-
-    def absent(start: int) -> tuple[Any, NDArray[np.int64]]:
-        keys = b.key_of(slice(start, min(start + step, len(b))))
-        rows, none = _rows_of(a, keys)
-        rows[none] = 0
-        return keys, np.flatnonzero(rows == _NOWHERE)
-
-    for keys, places in in_order(absent, range(0, len(b), step), threads):
-        count += places.size
-        _extend(examples, keys, places)
-    return count, examples
 
 
 def _differences(a: Store, b: Store, found: _Drifts, keys: KeyChanges | None) -> Iterator[str]:

@@ -99,7 +99,7 @@ class Source(ABC):
         SourceError
             :attr:`keyed` is False.
         """
-        raise SourceError(f"{self.name or type(self).__name__} carries no keys: give them apart, with keys=")
+        raise SourceError("the source carries no keys: give them apart, with keys=")
 
     def key_pieces(self) -> Iterator[Keys] | None:
         """The keys of all rows in order, some at a time, where they lie apart from the rows; else None."""
@@ -114,8 +114,8 @@ class Source(ABC):
             It carries none, or none whose encoding could be another one.
         """
         raise SourceError(
-            f"{self.name or type(self).__name__} carries no keys in an encoding to be told (as word vectors "
-            f"do): leave key_encoding= (--key-encoding) out"
+            "the source carries no keys in an encoding to be told (as word vectors do): leave key_encoding= "
+            "(--key-encoding) out, or give a text file of keys (--keys FILE)"
         )
 
     def count_rows(self) -> int:

@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Callable
 
-from ..errors import SourceError
+from ..errors import FormatError, SourceError
+from ..format.inspection import inspect_file
 from ..format.manifest import MANIFEST
 from ..system.stand_ins import refused_format
 from .checks import shortened
@@ -74,6 +75,7 @@ def checkpoint_in(directory: str) -> str:
             return _only(directory, found)
         folders = below
     _refuse_parts(directory, names)
+    _refuse_stores(directory, names)
     listing = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     raise SourceError(
         f"{directory} is a directory without a checkpoint: expected model.safetensors, pytorch_model.bin, "
@@ -186,6 +188,27 @@ def _refuse_parts(directory: str, names: list[str]) -> None:
             f"but not {DISTRIBUTED_METADATA}, which says what lies where: get that too (some programs pass "
             f"over names that begin with a dot)"
         )
+
+
+def _refuse_stores(directory: str, names: list[str]) -> None:
+    """Refuse finished stores in the place of what they could be built of."""
+    files = [name for name in names if name.endswith(".h5")][:_SHOWN]
+    stores = [name for name in files if _is_store(os.path.join(directory, name))]
+    if stores:
+        raise SourceError(
+            f"{directory} holds stores of qstore already ({shortened(', '.join(stores))}), and no "
+            f"checkpoint: read one with qstore.open, put them together with qstore concat {directory}/*.h5, "
+            f"or give the path of one"
+        )
+
+
+def _is_store(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            inspect_file(file.fileno(), path)
+    except (FormatError, OSError):
+        return False
+    return True
 
 
 def _only(directory: str, found: list[str]) -> str:

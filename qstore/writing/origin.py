@@ -10,7 +10,23 @@ from ..errors import ResumeError
 from ..format import layout
 from .journal import Journal
 
-__all__ = ["Origin"]
+__all__ = ["Origin", "parameter_word"]
+
+# Parameters that have other names outside: what they are, and what None is.
+_ROWS = {
+    "first_row": ("the first of the rows (rows=, --rows)", "the first of the source"),
+    "last_row": ("the end of the rows (rows=, --rows)", "the end of the source"),
+}
+# What sources tell of themselves in words that a user has.
+_OF_SOURCES = {
+    "kind": "format",
+    "shape": "shape",
+    "dtype": "element type",
+    "tensor": "tensor",
+    "size": "size in bytes",
+    "keys": "column of keys",
+    "key_encoding": "encoding of the keys",
+}
 
 
 @dataclass
@@ -110,12 +126,12 @@ class Origin:
         if self.source_dtype is None:
             wanted["source_dtype"] = found.get("source_dtype")
         differing = (
-            (name, *_what_differs(found.get(name), wanted.get(name)))
+            (name, found.get(name), wanted.get(name))
             for name in sorted(found | wanted)
             if found.get(name) != wanted.get(name)
             and not (failed and _is_harmless(name, found.get(name), wanted.get(name)))
         )
-        return ", ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in differing)
+        return ", ".join(text for name, old, new in differing for text in _in_words(name, old, new))
 
     def adopt(self, header: dict[str, Any]) -> bool:
         """Go on with the build whose journal tells this; True if its source had another stamp."""
@@ -123,12 +139,36 @@ class Origin:
         return bool(header.get("stamp") != self.stamp)
 
 
-def _what_differs(found: Any, wanted: Any) -> tuple[Any, Any]:
-    """Two values without what is the same in both."""
+def _in_words(name: str, found: Any, wanted: Any) -> list[str]:
+    """How a parameter differs, in words of the public interface."""
+    if name == "source":
+        return _of_sources(found, wanted)
+    if name in _ROWS:
+        found, wanted = (_ROWS[name][1] if row is None else f"row {row}" for row in (found, wanted))
+        return [f"{_ROWS[name][0]} was {found}, is {wanted}"]
+    return [f"{name} was {found!r}, is {wanted!r}"]
+
+
+def _of_sources(found: Any, wanted: Any) -> list[str]:
+    """What two sources tell of themselves, and where that differs."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return found, wanted
-    names = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
-    return {name: found.get(name) for name in names}, {name: wanted.get(name) for name in names}
+        return ["the source was of another kind, an iterable or a file or an array"]
+    names = {name for name in found | wanted if found.get(name) != wanted.get(name)}
+    if "shape" in names:
+        names.discard("size")  # it follows from the shape
+    plain = [name for name in _OF_SOURCES if name in names]
+    texts = [
+        f"the {_OF_SOURCES[name]} of the source was {_value(found.get(name))}, is {_value(wanted.get(name))}"
+        for name in plain
+    ]
+    # Checksums of headers and the like follow from these where these differ.
+    return texts or ["the source was another one: other files, another order of them, or other headers"]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):  # a shape, as JSON keeps it
+        value = tuple(value)
+    return "unknown" if value is None else str(value) if isinstance(value, tuple) else repr(value)
 
 
 def _is_harmless(name: str, found: Any, wanted: Any) -> bool:
@@ -141,3 +181,8 @@ def _is_harmless(name: str, found: Any, wanted: Any) -> bool:
         or (name in ("nonfinite", "missing_keys", "key_errors") and found in ("error", "strict"))
         or (name == "keys" and wanted is None)
     )
+
+
+def parameter_word(name: str) -> str:
+    """What a parameter of a build is called outside."""
+    return "rows (rows=, --rows)" if name in _ROWS else name

@@ -281,6 +281,22 @@ def test_pandas_keeps_its_labels(store: qstore.Store) -> None:
     np.testing.assert_allclose(store @ pandas.Series(np.ones(DIM)), array @ np.ones(DIM))
 
 
+def test_a_table_of_pandas_on_the_left(store: qstore.Store) -> None:
+    pandas = pytest.importorskip("pandas")
+    array, names = store[:], list("abcde")
+    table = pandas.DataFrame(np.full((ROWS, DIM), 2.0), columns=names)
+    for apply in BINARY:
+        if apply is operator.and_:
+            continue
+        found, expected = apply(table, store), apply(table, array)
+        both = zip(found, expected, strict=True) if apply is divmod else [(found, expected)]
+        for one, other in both:
+            pandas.testing.assert_frame_equal(one, other)
+    assert (table == store).columns.tolist() == names
+    with pytest.raises(ValueError, match="Unable to coerce to DataFrame"):
+        table[:3] + store
+
+
 def test_scipy_sparse_matrices(store: qstore.Store) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     array = store.astype("float64")[:]

@@ -85,26 +85,6 @@ def test_faults(stores: dict[str, qstore.Store]) -> None:
         store @ 2
 
 
-def test_transposed(stores: dict[str, qstore.Store]) -> None:
-    queries = np.random.default_rng(1).standard_normal((4, DIM))
-    for store in stores.values():
-        turned = store.T
-        assert (turned.shape, turned.ndim, len(turned)) == ((DIM, ROWS), 2, DIM)
-        assert turned.dtype == np.float32
-        assert turned.T is store
-        assert repr(turned) == f"<{store!r}.T: multiplies; np.asarray(store.T) makes an array>"
-        np.testing.assert_array_equal(queries @ turned, (store @ queries.T).T)
-        np.testing.assert_array_equal(queries[0] @ turned, store @ queries[0])
-        np.testing.assert_array_equal(turned @ left(), left() @ store)
-        np.testing.assert_array_equal(np.asarray(turned), store[:].T)
-        np.testing.assert_array_equal(np.asarray(turned, "float64"), store.astype("float64")[:].T)
-        np.testing.assert_allclose(store @ turned, store[:] @ store[:].T, atol=1e-5)
-        with pytest.raises(TypeError, match="unsupported operand"):
-            turned * 2  # type: ignore[operator]
-        with pytest.raises(TypeError):
-            np.abs(turned)
-
-
 def test_two_stores(stores: dict[str, qstore.Store], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "square.h5"
     if not path.exists():

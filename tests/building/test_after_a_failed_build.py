@@ -364,7 +364,10 @@ def test_words_in_another_encoding_begin_again(
     with pytest.raises(qstore.SourceError, match="is no UTF-8"):
         qstore.build(path, tmp_path / "x.h5")
     assert qstore.build(path, tmp_path / "x.h5", key_encoding="latin-1").rows_resumed == 0
-    assert "begins again: the build that failed had other parameters: source was " in caplog.messages[0]
+    assert (
+        "the build that failed had other parameters: the encoding of the keys of the source was "
+        in caplog.messages[0]
+    )
     assert qstore.open(tmp_path / "x.h5").key_of(1100) == "word-\xff"
 
 

@@ -151,10 +151,14 @@ def test_another_source_is_refused(
     with pytest.raises(Interrupt):
         qstore.build(npy, tmp_path / "x.h5", progress=stop_at(700))
     np.save(npy, matrix[:-1])
-    with pytest.raises(qstore.ResumeError, match=r"source was .*--restart"):
+    with pytest.raises(
+        qstore.ResumeError, match=r"the shape of the source was \(3001, 48\), is \(3000, 48\); .*--restart"
+    ):
         qstore.build(npy, tmp_path / "x.h5")
     np.save(npy, matrix)
-    with pytest.raises(qstore.ResumeError, match="last_row was 3001, is 2000"):
+    with pytest.raises(
+        qstore.ResumeError, match=r"the end of the rows \(rows=, --rows\) was row 3001, is row 2000;"
+    ):
         qstore.build(npy, tmp_path / "x.h5", rows=(0, 2000))
     assert not (tmp_path / "x.h5").exists()
 

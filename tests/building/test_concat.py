@@ -118,7 +118,7 @@ def test_keys_go_along(tmp_path: Path, kind: str) -> None:
         assert store.rows_of([keys[7]]).tolist() == [7]
         assert store.verify().ok
     qstore.build(values, tmp_path / "bare.h5")
-    with pytest.raises(qstore.FormatError, match="has keys of kind None, expected"):
+    with pytest.raises(qstore.FormatError, match="has no keys, expected keys of kind"):
         qstore.concat([whole, tmp_path / "bare.h5"], tmp_path / "mixed.h5")
     qstore.concat([whole, tmp_path / "bare.h5"], tmp_path / "mixed.h5", keys=False)
     with qstore.open(tmp_path / "mixed.h5") as store:

@@ -118,6 +118,28 @@ def test_bad_arguments(tmp_path: Path, step: Any, zero_point: int, error: str) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "zero_point", "advised"),
+    [([[0, 128, 255]], 0, 128), ([[0, 200]], 10, 128), ([[-128, 3]], 128, 0), ([[-128, 3]], 10, 0)],
+)
+def test_another_zero_point_is_advised_where_it_loses_nothing(
+    tmp_path: Path, values: Any, zero_point: int, advised: int
+) -> None:
+    given = np.array(values, np.float32)
+    with pytest.raises(qstore.SourceError, match=rf"zero_point={advised} \(--zero-point {advised}\)"):
+        qstore.build(given, tmp_path / "out.h5", step=1, zero_point=zero_point)
+    qstore.build(given, tmp_path / "out.h5", step=1, zero_point=advised)
+    with qstore.open(tmp_path / "out.h5") as store:
+        assert np.array_equal(store[:], given - advised)
+
+
+@pytest.mark.parametrize("values", [[[-1, 200]], [[0.5, 200]], [[0, 256]]])
+def test_no_zero_point_is_advised_where_none_fits(tmp_path: Path, values: Any) -> None:
+    with pytest.raises(qstore.SourceError, match="leave the step out") as caught:
+        qstore.build(np.array(values, np.float32), tmp_path / "out.h5", step=1)
+    assert "--zero-point" not in str(caught.value)
+
+
 def test_codes_are_stored_as_they_are_anyway(tmp_path: Path) -> None:
     pair = np.ones((2, 2), np.uint8), np.ones(2)
     for call in (qstore.build, qstore.plan):

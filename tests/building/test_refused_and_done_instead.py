@@ -20,12 +20,15 @@ ELSEWHERE = {
     "a tensor on the meta device": "test_remedies.py",
     "a checkpoint that is one object, such as a whole model": "test_remedies.py",
     "complex numbers": "test_remedies.py",
-    "bool, text, dates, `longdouble`, float8 types of other kinds": "test_remedies.py",
+    "a weight that looks quantized, without scales that fit": "test_quantized_checkpoints.py",
+    "GPTQ, AWQ, EXL2, EXL3, HQQ, 4 bits of bitsandbytes": "test_quantized_refusals.py",
+    "bool, text, dates, `longdouble`, float8 of other kinds without a scale": "test_remedies.py",
     "bfloat16 and float8_e4m3fn in `.npy`, `.npz` and HDF5, which keep no type for them": "test_remedies.py",
     "fields, as `np.genfromtxt` makes them": "test_remedies.py",
     "a masked array": "test_remedies.py",
     "SciPy's sparse matrices, sparse tensors": "test_remedies.py",
     "a dataset of netCDF with `scale_factor` or `add_offset`": "test_remedies.py",
+    "a dataset of netCDF with `_Unsigned`, whose type says otherwise": "test_remedies.py",
     "rows of a torch checkpoint that do not lie one after the other": "test_remedies.py",
     "a Git LFS pointer in the place of a source, an index, a key file, a store or a shard": "test_git_lfs_pointers.py",  # noqa: E501
     "`.zst`, `.lz4`, `.tar`; `.gz`, `.xz`, `.bz2` of other things than word vectors; packed key files and stores": "test_packed_word_vectors.py",  # noqa: E501

@@ -103,8 +103,8 @@ def test_what_is_dropped_is_said(
     assert run(*words).status == 2
     np.save(with_nan, np.load(with_nan)[:150])
     planned = run(*words[:4], "--dry-run").out
-    assert "begins again  the build that failed had other parameters: last_row" not in planned
-    assert "begins again  the build that failed had other parameters: source was" in planned
+    assert "the end of the rows" not in planned
+    assert "begins again  the build that failed had other parameters: the shape of the source was" in planned
     result = run(*words)
     assert result.status == 0
     assert result.err.startswith(f"qstore: {tmp_path / 'out.h5'}: begins again: the build that failed had")
@@ -142,7 +142,7 @@ def test_remedies_of_another_source(run: Run, npy: Path, tmp_path: Path, small_b
     for more in ([], ["--dry-run"], ["--force"]):
         refused = run(*words, *more)
         assert refused.status == 2
-        assert "last_row was 200, is 150" in refused.err
+        assert "the end of the rows (rows=, --rows) was row 200, is row 150" in refused.err
         assert "--restart" in refused.err
     assert run(*words, "--restart").status == 0
 

@@ -148,9 +148,11 @@ def test_the_writer_wants_keys_always_or_never(tmp_path: Path) -> None:
     with qstore.Writer(tmp_path / "store.h5", 2) as writer:
         writer.append(np.empty((0, 2)), keys=[])
         writer.append([[1.0, 2.0]], keys=["a"])
-        with pytest.raises(qstore.SourceError, match="keys of kind None were given, expected text"):
+        with pytest.raises(qstore.SourceError, match="no keys were given, expected keys of kind text"):
             writer.append([[1.0, 2.0]])
-        with pytest.raises(qstore.SourceError, match="keys of kind integer were given, expected text"):
+        with pytest.raises(
+            qstore.SourceError, match="keys of kind integer were given, expected keys of kind text"
+        ):
             writer.append([[1.0, 2.0]], keys=[1])
         with pytest.raises(qstore.SourceError, match="2 keys were given for 1 rows"):
             writer.append([[1.0, 2.0]], keys=["b", "c"])

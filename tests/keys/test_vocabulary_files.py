@@ -57,6 +57,11 @@ def base64_lines(*tokens: bytes) -> str:
         ),
         ("tokens.txt", "<blk> 0\n▁the 1\nof 2\n", ["<blk>", "▁the", "of"]),
         ("words", "<eps>\t0\nthe\t1\n", ["<eps>", "the"]),
+        ("words", "0 a\n1 b,x\n2 3\n", ["a", "b,x", "3"]),
+        ("words", "0 new york\n1 paris\n", ["new york", "paris"]),
+        ("words", "0\ta b\r\n1\tc\r\n", ["a b", "c"]),
+        ("words.csv", "0,a\n1,b c\n", ["a", "b c"]),
+        ("digits", "7 0\n8 1\n", ["7", "8"]),
         ("k.jsonl", '"the"\n"a\\nb"\n"é"\n', ["the", "a\nb", "é"]),
         ("k.ndjson", "3\n-4\n", [3, -4]),
     ],
@@ -97,6 +102,9 @@ WHOLE_LINES: list[tuple[str, str]] = [
     ("plain.vocab", "the\nof\n"),
     ("dict.txt", "the\nof\n"),
     ("k.txt", "word 0\n"),
+    ("k.txt", "0 word\n"),
+    ("k.txt", "0 key\n1 key\n"),
+    ("k.txt", "7 seas\n7 samurai\n"),
 ]
 
 
@@ -105,10 +113,16 @@ def test_other_lines_are_keys_as_they_are(tmp_path: Path, name: str, content: st
     assert keys_in(written(tmp_path / name, content)) == content.removesuffix("\n").split("\n")
 
 
-REFUSED: list[tuple[str, str, str, list[list[str]]]] = [
+REFUSED: list[tuple[str, str, str, list[list[str] | None]]] = [
     ("vocab.txt", "the 100\nof 50\n", "each line has 2 columns", [["the", "of"], ["the 100", "of 50"]]),
     ("t.txt", "the 1\n<blk> 0\n", "each line has 2 columns", [["the", "<blk>"], ["the 1", "<blk> 0"]]),
-    ("v.tsv", "0\tthe\n1\tof\n", "each line has 2 columns", [["0", "1"], ["0\tthe", "1\tof"]]),
+    ("v.tsv", "1\tthe\n2\tof\n", "2 columns", [["the", "of"], ["1\tthe", "2\tof"]]),
+    ("v.txt", "1 the\n2 of\n", "2 columns", [["the", "of"], ["1 the", "2 of"]]),
+    ("v.txt", "1 new york\n0 los angeles\n", "3 columns", [["new york", "los angeles"], None]),
+    ("v.csv", "5,the\n3,of\n", "2 columns", [["the", "of"], ["5,the", "3,of"]]),
+    ("v.csv", "row,word\n0,the\n1,of\n", "2 columns", [["the", "of"], None]),
+    ("v.tsv", "0\tthe\t500\n1\tof\t300\n", "3 columns", [["the", "of"], None]),
+    ("v.txt", "0 100\n1 90\n", "2 columns", [["0", "1"], ["0 100", "1 90"]]),
     ("v.csv", "w,count\nthe,5\nof,3\n", "has 2 columns", [["the", "of"], ["w,count", "the,5", "of,3"]]),
     ("v.vec", "2 2\nthe .1 -2\nof 3 4e5\n", "3 columns", [["the", "of"], ["2 2", "the .1 -2", "of 3 4e5"]]),
     ("it's a.txt", "the 100\nof 50\n", "2 columns", [["the", "of"], ["the 100", "of 50"]]),
@@ -123,7 +137,7 @@ REFUSED: list[tuple[str, str, str, list[list[str]]]] = [
 
 @pytest.mark.parametrize(("name", "content", "words", "remedies"), REFUSED)
 def test_what_is_refused_and_each_remedy(
-    tmp_path: Path, name: str, content: str, words: str, remedies: list[list[str]]
+    tmp_path: Path, name: str, content: str, words: str, remedies: list[list[str] | None]
 ) -> None:
     path = written(tmp_path / name, content)
     with pytest.raises(qstore.SourceError) as caught:
@@ -133,7 +147,24 @@ def test_what_is_refused_and_each_remedy(
     for command, keys in zip(commands, remedies, strict=True):
         runnable = command.replace("python3", sys.executable, 1)
         subprocess.run(runnable, shell=True, cwd=tmp_path, check=True)
-        assert keys_in(tmp_path / command.rpartition("> ")[2]) == keys
+        assert keys_in(tmp_path / command.rpartition("> ")[2]) == (keys or content.splitlines())
+
+
+@pytest.mark.parametrize("content", ["0 the 500\n1 of 300\n", '0,"a"\n1,"b"\n', "0,a,b\n1,c,d\n"])
+def test_more_than_a_key_behind_the_number_of_a_row_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(qstore.SourceError, match=r"each line has [23] columns"):
+        keys_in(written(tmp_path / "k.txt", content))
+
+
+def test_a_number_later_on_that_is_not_its_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qstore.keys.files._PIECE_BYTES", 100)
+    lines = [f"{row}\tw{row}\n" for row in range(200)]
+    assert keys_in(written(tmp_path / "t.txt", "".join(lines))) == [f"w{row}" for row in range(200)]
+    lines[150] = "151\tw150\n"
+    with pytest.raises(qstore.SourceError, match=r"line 151 is '151\\tw150', expected the number of its row"):
+        keys_in(written(tmp_path / "t.txt", "".join(lines)))
 
 
 def test_a_line_later_on_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def test_keys(tmp_path: Path, kind: str) -> None:
             assert "w6" in store
             assert "none" not in store
     qstore.build(values[:2], tmp_path / "bare.h5")
-    with pytest.raises(qstore.FormatError, match=f"has keys of kind None, expected {kind}"):
+    with pytest.raises(qstore.FormatError, match=f"has no keys, expected keys of kind {kind}"):
         qstore.append_shards(tmp_path, ["bare.h5"])
     with qstore.open(str(tmp_path / "*.h5")) as store:
         assert store.key_kind is None

@@ -89,6 +89,23 @@ def test_pairs_of_anything(tmp_path: Path, make: Callable[..., Any], codes: Any,
         assert np.array_equal(store.codes, CODES[7:150])
 
 
+@pytest.mark.parametrize("kind", ["list", "tuple", "Array", "ChunkedArray", "polars"])
+def test_scales_that_are_no_array(kind: str) -> None:
+    scales: Any = SCALES.tolist()
+    if kind == "tuple":
+        scales = tuple(scales)
+    elif kind == "polars":
+        scales = pytest.importorskip("polars").Series(scales)
+    elif kind != "list":
+        pyarrow: Any = pytest.importorskip("pyarrow")
+        scales = pyarrow.array(scales) if kind == "Array" else pyarrow.chunked_array([scales[:9], scales[9:]])
+    with open_source((CODES, scales)) as source:
+        assert isinstance(source, QuantizedSource)
+        codes, found = source.read_codes(0, ROWS)
+    assert np.array_equal(codes, CODES)
+    assert np.array_equal(found, SCALES)
+
+
 def test_scales_of_bfloat16(tmp_path: Path) -> None:
     torch: Any = pytest.importorskip("torch")
     scales = torch.from_numpy(SCALES).to(torch.bfloat16)
@@ -167,6 +184,14 @@ def test_bad_scales_behind_a_library_are_found_when_they_are_read(tmp_path: Path
         (CODES, np.ones((ROWS, 1), np.int64), "type int64: expected (300,) of float64, or (300, 1)"),
         (CODES, np.ma.masked_array(SCALES), "is a masked array: expected plain values"),
         (CODES, SCALES.astype(str), "type <U"),
+        (
+            CODES,
+            0.1,
+            "the scales are one number, 0.1: expected one scale a row; codes that share one are",
+        ),
+        (CODES, np.float32(0.5), "the scales are one number"),
+        (CODES, np.ones((ROWS, 2)), "the scales have shape (300, 2) and type float64: expected (300,)"),
+        ([[1, 2], [3, 4]], [0.1, 0.2], "the codes are a list, whose numbers have no type"),
     ],
 )
 def test_what_is_no_pair(codes: Any, scales: Any, words: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from gguf_files import info, layout, number
@@ -252,6 +253,18 @@ def test_a_store_of_several_files_is_no_source(tmp_path: Path) -> None:
         assert len(store) == 6
     qstore.concat([tmp_path / "store"], tmp_path / "one.h5")
     assert qstore.open(tmp_path / "one.h5").shape == (6, 4)
+
+
+def test_a_directory_of_stores_is_no_source(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        qstore.build(VALUES, tmp_path / name)
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["v"] = VALUES
+    error = refused(tmp_path, "holds stores of qstore already (a.h5, b.h5)", "qstore concat")
+    assert "give the path of a file" not in str(error)
+    (tmp_path / "a.h5").unlink()
+    (tmp_path / "b.h5").write_bytes(b"no store")
+    refused(tmp_path, "is a directory without a checkpoint")
 
 
 # ------------------------------------------------------- checkpoints with a file less

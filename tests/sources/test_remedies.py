@@ -469,6 +469,34 @@ def test_packed_values_of_netcdf(tmp_path: Path, attributes: tuple[str, ...]) ->
     assert same(content(values), packed * known["scale_factor"] + known["add_offset"])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "said", "other"),
+    [("i1", "true", "u1"), ("i2", np.bytes_("true"), "u2"), ("u1", "False", "i1"), (">i2", "true", None)],
+)
+def test_numbers_of_netcdf_whose_type_says_otherwise(
+    tmp_path: Path, dtype: str, said: Any, other: str | None
+) -> None:
+    path, given = tmp_path / "x.nc", np.arange(-6, 6).astype(dtype).reshape(4, 3)
+    with h5py.File(path, "w") as file:
+        file["v"] = given
+        file["v"].attrs["_Unsigned"] = said
+    error = error_of(path)
+    assert "its attribute _Unsigned" in str(error)
+    with h5py.File(path) as file:
+        values = done(error, r"file\['v'\]\[:\]\.view\('[<>]?[iu][0-9]'\)", file=file)
+    expected = given.view(other) if other else given.astype(np.uint16)
+    assert same(content(values), expected)
+
+
+def test_numbers_of_netcdf_whose_type_says_the_same(tmp_path: Path) -> None:
+    for number, (dtype, said) in enumerate([("i1", "false"), ("u1", "true"), ("f4", "true"), ("i1", 1)]):
+        path, given = tmp_path / f"{number}.nc", np.arange(12).astype(dtype).reshape(4, 3)
+        with h5py.File(path, "w") as file:
+            file["v"] = given
+            file["v"].attrs["_Unsigned"] = said
+        assert same(content(path), given)
+
+
 def test_a_store_is_copied_as_it_is(tmp_path: Path) -> None:
     qstore.build(VALUES, tmp_path / "s.h5")
     qstore.build(tmp_path / "s.h5", tmp_path / "t.h5")

@@ -17,7 +17,7 @@ from source_contract import files_open_in, refused, same
 from torch_files import ORDERED_DICT, RESAVE, body, checkpoint, mapping, rebuild, state, storage
 
 from qstore.errors import SourceError
-from qstore.sources import open_source
+from qstore.sources import list_tensors, open_source
 from qstore.sources.torch import restricted_pickle
 from qstore.sources.torch.restricted_pickle import Pairs, PickleRefused, read_pickle
 
@@ -282,9 +282,10 @@ def test_equal_hashes_do_not_matter() -> None:
 
 def test_steps_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restricted_pickle, "MOST_STEPS", 100)
-    assert read_pickle(b"N0" * 49 + b"N.", {}, lambda key: key) is None
+    assert read_pickle(b"]0" * 50 + b"N.", {}, lambda key: key) is None
+    assert read_pickle(b"N" * 500 + b"K\x01.", {}, lambda key: key) == 1
     with pytest.raises(PickleRefused, match="too long: expected at most 100 steps"):
-        read_pickle(b"N0" * 50 + b"N.", {}, lambda key: key)
+        read_pickle(b"]0" * 50 + b"]0N.", {}, lambda key: key)
 
 
 def test_same_name_twice(tmp_path: Path) -> None:
@@ -292,3 +293,29 @@ def test_same_name_twice(tmp_path: Path) -> None:
     one = rebuild(storage("0", 4), 0, (2, 2), (2, 1))
     path = checkpoint(tmp_path / "m.pt", state(a__b=one, a=mapping(b=one)), held)
     refused(path, "the name 'a.b' stands for two tensors")
+
+
+# beside what is nobody's business --------------------------------------------------------------------
+
+
+def test_containers_that_are_not_gone_into_are_in_nobodys_way(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes with torch")
+    weight, path = torch.ones(2, 2), tmp_path / "m.pt"
+    circle: dict[str, Any] = {"w": weight}
+    circle["self"] = circle
+    plain: list[Any] = []
+    leading: list[Any] = [torch.zeros(3)]
+    for _ in range(150):
+        plain, leading = [plain, 1], [leading]
+    torch.save({"circle": circle, "w": weight, "plain": plain, "deep": leading, "log": [300] * 5000}, path)
+    found = {info.name: info.dtype for info in list_tensors(path)}
+    assert found.pop("circle.self") == "opaque (a container that holds itself)"
+    assert found.pop(f"deep{'.0' * 99}") == "opaque (a container more than 100 deep)"
+    assert found == {"circle.w": "float32", "w": "float32"}
+    with open_source(path, "w") as source:
+        assert same(np.concatenate(list(source.chunks())), weight.numpy())
+
+
+def test_numbers_of_long_lists_are_not_kept() -> None:
+    found = read_pickle(b"\x80\x02](" + b"K\x05" * 1000 + b"e(" + b"K\x05)e.", {}, lambda key: key)
+    assert found == [5] * 1000 + [None, ()]

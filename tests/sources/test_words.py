@@ -198,7 +198,7 @@ def test_keys_come_with_chunks(path: Path) -> None:
         assert [keys for _, keys in source.keyed_chunks(1)] == [["Zürich"]]
     with open_source(SMALL) as source:
         assert not source.keyed
-        with pytest.raises(SourceError, match="ArraySource carries no keys"):
+        with pytest.raises(SourceError, match="the source carries no keys"):
             source.keyed_chunks()
 
 

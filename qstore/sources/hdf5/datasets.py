@@ -36,6 +36,8 @@ from .store_again import StoreAgain
 
 __all__ = ["HDF5Format", "datasets_in", "open_dataset"]
 
+_LONGEST_WORD = 64
+
 
 class HDF5Format:
     """Any HDF5 file. A store is one matrix that is quantized already, whatever else its file holds."""
@@ -246,3 +248,25 @@ def _check_packing(where: str, name: str, dataset_id: Any) -> None:
                 f"become values, expected plain values; give {values}[:] * scale_factor + add_offset, with "
                 f"those of {values}.attrs"
             )
+    if h5py.h5a.exists(dataset_id, b"_Unsigned"):
+        _check_signs(where, name, dataset_id)
+
+
+def _check_signs(where: str, name: str, dataset_id: Any) -> None:
+    """netCDF's classic types lack unsigned numbers; this attribute says that signed ones stand for them."""
+    import h5py
+
+    attribute = h5py.h5a.open(dataset_id, b"_Unsigned")
+    if attribute.get_storage_size() > _LONGEST_WORD:
+        return
+    said = h5py.Dataset(dataset_id).attrs["_Unsigned"]
+    word = (said.decode("latin-1") if isinstance(said, bytes) else str(said)).strip("\0 ").lower()
+    kind = dataset_id.dtype.kind
+    other = {("i", "true"): "u", ("u", "false"): "i"}.get((kind, word))
+    if other is not None:
+        values = f"file[{shortened(repr(name))}]"
+        raise SourceError(
+            f"{where} is of {dataset_id.dtype.name}, but its attribute _Unsigned, which netCDF has for that, "
+            f"is {word!r}: expected numbers of the type they stand for; give "
+            f"{values}[:].view({dataset_id.dtype.str.replace(kind, other).lstrip('|')!r})"
+        )

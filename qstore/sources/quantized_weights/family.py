@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ..base import TensorInfo
 from ..containers.tensor_file import TensorFile
@@ -22,6 +23,8 @@ _OTHERS = re.compile(
     r"(^|[._])(act|input|output|activation|k|v|q|kv|prob|logit|logits|smooth)_", re.IGNORECASE
 )
 _OWNER = re.compile(r"(?P<owner>.+?)[._](scale|zero|scb|absmax|quant)", re.IGNORECASE)
+# A hostile file could hold so many that looking at all of them for each tensor would take hours.
+_MOST_TELLING = 64
 # Weights of one table that is cut into numbered tensors.
 _NUMBERED = re.compile(r"(?P<table>.*)\.shard_\d+")
 # What tells that weights of a checkpoint are quantized.
@@ -43,6 +46,7 @@ class Neighbours:
         self.file = file
         self.config = Config.beside(file.path)
         self._leaves: dict[str, list[str]] = {}
+        self._telling: dict[str, _Telling] = {}
         self.holds_scales = False
         for name in file.names:
             self._leaves.setdefault(name.rpartition(".")[0], []).append(name)
@@ -52,9 +56,31 @@ class Neighbours:
         """What lies beside one tensor."""
         return Family(self, name)
 
-    def under(self, parent: str) -> list[str]:
-        """Names of which `parent` is all that comes before the last dot."""
-        return self._leaves.get(parent, [])
+    def telling(self, parent: str) -> _Telling:
+        """Names under `parent` that tell of quantization."""
+        if parent not in self._telling:
+            found = _Telling([], {})
+            for name in self._leaves.get(parent, ()):
+                leaf = name.rpartition(".")[2]
+                if _TELLING.search(leaf) and not _OTHERS.search(leaf):
+                    owner = _OWNER.match(leaf)
+                    whose = leaf if owner is None else owner["owner"]
+                    whose = f"{parent}.{whose}" if parent else whose
+                    named = whose != name and whose in self.file.names
+                    one = found.of.setdefault(whose, []) if named else found.of_any
+                    if len(one) < _MOST_TELLING:
+                        one.append(name)
+            self._telling[parent] = found
+        return self._telling[parent]
+
+
+class _Telling(NamedTuple):
+    """Names that tell of quantization."""
+
+    of_any: list[str]
+    """Those that could belong to any tensor beside them."""
+    of: dict[str, list[str]]
+    """Those that are named after one tensor, by its name."""
 
 
 class Family:
@@ -101,16 +127,15 @@ class Family:
         return {name: self.file.info(name) for name in self._telling()}
 
     def _telling(self) -> Iterator[str]:
-        beside = [*self.neighbours.under(self.parent), *self.neighbours.under(self.name)]
+        beside = self.neighbours.telling(self.parent)
+        below = self.neighbours.telling(self.name)
+        yield from (name for name in beside.of_any if name != self.name)
+        yield from beside.of.get(self.name, ())
+        yield from below.of_any
+        for names in below.of.values():
+            yield from names
         if self.table is not None:
-            beside += self.neighbours.under(self.table)
-        for name in dict.fromkeys(beside):
-            leaf = name.removeprefix(f"{self.parent}.") if self.parent else name
-            if name == self.name or _OTHERS.search(leaf) or not _TELLING.search(leaf):
-                continue
-            owner = _OWNER.match(leaf)
-            if owner is None or owner["owner"] == self.leaf or not self.has(self.sibling(owner["owner"])):
-                yield name
+            yield from self.neighbours.telling(self.table).of_any
 
     @property
     def is_companion(self) -> bool:

@@ -12,9 +12,15 @@ from typing import Any
 
 from .pickle_machine import Function, Machine, Opaque, Pairs, PickleRefused, Record, RecordType
 
-__all__ = ["STEPS", "STOP"]
+__all__ = ["PLAIN", "STEPS", "STOP"]
 
 STOP = ord(".")
+
+PLAIN = frozenset(b"N\x88\x89KMJ\x8aILG\x8cX\x8dCB\x8eqrhj")
+"""Steps that take a number, a text or a reference from the pickle: it becomes at most 18 times as large."""
+
+# Lists that go on behind so many values are logs and vocabularies, no arguments of anything.
+_SHORT_LIST = 1000
 
 # Of a name that a text of megabytes can be asked for in every step.
 _MOST_SHOWN = 80
@@ -127,6 +133,9 @@ def _append(machine: Machine) -> None:
 
 def _appends(machine: Machine) -> None:
     values = machine.since_mark()
+    target = machine.stack[-1]
+    if type(target) is list and len(target) >= _SHORT_LIST:
+        values = [None if type(value) in (int, float) else value for value in values]
     _into_list(machine, values)
 
 
