@@ -357,7 +357,7 @@ class Writer:
         Parameters
         ----------
         read : callable
-            ``read(first, last)`` gives codes of shape (last - first, dim) and as many scales of those rows, as
+            ``read(first, last)`` gives codes of shape (last - first, dim) and as many scales, as
             :meth:`append_codes` takes them. They are written as they come: nobody may change them any more.
             Several threads call it at the same time.
         first, last, on_rows, keys
