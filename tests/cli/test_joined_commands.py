@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,10 @@ import pytest
 from commands import Run
 
 import qstore
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
+
+from fixtures.ngram_tables import PATTERN, Table, write
 
 COUNT = 12
 TENSOR = ("--tensor", "t.shard_*", "--join")
@@ -103,3 +108,19 @@ def test_what_cannot_be_joined_ends_with_2(
     assert result.status == 2
     assert said in result.err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_quantized_pieces_are_one_matrix_with_their_scales(run: Run, tmp_path: Path) -> None:
+    """Named by the listing; built, compared and told in a report without a word about scales."""
+    write(tmp_path / "made", Table("packed", 4 * 6, 32, 12), files=2)
+    listed = json.loads(run("ls", tmp_path / "made", "--json").out)
+    (family,) = [one for one in listed if one.get("members")]
+    (one, *_) = [one for one in listed if one["name"] == PATTERN.replace("*", "0")]
+    assert (family["name"], family["shape"], family["bytes"]) == (PATTERN, [24, 32], 12 * one["bytes"])
+    assert family["convention"] == one["convention"] != ""
+    store = tmp_path / "t.h5"
+    words = ("--tensor", PATTERN, "--join")
+    built = json.loads(run("build", tmp_path / "made", *words, "-o", store, "--json").out)
+    assert (built["rows"], built["convention"]) == (24, family["convention"])
+    assert run("verify", store, "--against", tmp_path / "made", "-q").status == 0
+    assert run("build", tmp_path / "made", *words, "--as-stored", "-o", tmp_path / "s.h5").status == 2
