@@ -1,4 +1,4 @@
-"""``store.T``: what :mod:`.methods` has of a store, of the transposed matrix, by way of the store."""
+"""``store.T``: the transposed matrix, which reads and computes by way of the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..engine.arguments import as_finite
 from ..engine.arrays import as_array
 from ..reading.indexing import ALL, judged
 from .arithmetic import answers_itself, as_operand, compute, plain_operand, shape_of
-from .methods import ArrayMethods, MatrixMethods
+from .matrix_methods import MatrixMethods
 from .reductions import blocks_of
 
 __all__ = ["Transposed"]
@@ -125,7 +125,7 @@ class Transposed(MatrixMethods):
     def __matmul__(self, x: Any) -> Any:
         """``store.T @ x`` in float64, block by block, for finite x of shape (N,) or (N, m)."""
         rows = self.shape[1]
-        if isinstance(x, np.ma.MaskedArray) or not answers_itself(x, (Transposed, ArrayMethods)):
+        if isinstance(x, np.ma.MaskedArray) or not answers_itself(x, MatrixMethods):
             given = as_finite("x", x, (1, 2))
             _check(x, given.shape[0] == rows, f"({rows},) or ({rows}, m)")
             return (given.T @ self.T).T
@@ -139,7 +139,7 @@ class Transposed(MatrixMethods):
 
     def __rmatmul__(self, x: Any) -> Any:
         """``x @ store.T`` in float64, block by block, for finite x of shape (D,) or (m, D)."""
-        if answers_itself(x, (Transposed, ArrayMethods)) and not isinstance(x, np.ma.MaskedArray):
+        if answers_itself(x, MatrixMethods) and not isinstance(x, np.ma.MaskedArray):
             return operator.matmul(x, as_operand(self, x))
         given = as_finite("x", x, (1, 2))
         _check(x, given.shape[-1] == len(self), f"({len(self)},) or (m, {len(self)})")

@@ -244,7 +244,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["build", source, "-o", out, *arguments, "--dry-run"]) == 0
     assert main(["build", source, "-o", out, *arguments]) == 0
     assert main(["verify", out, "--against", source, *arguments]) == 0
-    assert "every code and scale of 1 rows agrees with" in capsys.readouterr().out
+    assert "every code and scale of 1 row agrees with" in capsys.readouterr().out
     assert main(["get", out, "0"]) == 0
     assert capsys.readouterr().out == "-127.0 -125.0 127.0\n"
     assert main(["build", source, "-o", str(tmp_path / "no.h5"), "--step", "1"]) == 2

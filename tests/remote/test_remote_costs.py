@@ -49,7 +49,7 @@ def test_a_cache_of_nothing(url: str, server: RangeServer, local: qstore.Store) 
         server.reset()
         equal(store[20_000], local[20_000])
         assert len(server.requests) == 2
-    with pytest.raises(ValueError, match="cache_bytes is -1, expected 0 or more"):
+    with pytest.raises(ValueError, match="cache_bytes is -1, expected at least 0"):
         qstore.open(url, cache_bytes=-1)
 
 
