@@ -236,8 +236,9 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
         missing: Any = "error",
         coding: Any = (None, 0),
         scaling: Any = (),
+        join: bool = False,
     ) -> str:
-        source = source_words("a b.npz", tensor, rows, *coding, *scaling)
+        source = source_words("a b.npz", tensor, rows, *coding, join, *scaling)
         words = keys_words(keys, encoding, missing)
         return str(dict(made_by(store, Path("/x/page.html"), "a b.npz", source, words)).get("command"))
 
@@ -251,6 +252,7 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
     assert command(None, None, coding=(0.5, 3)) == f"{begin} --step 0.5 --zero-point 3"
     assert command(None, None, coding=(1.0, 0)) == f"{begin} --step 1.0"
     assert command("x", None, scaling=("x.s", False)) == f"{begin} --tensor x --scale x.s"
+    assert command("x*", None, join=True) == f"{begin} --tensor 'x*' --join"
     assert command(None, None, scaling=(None, True)) == f"{begin} --as-stored"
     assert command(None, None, ["a", "b"]) == "None"
     raw = RawSource(store.path, "uint8", 1, rows=5)
