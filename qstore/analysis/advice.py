@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..engine.outliers import OutlierColumns
+from ..engine.outliers import OutlierColumns, SampledRows
+from ..engine.quantization import ZERO_POINT
 from ..format.fidelity import Fidelity
 from ..writing.findings import Findings
 
@@ -16,6 +17,8 @@ _SHOWN_COLUMNS = 8
 # A scale times 127 is exact to half a unit in the last place, and a sum of squares of such errors is no more.
 _NOTHING_LOST = 1e-15
 _COARSE_SHARE = 0.01
+# Of a row that is quantized well, one value in a hundred reads as 0.
+_NEARLY_ALL = 0.75
 # Whole numbers up to 255 have errors of 1 / (127 * 255) or more where they are rounded at all.
 _ROUNDED = 1e-6
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -33,11 +36,13 @@ def build_warnings(found: Findings) -> tuple[str, ...]:
 
 
 def store_warnings(
-    outliers: OutlierColumns, largest_scale: float, fidelity: Fidelity | None
+    outliers: OutlierColumns, sample: SampledRows, largest_scale: float, fidelity: Fidelity | None
 ) -> tuple[str, ...]:
     """What a store shows, with what its build measured if that is known."""
     lossless = fidelity is not None and fidelity.relative_error_max <= _NOTHING_LOST
-    return (*_of_outliers(outliers, lossless), *_of_large_values(largest_scale))
+    of_columns = tuple(_of_outliers(outliers, lossless))
+    of_rows = () if lossless or of_columns else tuple(_of_empty_rows(sample))
+    return (*of_columns, *of_rows, *_of_large_values(largest_scale))
 
 
 def _lost_nothing(found: Findings, outliers: OutlierColumns) -> bool:
@@ -68,6 +73,20 @@ def _of_coarse_rows(found: Findings) -> Iterator[str]:
             f"in {found.coarse:,} of {found.measured:,} measured rows more than a quarter of the values that "
             f"are not 0 read as 0 ({found.zeroed / found.filled:.1%} in all measured rows): the largest "
             f"values of such a row leave no codes for the others"
+        )
+
+
+def _of_empty_rows(sample: SampledRows) -> Iterator[str]:
+    """Rows that hold little but zeros as they are read: what the source had there only its build has seen."""
+    _, codes, scales = sample.rows()
+    read_as_zero = (codes == ZERO_POINT).sum(axis=1)[(scales > 0) & (codes != ZERO_POINT).any(axis=1)]
+    share = read_as_zero / codes.shape[1]
+    empty = int(np.count_nonzero(share > _NEARLY_ALL))
+    if empty and empty >= _COARSE_SHARE * share.size:
+        yield (
+            f"in {empty:,} of {share.size:,} looked at rows more than {_NEARLY_ALL:.0%} of the values read "
+            f"as 0 ({share.mean():.1%} in all of them): unless they are 0 in the source, the largest values "
+            f"of such a row leave no codes for the others"
         )
 
 

@@ -210,7 +210,7 @@ class Totals:
             column_energies=self._columns[1],
             duplicates=duplicates,
             outliers=outliers,
-            warnings=store_warnings(outliers, scales.maximum, fidelity),
+            warnings=store_warnings(outliers, self._sample, scales.maximum, fidelity),
         )
 
     def _duplicates(self, read_row: ReadRow) -> DuplicateRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol, runtime_checkable
@@ -198,7 +199,18 @@ def _open_joined(obj: Any, pattern: str | None, choice: Choice) -> Source:
         if error.missing is None:
             raise
         found, missing = list(error.tensors), error.missing
+    _check_one_scale(path, found, choice.scale)
     return joined(chosen(path, found, pattern, missing), _opener(path, file_format, choice))
+
+
+def _check_one_scale(path: str, found: list[TensorInfo], scale: str | None) -> None:
+    """A scale that is given by hand is one number for all that is joined."""
+    for one in found:
+        if one.name == scale and math.prod(one.shape) != 1:
+            raise SourceError(
+                f"{path}: the scale {scale!r:.200} has shape {one.shape}, expected one number for all "
+                f"that is joined; leave scale= (--scale) out where each has its own beside it"
+            )
 
 
 def _check_no_scale(where: str, choice: Choice) -> None:

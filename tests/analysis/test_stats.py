@@ -289,3 +289,40 @@ def test_shards_give_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.code_counts, other.code_counts)
     assert one.norms.maximum == other.norms.maximum
     assert one.norms.mean == pytest.approx(other.norms.mean, rel=1e-14)  # summed part by part
+
+
+# Rows of which little is left ------------------------------------------------------------------------
+
+
+def warnings_of(folder: Path, values: Any) -> tuple[str, ...]:
+    qstore.build(values, folder / "store.h5", overwrite=True)
+    with qstore.open(folder / "store.h5") as store:
+        return store.stats().warnings
+
+
+@pytest.mark.parametrize("rows", [1, 3, 300])
+def test_one_large_value_in_each_row_at_any_place(tmp_path: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((rows, 256))
+    values[np.arange(rows), rng.integers(0, 256, rows)] = 3000
+    [said] = warnings_of(tmp_path, values)
+    assert f"in {rows:,} of {rows:,} looked at rows more than 75% of the values read as 0 (99.6% in" in said
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_large_column_of_few_rows(tmp_path: Path, rows: int) -> None:
+    values = np.random.default_rng(0).standard_normal((rows, 256))
+    values[:, 3] = 3000
+    assert warnings_of(tmp_path, values)
+
+
+def test_rows_that_nothing_is_to_be_said_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    assert warnings_of(tmp_path, rng.standard_normal((300, 256))) == ()
+    assert warnings_of(tmp_path, rng.laplace(size=(300, 256))) == ()
+    assert warnings_of(tmp_path, np.zeros((5, 4))) == ()
+    assert warnings_of(tmp_path, np.empty((0, 4))) == ()
+    assert warnings_of(tmp_path, np.eye(50)) == ()  # nothing of it is lost
+    few = rng.standard_normal((1000, 64))
+    few[5, 0] = 3000  # one row in a thousand
+    assert warnings_of(tmp_path, few) == ()

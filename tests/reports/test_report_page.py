@@ -238,7 +238,7 @@ def test_tensor_rows_and_keys_are_in_the_command(make_store: MakeStore, matrix: 
         scaling: Any = (),
         join: bool = False,
     ) -> str:
-        source = source_words("a b.npz", tensor, rows, *coding, join, *scaling)
+        source = source_words("a b.npz", tensor, rows, coding[0], coding[1], join, *scaling)
         words = keys_words(keys, encoding, missing)
         return str(dict(made_by(store, Path("/x/page.html"), "a b.npz", source, words)).get("command"))
 

@@ -322,3 +322,15 @@ def test_listing_takes_bounded_work() -> None:
     hostile = infos(*(f"{'1a' * 120}{number}" for number in range(3000)))
     assert [one.name for one in numbered_tensors(hostile)] == []
     assert numbered_tensors(infos("s0", "s1") * 60_000) == []
+
+
+def test_a_scale_given_by_hand_is_one_number(tmp_path: Path) -> None:
+    """Rows of one piece's scales would be taken for those of all others."""
+    path, codes = tmp_path / "m.safetensors", np.arange(-6, 6, dtype=np.int8).reshape(3, 4)
+    scales = {"rows": np.array([[1], [2], [4]], np.float32), "one": np.array([0.5], np.float32)}
+    path.write_bytes(safetensors_bytes({"t.0": codes, "t.1": codes + np.int8(1), **scales}))
+    with pytest.raises(SourceError, match=r"the scale 'rows' has shape \(3, 1\), expected one number"):
+        open_source(path, "t.*", join=True, scale="rows")
+    with open_source(path, "t.*", join=True, scale="one") as source:
+        values = np.concatenate(list(source.chunks()))
+    assert np.array_equal(values, np.concatenate([codes, codes + 1]) * 0.5)
