@@ -52,8 +52,9 @@ __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Quantize a matrix to 8 bits a value and write it to OUT, in flat memory whatever its size.
-SRC is a .npy, .npz, HDF5, .safetensors, PyTorch, word2vec, GloVe, fastText, fvecs, Parquet or GGUF file, the
-index of a checkpoint in several files, a directory that holds one, or raw values (--raw).
+SRC is a .npy, .npz, HDF5, .safetensors, PyTorch, Keras, ONNX, word2vec, GloVe, fastText, fvecs, big-ann,
+Parquet, Arrow or GGUF file, the index of a checkpoint in several files, a directory that holds one, or raw
+values (--raw). docs/sources.md lists them all.
 Whole numbers that fit 8 bits are stored as they are with --step; else rows are rounded.
 Several SRC, or a quoted pattern of names, become one matrix, in the order given (a pattern: by name).
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
