@@ -29,11 +29,12 @@ __all__ = ["OnnxFormat"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_TYPE = 1, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 8, 9, 10, 13, 14
 _MOST_FIELDS = 1 << 21
 _LONGEST_TEXT = 1 << 16
 _QUANTIZED_NODES = (b"GatherBlockQuantized", b"DequantizeLinear", b"MatMulNBits")
+_PASSING_NODES = (b"Gather", b"GatherND", b"Identity", b"Reshape", b"Slice", b"Squeeze", b"Transpose")
 _TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("u1"),
@@ -178,7 +179,7 @@ def _initializers(file: RawFile) -> tuple[dict[str, _Tensor], int]:
     """The initializers by name, and a CRC-32 of what was read of them."""
     reader = _Reader(file)
     found: dict[str, _Tensor] = {}
-    users: dict[str, str] = {}
+    users = _Users()
     graphs = 0
     for number, _, begin, end in reader.fields(0, file.size):
         if number != _MODEL_GRAPH:
@@ -191,26 +192,45 @@ def _initializers(file: RawFile) -> tuple[dict[str, _Tensor], int]:
                     raise SourceError(f"{file.path} has two tensors named {shortened(repr(one.name))}")
                 found[one.name] = one
             elif part == _GRAPH_NODE and wire == 2:
-                _note_user(reader, first, last, users)
+                users.add(reader, first, last)
     if graphs != 1:
         raise SourceError(f"{file.path} is no ONNX model: expected one graph, found {graphs}")
-    for name, user in users.items():
+    for name, user in users.of_quantized().items():
         if name in found:
             found[name].user = user
     listed = repr([(one.name, one.shape, one.kind, one.data, one.external) for one in found.values()])
     return found, zlib.crc32(listed.encode())
 
 
-def _note_user(reader: _Reader, begin: int, end: int, users: dict[str, str]) -> None:
-    inputs: list[str] = []
-    kind = b""
-    for number, wire, first, last in reader.fields(begin, end):
-        if wire == 2 and number == _NODE_INPUT:
-            inputs.append(reader.text(first, last))
-        elif wire == 2 and number == _NODE_TYPE:
-            kind = reader.text(first, last).encode()
-    if kind in _QUANTIZED_NODES:
-        users.update(dict.fromkeys(inputs, kind.decode()))
+class _Users:
+    """Which nodes of a graph take quantized values, straight or from nodes that only pass values on."""
+
+    def __init__(self) -> None:
+        self._quantized: list[tuple[str, str]] = []
+        self._passed: dict[str, list[str]] = {}
+
+    def add(self, reader: _Reader, begin: int, end: int) -> None:
+        """Note one node."""
+        texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_TYPE: [""]}
+        for number, wire, first, last in reader.fields(begin, end):
+            if wire == 2 and number in texts:
+                texts[number].append(reader.text(first, last))
+        kind, inputs = texts[_NODE_TYPE][-1], texts[_NODE_INPUT]
+        if kind.encode() in _QUANTIZED_NODES:
+            self._quantized += [(name, kind) for name in inputs]
+        elif kind.encode() in _PASSING_NODES:
+            self._passed.update(dict.fromkeys(texts[_NODE_OUTPUT], inputs))
+
+    def of_quantized(self) -> dict[str, str]:
+        """Names of values that are quantized, and the kind of node that takes them so."""
+        found: dict[str, str] = {}
+        waiting = list(self._quantized)
+        while waiting:
+            name, kind = waiting.pop()
+            if name not in found:
+                found[name] = kind
+                waiting += [(before, kind) for before in self._passed.get(name, ())]
+        return found
 
 
 def _tensor(reader: _Reader, begin: int, end: int) -> _Tensor:

@@ -99,6 +99,21 @@ def test_quantized_tables_are_refused(tmp_path: Path, kind: bytes) -> None:
     refused(path, f"is quantized: the model gives it to {kind.decode()}")
 
 
+def test_a_table_whose_rows_are_dequantized_behind_a_gather(tmp_path: Path) -> None:
+    """As ONNX Runtime's dynamic quantization leaves it; in whatever order the nodes stand."""
+    gather = part(1, b"emb") + part(1, b"ids") + part(2, b"rows") + part(4, b"Gather")
+    turned = part(1, b"rows") + part(2, b"flat") + part(4, b"Reshape")
+    values = part(1, b"flat") + part(1, b"scales") + part(2, b"out") + part(4, b"DequantizeLinear")
+    path, table = tmp_path / "m.onnx", initializer(matrix_of("uint8"), kind=2)
+    for nodes in ((gather, turned, values), (values, turned, gather)):
+        path.write_bytes(model(table, nodes=nodes))
+        refused(path, "is quantized: the model gives it to DequantizeLinear")
+    circle = part(1, b"flat") + part(2, b"flat") + part(4, b"Identity")
+    path.write_bytes(model(table, nodes=(gather, turned, circle)))  # nothing scales it
+    with open_source(path) as source:
+        assert b"".join(chunk.tobytes() for chunk in source.chunks()) == matrix_of("uint8").tobytes()
+
+
 SHAPE = (ROWS, DIM)
 BAD: dict[str, tuple[bytes, str]] = {
     "other folder": (model(external(SHAPE, location="../x")), "in a file beside the model"),
