@@ -16,7 +16,7 @@ from ..engine import kernels
 from ..engine.coding import Coding
 from ..errors import ExistsError, FormatError, NonFiniteError, OutputError, QStoreError, SourceError
 from ..keys.supply import MissingKeys, given_keys
-from ..reading.local_store import LocalStore
+from ..reading.local_store import unkeyed_rows
 from ..sources import (
     Choice,
     QuantizedSource,
@@ -382,7 +382,7 @@ class _Comparison:
             seconds=time.perf_counter() - begun,
             engine=kernels.engine_name(),
             key_kind=key_kind,
-            unkeyed_rows=LocalStore(str(table.path)).key_index().unkeyed_rows() if key_kind else 0,
+            unkeyed_rows=unkeyed_rows(str(table.path)),
             nonfinite=found.nonfinite,
             warnings=(*_notes(self.source, table, self.what), *build_warnings(findings)),
             convention=table.tensor.convention,

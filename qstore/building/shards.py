@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from ..keys.packed import KeyBlock, stored
 from ..keys.stream import KeyPiece, KeyStream
 from ..keys.supply import MissingKeys, check_all_taken, given_keys
 from ..opening import describe_file
-from ..reading.local_store import LocalStore
+from ..reading.local_store import LocalStore, unkeyed_rows
 from ..sources import RowSource, Source, open_source
 from ..sources.pieces import Rest, range_of
 from ..sources.row_ranges import row_range
@@ -324,29 +325,36 @@ class _Job:
         ResumeError
             It has others, and the build was interrupted: it insists.
         """
-        arrays, unkeyed, taken = LocalStore(str(path)).scanned_keys(), 0, list[KeyBlock]()
-        for start in range(0, rows, _KEY_ROWS):
-            stop = min(start + _KEY_ROWS, rows)
-            found = stored(arrays, start, stop) if arrays else None
-            unkeyed += 0 if found is None else int(found.unkeyed().sum())
-            if self._keys is None and self._stream is None:
-                continue  # they come with the rows, or there are none: the parameters tell
-            given = None if self._stream is None else self._stream.take(stop - start)
-            if given is not None and self._start.failed:
-                taken.append(given)
-            if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
-                if not self._start.failed:
-                    raise ResumeError(
-                        f"the keys have changed since {path} was built: those of its rows {start} to "
-                        f"{stop - 1} differ; start again (--restart, resume=False)"
-                    )
-                self._drop_from_here()
-                if self._stream is not None:
-                    for block in reversed(taken):
-                        self._stream.give_back(block)
-                return False
-        self.unkeyed_rows += unkeyed
+        # Without any given, they come with the rows, or there are none: the parameters tell.
+        if (self._keys is not None or self._stream is not None) and not self._are_given(path, rows):
+            return False
+        self.unkeyed_rows += unkeyed_rows(str(path))
         return True
+
+    def _are_given(self, path: Path, rows: int) -> bool:
+        """Compare the keys of a finished shard with those that are given; see :meth:`_has_keys`."""
+        taken: list[KeyBlock] = []
+        with closing(LocalStore(str(path))) as store:
+            for start in range(0, rows, _KEY_ROWS):
+                stop = min(start + _KEY_ROWS, rows)
+                found = stored(store.scanned_keys(), start, stop) if store.facts.key_kind else None
+                given = None if self._stream is None else self._stream.take(stop - start)
+                if given is not None and self._start.failed:
+                    taken.append(given)
+                if (given and (given.kind, given.payload())) != (found and (found.kind, found.payload())):
+                    break
+            else:
+                return True
+        if not self._start.failed:
+            raise ResumeError(
+                f"the keys have changed since {path} was built: those of its rows {start} to {stop - 1} "
+                f"differ; start again (--restart, resume=False)"
+            )
+        self._drop_from_here()
+        if self._stream is not None:
+            for block in reversed(taken):
+                self._stream.give_back(block)
+        return False
 
     def _drop_from_here(self) -> None:
         """Remove this shard and all finished ones behind it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _inspect(path: str) -> StoreInfo:
     from ..format.fidelity import fidelity_of
     from ..format.manifest import read_manifest
-    from ..opening import describe_file
     from ..reading.local_store import LocalStore
     from ..reading.shard_files import check_files
 
@@ -105,11 +105,13 @@ def _inspect(path: str) -> StoreInfo:
         manifest = read_manifest(place)
         check_files(place, manifest)
         return _info(place, manifest.facts, sum(manifest.sizes), {}, shards=len(manifest.shards))
-    about = describe_file(place)
-    fidelity = _read_fidelity(place, about)
-    unkeyed = LocalStore(place).key_index().unkeyed_rows() if about.key_kind else 0
-    size = os.stat(place).st_size
-    return _info(place, about, size, about.extents, fidelity=fidelity, unkeyed_rows=unkeyed)
+    with closing(LocalStore(place)) as store:
+        about, held = store.facts, store.fidelity_numbers()
+        numbers = held = None if held is None else held.copy()  # a view would keep the store from closing
+        measured = None if numbers is None else fidelity_of(numbers, about.dim)
+        unkeyed = store.key_index().unkeyed_rows() if about.key_kind else 0
+        size = os.stat(place).st_size
+        return _info(place, about, size, about.extents, fidelity=measured, unkeyed_rows=unkeyed)
 
 
 def _info(
@@ -140,23 +142,6 @@ def _info(
         shards=shards,
         fidelity=fidelity,
     )
-
-
-def _read_fidelity(path: str, about: Facts) -> Fidelity | None:
-    if "fidelity" not in about.extents:
-        return None
-    import numpy as np
-
-    from ..format.fidelity import fidelity_of
-    from ..system import durable_files
-
-    offset, size = about.extents["fidelity"]
-    fd = durable_files.open_regular(path)
-    try:
-        numbers = np.frombuffer(durable_files.read_exactly(fd, size, offset), "<f8")
-    finally:
-        os.close(fd)
-    return fidelity_of(numbers, about.dim)
 
 
 def _facts(found: StoreInfo) -> list[tuple[str, object]]:

@@ -28,12 +28,12 @@ def add_stores(parser: argparse.ArgumentParser) -> None:
 
 def stores_at(directory: str) -> list[str]:
     """The stores that lie in a directory, in natural order; none where they are shards of one."""
+    if not os.path.isdir(directory):
+        return []
     from ..building.shard_record import RECORD
     from ..format.manifest import MANIFEST
     from ..opening import natural_order
 
-    if not os.path.isdir(directory):
-        return []
     found = os.listdir(directory)
     if MANIFEST in found or RECORD in found:
         return []

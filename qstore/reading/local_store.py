@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..system.progress import Progress
     from .verify import VerifyReport
 
-__all__ = ["LocalStore", "fill_slice", "gather", "read_slice"]
+__all__ = ["LocalStore", "fill_slice", "gather", "read_slice", "unkeyed_rows"]
 
 # Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
 _AHEAD_BYTES = 16 << 20
@@ -133,6 +134,12 @@ class LocalStore(MappedStore, Backing):
     def reopening(self) -> tuple[Any, dict[str, Any]]:
         """See :meth:`.Backing.reopening`."""
         return self.path, {"resident_scales": self.resident_scales}
+
+
+def unkeyed_rows(path: str) -> int:
+    """How many rows of the store at `path` have no key, where the others have one."""
+    with closing(LocalStore(path)) as store:
+        return store.key_index().unkeyed_rows() if store.facts.key_kind else 0
 
 
 def read_slice(mapping: MappedStore, rows: slice, columns: slice, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,10 @@ def test_small_chunks_are_read_as_they_are_asked_for() -> None:
 @pytest.mark.parametrize("chunk", [0, 1, 7, 100, 1000])
 def test_every_range(chunk: int) -> None:
     values = matrix_of("float32", 100, 3)
-    rows = ChunkRows(lambda start, stop: values[start:stop], 100, chunk, 12, least=1)
+    rows = ChunkRows(100, chunk, 12, least=1)
     for start, stop in np.sort(np.random.default_rng(1).integers(0, 101, (200, 2)), axis=1).tolist():
-        assert np.array_equal(rows.read(start, stop), values[start:stop])
+        found = rows.read(start, stop, lambda first, last: values[first:last])
+        assert np.array_equal(found, values[start:stop])
 
 
 def test_hdf5_in_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +74,19 @@ def test_hdf5_in_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with open_source(tmp_path / "x.h5") as source:
         assert np.array_equal(np.concatenate(list(source.chunks())), values)
     assert asked == [(0, 300_000)]
+
+
+def test_sources_in_memory_are_let_go_of_at_once(tmp_path: Path) -> None:
+    """A circle in the source would keep arrays, and the stores they are views of, until it is looked for."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((4, 3)), chunks=(2, 3))
+    gc.disable()
+    try:
+        for given in (np.zeros((4, 3)), tmp_path / "x.h5"):
+            source = open_source(given)
+            seen = weakref.ref(source)
+            source.close()
+            del source
+            assert seen() is None
+    finally:
+        gc.enable()

@@ -39,8 +39,6 @@ class ChunkRows:
 
     Parameters
     ----------
-    read : callable
-        Gives the rows `start` to `stop` of the array.
     rows : int
         Of the array.
     chunk : int
@@ -50,32 +48,29 @@ class ChunkRows:
         Bytes of chunks side by side from which on they are held.
     """
 
-    def __init__(
-        self,
-        read: Callable[[int, int], NDArray[Any]],
-        rows: int,
-        chunk: int,
-        row_bytes: int,
-        least: int = _LEAST_BYTES,
-    ) -> None:
-        self._read, self._rows = read, rows
+    def __init__(self, rows: int, chunk: int, row_bytes: int, least: int = _LEAST_BYTES) -> None:
+        self._rows = rows
         self._chunk = chunk if chunk > 1 and least <= min(chunk, rows) * row_bytes <= _MOST_BYTES else 0
         self._lock = threading.Lock()
         self._first, self._held = 0, None
 
     _held: NDArray[Any] | None
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows `start` to `stop`; a view of a chunk where they lie in one."""
+    def read(self, start: int, stop: int, unpack: Callable[[int, int], NDArray[Any]]) -> NDArray[Any]:
+        """Rows `start` to `stop`; a view of a chunk where they lie in one.
+
+        `unpack` gives those rows of the array. It is not kept: what it belongs to has this for a part, and
+        such a circle would stay in memory until it is looked for.
+        """
         if not self._chunk or start == stop:
-            return self._read(start, stop)
+            return unpack(start, stop)
         parts = []
         with self._lock:
             while start < stop:
                 first = start - start % self._chunk
                 if self._held is None or self._first != first:
                     self._held = None  # before another one takes as much memory
-                    self._held = self._read(first, min(first + self._chunk, self._rows))
+                    self._held = unpack(first, min(first + self._chunk, self._rows))
                     self._first = first
                 end = min(stop, first + self._chunk)
                 parts.append(self._held[start - first : end - first])

@@ -120,12 +120,12 @@ class DatasetRows(RowSource):
         row_bytes = self.dim * dataset_id.dtype.itemsize
         chunk = rows_of_chunks(self._dataset)
         # What fits HDF5's own cache of chunks is unpacked once anyway.
-        self._chunks = ChunkRows(self._slice, self.rows, chunk, row_bytes, least=CHUNK_CACHE_BYTES)
+        self._chunks = ChunkRows(self.rows, chunk, row_bytes, least=CHUNK_CACHE_BYTES)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
+        """Rows `start` to `stop`, a view where a large chunk is held; see :meth:`RowSource.read`."""
         check_range(f"{self._file.path}: tensor {self.name!r}", start, stop, self.rows)
-        block = self._chunks.read(start, stop)
+        block = self._chunks.read(start, stop, self._slice)
         return block.view(marker_dtype(self.dtype)) if self.dtype == "bfloat16" else block
 
     def _slice(self, start: int, stop: int) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from typing import Any
 
@@ -59,14 +58,23 @@ class ArraySource(RowSource):
         check_matrix(self._where, shape, self.dtype)
         self.rows, self.dim = shape
         row_bytes = self.dim * np.dtype(np.float32).itemsize
-        # Not a method of this: the circle would keep what was given in memory until it is looked for.
-        read = functools.partial(_matrix_slice, array, (self.dim, self.dtype), self._where)
-        self._chunks = ChunkRows(read, self.rows, rows_of_chunks(array), row_bytes)
+        self._array = array
+        self._chunks = ChunkRows(self.rows, rows_of_chunks(array), row_bytes)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop`, a view where the object gives one; see :meth:`RowSource.read`."""
         check_range(self._where, start, stop, self.rows)
-        return self._chunks.read(start, stop)
+        return self._chunks.read(start, stop, self._slice)
+
+    def _slice(self, start: int, stop: int) -> NDArray[Any]:
+        block = _slice(self._array, start, stop, self._where)
+        shape = (stop - start, self.dim)
+        if block.shape != shape or type_name(block.dtype) != self.dtype:
+            raise SourceError(
+                f"{self._where}: rows {start}:{stop} expected shape {shape} of {self.dtype}, "
+                f"found {block.shape} of {block.dtype}"
+            )
+        return block
 
     def fingerprint(self) -> Fingerprint:
         """Type and shape: what values an array holds cannot be told without reading them all."""
@@ -101,17 +109,6 @@ def _shape(array: Any, where: str) -> tuple[int, ...]:
 def _dtype(array: Any, where: str) -> np.dtype[Any]:
     dtype = getattr(array, "dtype", None)
     return dtype if isinstance(dtype, np.dtype) else _slice(array, 0, 0, where).dtype
-
-
-def _matrix_slice(array: Any, kind: tuple[int, str], where: str, start: int, stop: int) -> NDArray[Any]:
-    """Rows of so many columns, of this type."""
-    block, shape = _slice(array, start, stop, where), (stop - start, kind[0])
-    if block.shape != shape or type_name(block.dtype) != kind[1]:
-        raise SourceError(
-            f"{where}: rows {start}:{stop} expected shape {shape} of {kind[1]}, "
-            f"found {block.shape} of {block.dtype}"
-        )
-    return block
 
 
 def _slice(array: Any, start: int, stop: int, where: str) -> NDArray[Any]:
