@@ -29,9 +29,10 @@ from ..system.threads import in_order, thread_count
 from ..writing.findings import Findings
 from .one import check_coding
 
-__all__ = ["AgainstReport", "compare_with_source", "compared_with", "open_compared", "verify_against"]
+__all__ = ["AgainstReport", "Noted", "compared_with", "open_compared", "verify_against"]
 
 _SHOWN = 10
+_ROUNDED = Coding()
 # Source values compared in one go: with float32, 1 MiB, which stays in cache from one step to the next.
 _PIECE_VALUES = 1 << 18
 
@@ -140,56 +141,6 @@ def verify_against(
         )[0]
 
 
-def compare_with_source(
-    store: Store,
-    source: Any,
-    noted: NDArray[np.int64],
-    *,
-    tensor: str | None = None,
-    join: bool = False,
-    scale: str | None = None,
-    as_stored: bool = False,
-    keys: Any = None,
-    key_encoding: str | None = None,
-    rows: slice | tuple[int, int] | None = None,
-    missing_keys: MissingKeys = "error",
-    progress: Progress = None,
-    step: float | None = None,
-    zero_point: int = 0,
-) -> tuple[AgainstReport, NDArray[np.float64]]:
-    """As :func:`verify_against`, and the errors of some rows from the same pass.
-
-    Parameters
-    ----------
-    noted : ndarray of int64, shape (m,)
-        Numbers of these rows of the store, in ascending order.
-
-    Returns
-    -------
-    report : AgainstReport
-    figures : ndarray of float64, shape (m, ROW_FIGURES)
-        What :func:`qstore.engine.row_errors.row_errors` finds of the noted rows; fewer where not all were
-        compared, or where there are no errors to measure.
-    """
-    noting = _Noting(noted)
-    report, _ = compared_with(
-        store,
-        source,
-        tensor=tensor,
-        join=join,
-        scale=scale,
-        as_stored=as_stored,
-        keys=keys,
-        key_encoding=key_encoding,
-        rows=rows,
-        missing_keys=missing_keys,
-        progress=progress,
-        coding=Coding(step, zero_point),
-        noting=noting,
-    )
-    return report, noting.figures()
-
-
 def open_compared(
     store: Store,
     source: Any,
@@ -218,20 +169,23 @@ def compared_with(
     store: Store,
     source: Any,
     *,
-    tensor: str | None,
-    join: bool,
-    scale: str | None,
-    as_stored: bool,
-    keys: Any,
-    key_encoding: str | None,
-    rows: slice | tuple[int, int] | None,
-    missing_keys: MissingKeys,
-    progress: Progress,
-    coding: Coding,
+    tensor: str | None = None,
+    join: bool = False,
+    scale: str | None = None,
+    as_stored: bool = False,
+    keys: Any = None,
+    key_encoding: str | None = None,
+    rows: slice | tuple[int, int] | None = None,
+    missing_keys: MissingKeys = "error",
+    progress: Progress = None,
+    coding: Coding = _ROUNDED,
     threads: int | None = None,
-    noting: _Noting | None = None,
+    noted: Noted | None = None,
 ) -> tuple[AgainstReport, Findings]:
-    """What :func:`verify_against` reports, and what a build of all of that source would have found."""
+    """What :func:`verify_against` reports, and what a build of all of that source would have found.
+
+    `noted` is given the errors of its rows from the same pass.
+    """
     findings, workers = Findings(store.shape[1]), thread_count(threads)
     with open_compared(store, source, tensor, join, scale, as_stored) as matrix:
         check_coding(matrix, coding)
@@ -248,8 +202,8 @@ def compared_with(
         comparison = _Comparison(store, matrix, coding, workers)
         with rows_progress(progress, len(store)) as on_rows:
             parts = comparison.parts(first, last, carried)
-            noted = parts if noting is None else noting.of(parts)
-            report = _compare(store, noted, stream, findings, on_rows)
+            passed = parts if noted is None else noted.of(parts)
+            report = _compare(store, passed, stream, findings, on_rows)
         check_all_taken(stream, first + report.rows, last, matrix)
         return report, findings
 
@@ -266,11 +220,17 @@ class _Compared(NamedTuple):
     keys: KeyBlock | None = None
 
 
-class _Noting:
-    """Keeps the errors of some rows of a matrix that passes by."""
+class Noted:
+    """Keeps the errors of some rows of a matrix that passes by.
 
-    def __init__(self, noted: NDArray[np.int64]) -> None:
-        self._noted = noted
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (m,)
+        Numbers of these rows, in ascending order.
+    """
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self._rows = rows
         self._kept: list[NDArray[np.float64]] = []
 
     def of(self, parts: Iterator[_Compared]) -> Iterator[_Compared]:
@@ -278,13 +238,16 @@ class _Noting:
         done = 0
         for part in parts:
             if part.figures is not None:
-                start, stop = np.searchsorted(self._noted, [done, done + len(part.figures)])
-                self._kept.append(part.figures[self._noted[start:stop] - done])
+                start, stop = np.searchsorted(self._rows, [done, done + len(part.figures)])
+                self._kept.append(part.figures[self._rows[start:stop] - done])
             done += len(part.differs)
             yield part
 
     def figures(self) -> NDArray[np.float64]:
-        """What was kept, a line a row."""
+        """What :func:`qstore.engine.row_errors.row_errors` found of them, shape (m, ROW_FIGURES).
+
+        Fewer lines where not all were compared, or where there are no errors to measure.
+        """
         return np.concatenate([np.empty((0, ROW_FIGURES)), *self._kept])
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..building.verify_against import AgainstReport, compare_with_source
+from ..building.verify_against import AgainstReport, Noted, compared_with
+from ..engine.coding import Coding
 from ..errors import ExistsError
 from ..format.fidelity import Fidelity
 from ..keys.supply import MissingKeys, check_missing_keys
@@ -122,11 +123,11 @@ def report(
         errors: SampledErrors | None = None
         fidelity: Fidelity | None = None
         if source is not None:
-            noted = sample_rows(held, pictures.POINTS)
-            against, figures = compare_with_source(
+            sample = sample_rows(held, pictures.POINTS)
+            noted = Noted(sample)
+            against, _ = compared_with(
                 held,
                 source,
-                noted,
                 tensor=tensor,
                 join=join,
                 scale=scale,
@@ -136,12 +137,13 @@ def report(
                 rows=rows,
                 missing_keys=missing_keys,
                 progress=progress,
-                step=step,
-                zero_point=zero_point,
+                coding=Coding(step, zero_point),
+                threads=threads,
+                noted=noted,
             )
             fidelity = against.fidelity
             if fidelity is not None:
-                errors = errors_of(held, noted, figures)
+                errors = errors_of(held, sample, noted.figures())
         facts = pictures.gather_facts(held, errors, fidelity, threads=threads, progress=progress)
         about_keys = keys_words(keys, key_encoding, missing_keys)
         about_source = source_words(source, tensor, rows, step, zero_point, join, scale, as_stored)

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import qstore
-from qstore.building.verify_against import compare_with_source
+from qstore.building.verify_against import Noted, compared_with
 from qstore.cli import main
 from qstore.engine.row_errors import ROW_FIGURES
 from qstore.reports.provenance import keys_words, made_by, source_words
@@ -329,15 +329,16 @@ def test_one_pass_gives_the_errors_of_the_sample(
     make_store: MakeStore, matrix: NDArray[np.float32], form: str
 ) -> None:
     store = make_store(matrix)
-    noted = sample_rows(store, 100)
+    sample = sample_rows(store, 100)
+    noted, unlike = Noted(sample), Noted(sample)
     chunks: Any = matrix if form == "array" else iter([matrix[:7], matrix[7:2000], matrix[2000:]])
-    report, figures = compare_with_source(store, chunks, noted)
-    found, expected = errors_of(store, noted, figures), sample_errors(store, matrix, most=100)
+    report, _ = compared_with(store, chunks, noted=noted)
+    found, expected = errors_of(store, sample, noted.figures()), sample_errors(store, matrix, most=100)
     assert report == qstore.verify_against(store, matrix)
     for name in ("rows", "rms", "expected", "relative"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    other, none = compare_with_source(store, matrix[:, :7], noted)
-    assert (other.ok, none.shape) == (False, (0, ROW_FIGURES))
+    other, _ = compared_with(store, matrix[:, :7], noted=unlike)
+    assert (other.ok, unlike.figures().shape) == (False, (0, ROW_FIGURES))
 
 
 @pytest.mark.usefixtures("no_pictures")
