@@ -23,7 +23,6 @@ from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
 from .system.options import one_of, shown, whole_number
-from .system.threads import thread_count
 
 if TYPE_CHECKING:
     from .analysis.stats import StoreStats
@@ -298,8 +297,6 @@ class Store(ArrayMethods):
             Another option does not fit.
         """
         numbers = as_row_numbers(rows)
-        if threads is not None:
-            thread_count(threads)
         if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
             from .reading import taking
 
@@ -399,8 +396,6 @@ class Store(ArrayMethods):
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
         one_of("mode", mode, ("sum", "mean"))
-        if threads is not None:
-            thread_count(threads)
         if starts.size:
             self._mapping.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
