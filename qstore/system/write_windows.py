@@ -1,6 +1,9 @@
-"""Writing a long stream in windows that the page cache can hold in its largest pages."""
+"""Writing a long stream in windows: those the page cache can hold in its largest pages, or around it."""
 
 from __future__ import annotations
+
+import errno
+import mmap
 
 from . import durable_files
 
@@ -20,6 +23,9 @@ class WindowedWriter:
     fd : int
     offset : int
         Where in the file the first piece goes.
+    direct : int, optional
+        Descriptor of the same file that whole windows are written to: see :func:`durable_files.open_direct`.
+        What does not fill one goes to `fd`, and all does once the file system takes none.
 
     Attributes
     ----------
@@ -27,8 +33,9 @@ class WindowedWriter:
         Everything before this place in the file is written.
     """
 
-    def __init__(self, fd: int, offset: int) -> None:
+    def __init__(self, fd: int, offset: int, direct: int | None = None) -> None:
         self._fd = fd
+        self._around = None if direct is None else _Around(direct)
         self._pieces: list[memoryview] = []
         self.end = self.written = offset
 
@@ -43,12 +50,38 @@ class WindowedWriter:
         self._write(self.end)
 
     def _write(self, stop: int) -> None:
-        size = stop - self.written
-        if size <= 0:
-            return
-        now, later = _split(self._pieces, size)
-        durable_files.write_pieces(self._fd, now, self.written)
-        self._pieces, self.written = later, stop
+        while self.written < stop:
+            end = stop if self._around is None else min(stop, (self.written // _WINDOW + 1) * _WINDOW)
+            now, later = _split(self._pieces, end - self.written)
+            if self._around is not None and end - self.written == _WINDOW:
+                if not self._around.wrote(now, self.written):
+                    self._around = None
+                    continue  # once more, through the cache
+            else:
+                durable_files.write_pieces(self._fd, now, self.written)
+            self._pieces, self.written = later, end
+
+
+class _Around:
+    """Writes whole windows around the page cache."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._window = memoryview(mmap.mmap(-1, _WINDOW))  # a map begins at a page
+
+    def wrote(self, pieces: list[memoryview], offset: int) -> bool:
+        """Write the pieces of one window; False where the file system takes nothing in this way."""
+        place = 0
+        for piece in pieces:
+            self._window[place : place + piece.nbytes] = piece
+            place += piece.nbytes
+        try:
+            durable_files.write_all(self._fd, self._window, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return False
+        return True
 
 
 def _split(pieces: list[memoryview], size: int) -> tuple[list[memoryview], list[memoryview]]:
