@@ -208,6 +208,7 @@ class UnfinishedStore:
             else:
                 self._start_again(reason)
                 self._reserve()
+        self._codes.close()
         self._codes = self._writer_of_codes()
 
     def _writer_of_codes(self) -> WindowedWriter:
@@ -430,6 +431,8 @@ class UnfinishedStore:
         """Close and unlock the files, once; with `remove`, an unfinished store is removed before."""
         if self._syncer is not None:
             self._syncer.shutdown(cancel_futures=True)
+        if hasattr(self, "_codes"):
+            self._codes.close()
         if remove:
             with contextlib.suppress(OSError):  # whatever made the build fail is the error to raise
                 self._remove()
