@@ -217,6 +217,8 @@ class Store(ArrayMethods):
         """
         if type(key) is int:
             return self._mapping.read_row(key, self._dtype)
+        if type(key) is np.ndarray and (few := self._mapping.read_few(key, self._dtype)) is not None:
+            return few
         selection = indexing.select(key, *self._shape)
         if selection is None:
             return self._read_any(key)
@@ -296,8 +298,13 @@ class Store(ArrayMethods):
         ValueError, TypeError
             Another option does not fit.
         """
+        plain = isinstance(axis, int) and axis == 0 and isinstance(mode, str) and mode == "raise"
+        if plain and threads is None and type(rows) is np.ndarray:
+            few = self._mapping.read_few(rows, self._dtype, out)
+            if few is not None:
+                return tell_infinite(few) if few.itemsize == 2 else few
         numbers = as_row_numbers(rows)
-        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
+        if not plain:
             from .reading import taking
 
             along = taking.along(axis)
@@ -308,6 +315,8 @@ class Store(ArrayMethods):
         if out is None:
             out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
+        if np.may_share_memory(numbers, flat):  # they are read while it is written
+            numbers = numbers.copy()
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         if flat.itemsize == 2:
             tell_infinite(flat)
