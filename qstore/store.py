@@ -217,6 +217,8 @@ class Store(ArrayMethods):
         """
         if type(key) is int:
             return self._mapping.read_row(key, self._dtype)
+        if type(key) is str:
+            return self._mapping.read_row(self._mapping.row_of(key), self._dtype)
         if type(key) is np.ndarray and (few := self._mapping.read_few(key, self._dtype)) is not None:
             return few
         selection = indexing.select(key, *self._shape)
@@ -719,7 +721,7 @@ class Store(ArrayMethods):
         >>> store.get(35), store.get(36)
         (array([ 2., -2.], dtype=float32), None)
         """
-        row = int(self.rows_of([key], default=-1)[0])
+        row = self._mapping.key_index().row_of(key)
         return default if row < 0 else self[row]
 
     def key_of(self, row: Any) -> Any:
@@ -747,9 +749,11 @@ class Store(ArrayMethods):
         return key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        from .reading.rows_by_key import contains  # row numbers do without
-
-        return contains(self._mapping, key)
+        if not isinstance(key, str):
+            raise TypeError(
+                f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
+            )
+        return self._mapping.key_index().row_of(key) >= 0
 
     # Life -----------------------------------------------------------------------------------------
 
