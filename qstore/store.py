@@ -222,6 +222,8 @@ class Store(ArrayMethods):
         backing = self._mapping
         if type(key) is int:
             return backing.read_row(key, self._dtype)
+        if type(key) is np.ndarray and (few := backing.read_few(key, self._dtype)) is not None:
+            return few
         selection = indexing.select(key, *backing.shape)
         if selection is None:
             return self._read_any(backing, key)
@@ -301,8 +303,14 @@ class Store(ArrayMethods):
         ValueError, TypeError
             Another option does not fit.
         """
-        backing, numbers = self._mapping, as_row_numbers(rows)
-        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
+        backing = self._mapping
+        plain = isinstance(axis, int) and axis == 0 and isinstance(mode, str) and mode == "raise"
+        if plain and threads is None and type(rows) is np.ndarray:
+            few = backing.read_few(rows, self._dtype, out)
+            if few is not None:
+                return tell_infinite(few) if few.itemsize == 2 else few
+        numbers = as_row_numbers(rows)
+        if not plain:
             from .reading import taking
 
             along = taking.along(axis)
@@ -313,6 +321,8 @@ class Store(ArrayMethods):
         if out is None:
             out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, backing.shape[1])
+        if np.may_share_memory(numbers, flat):  # they are read while it is written
+            numbers = numbers.copy()
         backing.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         if flat.itemsize == 2:
             tell_infinite(flat)

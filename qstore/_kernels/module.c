@@ -6,21 +6,6 @@
 #include "room.h"
 #include "table.h"
 
-/* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
- * asking for single rows every release is a hand-over. */
-#define SMALL_WORK 16384
-
-static PyThreadState *leave_python(size_t rows, size_t dim)
-{
-    return dim > 0 && rows > SMALL_WORK / dim ? PyEval_SaveThread() : NULL;
-}
-
-static void return_to_python(PyThreadState *state)
-{
-    if (state != NULL)
-        PyEval_RestoreThread(state);
-}
-
 static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
 {
     if (matrix_argument(held, args[0], "codes", &CODES, 0, -1, -1, codes, NULL) < 0)

@@ -85,6 +85,13 @@ class Backing(ABC):
         Negative numbers count from the end. IndexError before anything is written.
         """
 
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """Few rows, in `out` or fresh, of shape ``(*rows.shape, D)``, where one call does it.
+
+        None, and nothing is done, where anything is unusual, as for :meth:`.Table.take`; or closed.
+        """
+        return None
+
     @abstractmethod
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
