@@ -30,7 +30,7 @@ from .restricted_pickle import Opaque, PickleRefused
 from .tensor_rows import TorchCodes, conversion, is_by_row, item_dtype, rows_of
 from .types import OpaqueTensor, Storage, Tensor
 
-__all__ = ["TorchIndexFormat", "TorchZipFormat", "rows_of_only"]
+__all__ = ["TorchIndexFormat", "TorchZipFormat", "bytes_of_only", "rows_of_only"]
 
 _RESAVE = "torch.save(torch.load(path, weights_only=True), new_path)"
 # What torch.save wrote before version 1.6: a pickle of this number comes first.
@@ -146,13 +146,7 @@ def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -
     SourceError
         The file is malformed, or holds something else.
     """
-    checkpoint = _read(file)
-    found = checkpoint.tensors.get("")
-    shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
-        raise SourceError(
-            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}"
-        )
+    checkpoint, found = _only(file, shape, dtype)
     return rows_of(
         file,
         file.path,
@@ -162,6 +156,23 @@ def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -
         begin=checkpoint.begin_of(file.path, name, found.storage),
         header_crc32=checkpoint.crc32,
     )
+
+
+def bytes_of_only(file: RawFile, name: str, shape: tuple[int, ...], dtype: str) -> RowSource:
+    """Source of the bytes of the tensor that is all a file holds; as :func:`rows_of_only`, of any shape."""
+    checkpoint, found = _only(file, shape, dtype)
+    return _bytes_of(file, file.path, found, checkpoint, name, {})
+
+
+def _only(file: RawFile, shape: tuple[int, ...], dtype: str) -> tuple[_Checkpoint, Tensor]:
+    checkpoint = _read(file)
+    found = checkpoint.tensors.get("")
+    shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
+        raise SourceError(
+            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}"
+        )
+    return checkpoint, found
 
 
 @dataclass(frozen=True)
@@ -290,7 +301,12 @@ def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fing
 
 def _open_bytes(file: RawFile, checkpoint: _Checkpoint, name: str, origin: Fingerprint) -> RowSource:
     where = f"{file.path}: tensor {shortened(repr(name))}"
-    tensor = _plain(where, checkpoint.tensors[name])
+    return _bytes_of(file, where, _plain(where, checkpoint.tensors[name]), checkpoint, name, origin)
+
+
+def _bytes_of(
+    file: RawFile, where: str, tensor: Tensor, checkpoint: _Checkpoint, name: str, origin: Fingerprint
+) -> RowSource:
     if tensor.quantizer is not None or tensor.negated or not _is_in_order(tensor):
         raise SourceError(
             f"{where} has strides {shortened(str(tensor.strides))} for shape {shortened(str(tensor.shape))}: "
