@@ -29,7 +29,7 @@ from .memory.chunks import ChunkSource
 from .numbered import chosen
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
-from .onnx import OnnxFormat
+from .onnx.tensors import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .quantized_weights import Choice, listed, open_tensor

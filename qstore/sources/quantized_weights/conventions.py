@@ -347,9 +347,7 @@ def mlx(family: Family) -> Found:
         bias=Grid(bias, (1, group), bias.dtype),
         beside=_beside(family, [info, scale, bias]),
         # Whatever the width, codes follow one another through the bytes of a row.
-        layouts={}
-        if bits in (4, 8)
-        else {info.name: Layout(shape[0], shape[1], 32 * info.shape[1], bits)},
+        layouts={} if bits in (4, 8) else {info.name: Layout(shape[0], shape[1], 32 * info.shape[1], bits)},
     )
 
 

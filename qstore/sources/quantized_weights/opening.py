@@ -9,9 +9,10 @@ from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.tensor_file import TensorFile
 from ..quantized import QUANTIZED
-from ..tensor_choice import only_matrix, unknown_tensor
+from ..tensor_choice import is_matrix, only_matrix, unknown_tensor
 from .choice import Choice
 from .conventions import CONVENTIONS, Found, refusal, scaled_by_hand
+from .described import DescribedTensors
 from .family import Family, Neighbours
 from .grids import Misfit
 from .numbers import CODE_TYPES
@@ -50,13 +51,23 @@ def open_tensor(file: TensorFile, tensor: str | None, choice: Choice) -> RowSour
                 f"{file.path}: scale={choice.scale!r} (--scale) needs the name of a tensor that it scales"
             )
         file.check_complete()
-        tensor = only_matrix(file.path, listed(file, file.names, choice)).name
+        there = listed(file, file.names, choice)
+        tensor = only_matrix(file.path, there).name
+        if not choice.as_stored:
+            _check_others(neighbours, there)
     name = _stored_name(neighbours, tensor)
     if choice.as_stored:
         return file.open(name)
     family = neighbours.family(name)
     found = _by_hand(family, choice.scale) if choice.scale is not None else _recipe(family)
     return _opened(family, found)
+
+
+def _check_others(neighbours: Neighbours, found: list[TensorInfo]) -> None:
+    """Refuse to take one matrix for the only one where another is packed, and it is not clear how."""
+    for info in found:
+        if len(info.shape) == 2 and not is_matrix(info):
+            _recipe(neighbours.family(info.name))
 
 
 def listed(file: TensorFile, names: Collection[str], choice: Choice) -> list[TensorInfo]:
@@ -149,6 +160,11 @@ def _by_hand(family: Family, scale: str) -> Recipe:
 
 def _recipe(family: Family) -> Found:
     """That of the one convention which knows the tensor; None where the numbers are what they are."""
+    if isinstance(family.file, DescribedTensors):
+        try:
+            return family.file.recipe(family.name)
+        except Misfit as error:
+            raise _refused(family, [str(error)]) from None
     known = refusal(family)
     if known is not None:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Items that lie in a file otherwise than as rows of whole bytes: packed ones, vectors that go along a row."""
+"""Items that lie in a file otherwise than as rows of whole bytes: packed ones, vectors along the columns."""
 
 from __future__ import annotations
 
