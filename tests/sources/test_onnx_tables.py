@@ -23,6 +23,7 @@ ORT = "com.microsoft"
 LOSSLESS = (
     "ort-8bit-rows",
     "rows-float16-scales",
+    "rows-int2-odd",
     "rows-int4-odd",
     "rows-int8",
     "rows-uint8",

@@ -173,10 +173,13 @@ def bytes_of_only(file: RawFile, name: str, shape: tuple[int, ...], dtype: str) 
 def _only(file: RawFile, shape: tuple[int, ...], dtype: str) -> tuple[_Checkpoint, Tensor]:
     checkpoint = _read(file)
     found = checkpoint.tensors.get("")
-    shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+    shown = type(found).__name__
+    if isinstance(found, (Tensor, OpaqueTensor)):
+        shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else f"Opaque ({found.kind})"
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
+        remedy = f"; save {found.remedy} in its place" if isinstance(found, OpaqueTensor) else ""
         raise SourceError(
-            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}"
+            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}{remedy}"
         )
     return checkpoint, found
 
