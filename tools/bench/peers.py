@@ -101,7 +101,8 @@ def code_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str
         return readers, {"engramdb": str(error)}
 
     def fetch(rows: Rows, out: Any = None) -> NDArray[Any]:
-        return np.frombuffer(engram.fetch(rows), np.uint8).reshape(len(rows), scene.dim)
+        codes: NDArray[Any] = np.frombuffer(engram.fetch(rows), np.uint8).reshape(len(rows), scene.dim)
+        return codes
 
     return [*readers, Reader("engramdb Store.fetch of the codes", fetch, fetch, values=codes)], {}
 

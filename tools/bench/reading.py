@@ -114,7 +114,8 @@ def few(options: Options) -> Iterator[Contest]:
     for case, count, dim in shapes:
         with tempfile.TemporaryDirectory(prefix="qstore-bench-", dir=options.folder) as folder:
             scene = Scene(Path(folder), max(64, count), dim)
-            readers, skipped = [*our_readers(scene, options.levels), numpy_readers(scene)[0]], {}
+            readers = [*our_readers(scene, options.levels), numpy_readers(scene)[0]]
+            skipped: dict[str, str] = {}
             if case == "few short rows":
                 others, skipped = code_readers(scene, options)
                 readers += others
