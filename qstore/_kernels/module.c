@@ -5,6 +5,7 @@
 #include "parts.h"
 #include "room.h"
 #include "table.h"
+#include "text.h"
 
 /* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
  * asking for single rows every release is a hand-over. */
@@ -329,6 +330,12 @@ static PyMethodDef METHODS[] = {
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.engine.key_search.find_texts."),
     CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.engine.key_search.find_ids."),
+    CALL(parse_rows, parse_rows_call, "parse_rows(text, tabs, values, /)\n--\n\n"
+                                      "The words of as many lines as there are rows of values, which are filled; None "
+                                      "where they are not all words and numbers as qstore.sources.words.text reads them, "
+                                      "or a number is too long to tell."),
+    CALL(count_lines, count_lines_call, "count_lines(text, /)\n--\n\n"
+                                        "As qstore.sources.words.text.count_lines, -1 for None."),
     {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
     {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
     {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,
