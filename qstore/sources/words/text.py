@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-import weakref
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...engine import kernels
 from ...errors import SourceError
-from ...system.threads import in_order, read_ahead, thread_count
+from ..ahead import Ahead
 from ..base import Source, TensorInfo
 from ..checks import shortened
 from ..containers.byte_stream import open_stream
@@ -35,8 +33,6 @@ _BLANKS = b" \t\r"
 _EITHER = re.compile(rb"[ \t]")
 _INTEGER = re.compile(rb"[+-]?\d+")
 _NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.IGNORECASE)
-# More wait for the one that reads.
-_MOST_THREADS = 4
 # Enough to tell text from binary; a line of the largest files holds millions.
 _MOST_TRIED = 8
 
@@ -101,8 +97,7 @@ class TextWordVectors(WordVectors):
     _kind = "word-vectors-text"
 
     def __init__(self, path: str, *, key_encoding: str | None = None) -> None:
-        # Generators that read ahead of what they have given.
-        self._under_way: weakref.WeakSet[Generator[WordRows, None, None]] = weakref.WeakSet()
+        self._ahead = Ahead()
         super().__init__(path, key_encoding=key_encoding)
 
     def __enter__(self) -> TextWordVectors:
@@ -172,21 +167,12 @@ class TextWordVectors(WordVectors):
 
     def _word_rows(self, start: int) -> Iterator[WordRows]:
         """Pieces of about 512 KiB of text. Rows before `start` are counted, not parsed."""
-        threads = min(thread_count(self.threads), _MOST_THREADS)
-        if threads == 1 or self._file.size <= _BLOCK_BYTES:
-            return map(self._parsed, self._pieces(start))
-        found = self._parsed_ahead(start, threads)
-        self._under_way.add(found)
-        return found
-
-    def _parsed_ahead(self, start: int, threads: int) -> Generator[WordRows, None, None]:
-        with closing(read_ahead(self._pieces(start))) as pieces:
-            yield from in_order(self._parsed, pieces, threads)
+        large = self._file.size > _BLOCK_BYTES
+        return self._ahead.run(self._parsed, self._pieces(start), self.threads, large)
 
     def close(self) -> None:
         """Give the file back, once nothing reads it ahead any more. May be called twice."""
-        for found in list(self._under_way):
-            found.close()
+        self._ahead.stop()
         super().close()
 
     def _pieces(self, start: int) -> Iterator[_Piece]:
