@@ -217,6 +217,10 @@ class Store(ArrayMethods):
         """
         if type(key) is int:
             return self._mapping.read_row(key, self._dtype)
+        if type(key) is str:
+            return self._mapping.read_row(self._mapping.row_of(key), self._dtype)
+        if type(key) is np.ndarray and (few := self._mapping.read_few(key, self._dtype)) is not None:
+            return few
         selection = indexing.select(key, *self._shape)
         if selection is None:
             return self._read_any(key)
@@ -296,8 +300,13 @@ class Store(ArrayMethods):
         ValueError, TypeError
             Another option does not fit.
         """
+        plain = isinstance(axis, int) and axis == 0 and isinstance(mode, str) and mode == "raise"
+        if plain and threads is None and type(rows) is np.ndarray:
+            few = self._mapping.read_few(rows, self._dtype, out)
+            if few is not None:
+                return tell_infinite(few) if few.itemsize == 2 else few
         numbers = as_row_numbers(rows)
-        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
+        if not plain:
             from .reading import taking
 
             along = taking.along(axis)
@@ -308,6 +317,8 @@ class Store(ArrayMethods):
         if out is None:
             out = kernels.fresh(shape, self._dtype)
         flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
+        if np.may_share_memory(numbers, flat):  # they are read while it is written
+            numbers = numbers.copy()
         self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         if flat.itemsize == 2:
             tell_infinite(flat)
@@ -710,7 +721,7 @@ class Store(ArrayMethods):
         >>> store.get(35), store.get(36)
         (array([ 2., -2.], dtype=float32), None)
         """
-        row = int(self.rows_of([key], default=-1)[0])
+        row = self._mapping.key_index().row_of(key)
         return default if row < 0 else self[row]
 
     def key_of(self, row: Any) -> Any:
@@ -738,9 +749,11 @@ class Store(ArrayMethods):
         return key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        from .reading.rows_by_key import contains  # row numbers do without
-
-        return contains(self._mapping, key)
+        if not isinstance(key, str):
+            raise TypeError(
+                f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
+            )
+        return self._mapping.key_index().row_of(key) >= 0
 
     # Life -----------------------------------------------------------------------------------------
 

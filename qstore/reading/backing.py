@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MissingKeyError
 from ..format.layout import Facts, Shard
-from ..keys.lookup import KeyIndex
+from ..keys.lookup import MISSING, KeyIndex
 from .indexing import ALL
 from .parts import Part
 
@@ -67,6 +68,13 @@ class Backing(ABC):
         Negative numbers count from the end. IndexError before anything is written.
         """
 
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """Few rows, in `out` or fresh, of shape ``(*rows.shape, D)``, where one call does it.
+
+        None, and nothing is done, where anything is unusual, as for :meth:`.Table.take`; or closed.
+        """
+        return None
+
     @abstractmethod
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
@@ -117,6 +125,13 @@ class Backing(ABC):
     @abstractmethod
     def key_index(self) -> KeyIndex:
         """The keys of the rows; IndexError where they have none."""
+
+    def row_of(self, key: str) -> int:
+        """Row of one key; MissingKeyError where there is none."""
+        row = self.key_index().row_of(key)
+        if row == MISSING:
+            raise MissingKeyError((key,), 1, 1)
+        return row
 
     @abstractmethod
     def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
