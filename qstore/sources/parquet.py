@@ -112,7 +112,7 @@ class ParquetRows(Source):
         self.keyed = keys is not None
 
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
-        """Yield the rows from `start` on in pieces of about 4 MiB."""
+        """Yield the rows from `start` on, in pieces of a page or about 4 MiB."""
         return (values for _, values in self._pieces(start))
 
     def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
@@ -132,7 +132,9 @@ class ParquetRows(Source):
                 skipped = first + done - row
                 part = keys.slice(skipped, len(values) - done)
                 if len(part):
-                    yield values[done : done + len(part)], key_values(where, part, first + done)
+                    with _named_errors(self._file.path):
+                        found = key_values(where, part, first + done)
+                    yield values[done : done + len(part)], found
                     done += len(part)
                 else:
                     row, keys = next(batches, (start, None))
@@ -150,14 +152,16 @@ class ParquetRows(Source):
             )
 
     def _pieces(self, start: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Rows from `start` on with the number of the first one: by page as far as that goes, then by batch."""
+        """Rows from `start` on with the number of the first: by page as far as that goes, then by batch."""
         row = start
         for values in self._of_pages(start):
             yield row, values
             row += len(values)
         if row < self.rows:
             for first, column in self._batches(row, self.name, _batch_rows(self.dim, self.dtype)):
-                yield first, matrix(self._where, column, first, self.dim)
+                with _named_errors(self._file.path):
+                    found = matrix(self._where, column, first, self.dim)
+                yield first, found
 
     def _of_pages(self, start: int) -> Iterator[NDArray[Any]]:
         """Rows from `start` on, as long as the pages are such as are read without pyarrow."""
@@ -170,7 +174,7 @@ class ParquetRows(Source):
                 for group, first in zip(groups, [start - row] + [0] * len(groups), strict=False)
                 for page in column.pages(group, first)
             )
-            large = self._file.size > _BATCH_BYTES
+            large = self._file.size > _BATCH_BYTES and column.takes_time
             for values in self._ahead.run(column.values, pages, self.threads, large):
                 found = values if rest is None or not len(rest) else np.concatenate([rest, values])
                 whole = len(found) - len(found) % self.dim

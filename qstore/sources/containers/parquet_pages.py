@@ -1,8 +1,8 @@
 """Columns of lists in Parquet, page by page, where the values lie as in memory or in a dictionary.
 
 Layout: https://parquet.apache.org/docs/file-format/. pyarrow has read the footer and unpacks the pages; what
-lies in them is read here, where each row has all its values and none is null. :class:`Declined` says that it is
-not so, or that something is wrong: pyarrow then reads the rows, or says what is.
+lies in them is read here, where each row has all its values and none is null. :class:`Declined` says that it
+is not so, or that something is wrong: pyarrow then reads the rows, or says what is.
 """
 
 from __future__ import annotations
@@ -98,6 +98,13 @@ class ListColumn:
         if not of_this_type or leaf.max_repetition_level != 1 or not 1 <= self._level <= 3:
             raise Declined
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether pages take longer to unpack than to copy."""
+        groups = range(min(1, self._metadata.num_row_groups))
+        packings = {self._metadata.row_group(group).column(self._number).compression for group in groups}
+        return not packings <= {"UNCOMPRESSED", "SNAPPY"}
+
     def pages(self, group: int, first_row: int) -> Iterator[Page]:
         """The pages of a row group that hold its rows from `first_row` on.
 
@@ -137,6 +144,8 @@ class ListColumn:
             version = 1 if header[_KIND] == _DATA_1 else 2
             about = header[_DATA_1_HEADER if version == 1 else _DATA_2_HEADER]
             count, left = about[_COUNT], chunk.num_values - done
+            if count == 0:  # pyarrow writes such, too
+                continue
             if not min(left, _LEAST_VALUES) <= count <= min(left, _MOST_BYTES // self._dtype.itemsize):
                 raise Declined
             dropped = min(max(0, wanted - done), count)
