@@ -110,6 +110,17 @@ class LocalStore(MappedStore, Backing):
         """See :meth:`.Backing.pool`."""
         kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
 
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`."""
+        self.row_arrays()
+        try:
+            self.pager.ask_scattered(rows, self.facts.rows)
+        except ValueError:  # another thread has just closed it
+            if not self.is_closed:
+                raise
+            raise self.closed() from None
+        return True
+
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """See :meth:`.Backing.parts`."""
         if last > first:
