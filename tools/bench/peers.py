@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "zarr": "zarr",
     "lance": "pylance",
     "safetensors": "safetensors",
+    "pyarrow": "pyarrow",
     "engramdb": "engramdb-python",
 }
 
