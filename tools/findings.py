@@ -2,8 +2,8 @@
 
 python tools/findings.py [NAME ...] [--folder FOLDER] [--minutes LIMIT]
 
-Each installs the packages that it pins, from the package index that pip and npm are set up for, into a temporary
-folder. Exit status: 0 if all see what they state, 1 if one has changed or could not be run.
+Each installs the packages that it pins into a temporary folder, from the index that pip and npm are set up
+for. Exit status: 0 if all see what they state, 1 if one has changed or could not be run.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(script: Path, limit_s: float) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run those that are named, or all, and print a line for each; the output too of those that are not the same."""
+    """Run those that are named, or all: a line for each, and what it printed where that is not the same."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", metavar="NAME", nargs="*", help="scripts, without .sh (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they lie")
