@@ -4,7 +4,7 @@
 # Version: kerchunk 0.2.10, VirtualiZarr 2.5.1, h5py 3.16.0.
 # Behaviour: a matrix that HDF5 lays over shards (a virtual dataset) gets shape, type and fill value
 # in the references, but no chunk. Both tools succeed; what zarr reads is the fill value in every
-# row. The same with external storage.
+# row.
 # Hurt: those who gather shards by the way that HDF5 offers, then publish references for readers in
 # the cloud: everything opens, and every vector is the same.
 #

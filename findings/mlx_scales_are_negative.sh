@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# MLX's affine quantization has negative scales, and a bias that is as often the maximum as the
-# minimum.
+# MLX's affine quantization has negative scales, and a bias that may be the maximum or the minimum.
 #
 # Version: mlx 0.32.4 on its CPU backend.
 # Behaviour: the documentation gives scale = (max - min) / (2^bits - 1) and bias = min. What

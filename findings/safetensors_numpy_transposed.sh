@@ -7,7 +7,7 @@
 # column-major libraries give, is saved with its values in other places; nothing is raised. The
 # torch side of the same library refuses such a tensor.
 # Hurt: a table that was kept as (dimensions, words) and is transposed on saving: shape and type are
-# right, every row but the corners is wrong.
+# right, and nearly every value is in another place.
 #
 # Seen:
 #> transposed saved [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]

@@ -3,9 +3,9 @@
 # -128.
 #
 # Version: sqlite-vec 0.1.9 (through apsw 3.54.1.0).
-# Behaviour: 'unit' maps -1 to 1 onto 255 steps from -128 on and cuts: codes lie half a step low on
-# average, the two signs of a value do not mirror, and the vectors v and -v are not opposite. Only
-# values above 1 reach 127.
+# Behaviour: 'unit' maps -1 to 1 onto -128 to 127, so that zero lies between two codes, and cuts
+# towards zero. The two signs of a value get codes that do not mirror, and only values above 1 reach
+# 127.
 # Hurt: those who decode by code / 127, or compare with codes that another library made of the same
 # vectors.
 #

@@ -4,8 +4,9 @@
 #
 # Version: torchao 0.18.0, torch 2.13.0.
 # Behaviour: the symmetric scale is max / 127.5, and codes end at 127: the value that set the scale
-# is the one that cannot be represented, in each row. max / 127, which bitsandbytes and optimum-
-# quanto use, keeps it. Quantizing what was read changes every value again, and now gives code -128.
+# is the one that cannot be represented, in each row. max / 127, which bitsandbytes and
+# optimum-quanto use, keeps it. Quantizing what was read changes every value again, and now gives
+# code -128.
 # Hurt: those who expect at most half a step of error at the largest entry, as with other libraries;
 # who compare codes of two libraries; who quantize what was dequantized.
 #
