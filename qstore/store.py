@@ -222,6 +222,8 @@ class Store(ArrayMethods):
         backing = self._mapping
         if type(key) is int:
             return backing.read_row(key, self._dtype)
+        if type(key) is str:
+            return backing.read_row(backing.row_of(key), self._dtype)
         if type(key) is np.ndarray and (few := backing.read_few(key, self._dtype)) is not None:
             return few
         selection = indexing.select(key, *backing.shape)
@@ -817,9 +819,9 @@ class Store(ArrayMethods):
         >>> store.get(35), store.get(36)
         (array([ 2., -2.], dtype=float32), None)
         """
-        now = self._as_it_is()
-        row = int(now.rows_of([key], default=-1)[0])
-        return default if row < 0 else now[row]
+        backing = self._mapping
+        row = backing.key_index().row_of(key)
+        return default if row < 0 else _of_type(backing, self._dtype)[row]
 
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
@@ -846,9 +848,11 @@ class Store(ArrayMethods):
         return key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        from .reading.rows_by_key import contains  # row numbers do without
-
-        return contains(self._mapping, key)
+        if not isinstance(key, str):
+            raise TypeError(
+                f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
+            )
+        return self._mapping.key_index().row_of(key) >= 0
 
     # Life -----------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
 /* The extension module qstore._native: bindings. */
+#include "arguments.h" /* Python.h, before all of the system */
 #include "crc32.h"
 #include "gguf.h"
 #include "keys_module.h"
@@ -340,7 +341,11 @@ static int start(PyObject *module)
     make_float8_tables();
     make_block_tables();
     choose_best_level();
-    return add_type(module, &table_type) < 0 ? -1 : add_type(module, &room_type);
+    PyType_Spec *const types[] = {&table_type, &room_type, &text_finder_type};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (add_type(module, types[i]) < 0)
+            return -1;
+    return 0;
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

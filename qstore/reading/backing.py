@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MissingKeyError
 from ..format.layout import Facts, Shard
-from ..keys.lookup import KeyIndex
+from ..keys.lookup import MISSING, KeyIndex
 from .indexing import ALL
 from .parts import Part
 
@@ -170,6 +171,13 @@ class Backing(ABC):
     @abstractmethod
     def key_index(self) -> KeyIndex:
         """The keys of the rows; IndexError where they have none."""
+
+    def row_of(self, key: str) -> int:
+        """Row of one key; MissingKeyError where there is none."""
+        row = self.key_index().row_of(key)
+        if row == MISSING:
+            raise MissingKeyError((key,), 1, 1)
+        return row
 
     @abstractmethod
     def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
