@@ -819,9 +819,9 @@ class Store(ArrayMethods):
         >>> store.get(35), store.get(36)
         (array([ 2., -2.], dtype=float32), None)
         """
-        backing = self._mapping
-        row = backing.key_index().row_of(key)
-        return default if row < 0 else _of_type(backing, self._dtype)[row]
+        now = self._as_it_is()
+        row = now._mapping.key_index().row_of(key)
+        return default if row < 0 else now[row]
 
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
