@@ -14,6 +14,7 @@ import qstore
 
 from ..errors import FormatError, IncompleteError, SourceError
 from ..system.reported import Reported
+from ..system.urls import printable_path
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
@@ -155,6 +156,7 @@ def _with_families(
     """All tensors, and those that are one matrix in pieces once more, unless some of these are missing."""
     from ..sources import numbered_tensors
 
+    path = printable_path(path)
     families = [] if missing is None else numbered_tensors(tensors, missing)
     return [
         *(_listed(tensor, path) for tensor in tensors),

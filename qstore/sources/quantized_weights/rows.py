@@ -65,13 +65,13 @@ class _Parts(RowSource):
     def fingerprint(self) -> Fingerprint | None:
         """Those of all tensors of the family, and what is made of them."""
         found = {name: part.fingerprint() or {} for name, part in self._parts.items()}
-        stamps = [one.pop("mtime_ns", 0) for one in found.values()]
+        stamps = [one.pop("mtime_ns", None) for one in found.values()]
         return {
             "kind": "quantized weight",
             "how": self.convention,
             "shape": [self.rows, self.dim],
             "parts": found,
-            "mtime_ns": max(stamps, default=0),
+            **({} if None in stamps else {"mtime_ns": max(stamps, default=0)}),
         }
 
     def check_unchanged(self) -> None:

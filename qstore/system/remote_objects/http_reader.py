@@ -18,8 +18,9 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
-from ..format.layout import Extent
+from ...errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
+from ..extent import Extent
+from ..urls import without_secrets
 from .reader import HEAD_BYTES, Connect, Reader
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class HttpReader(Reader):
         except BaseException:
             self.close()
             raise
-        self.size = self._identity.size if self._identity else 0
+        size, etag, modified = self._identity or _Identity(0, None, None)
+        self.size, self.version = size, etag or modified or ""
 
     def _start(self) -> None:
         from aiohttp import ClientTimeout
@@ -144,7 +146,7 @@ class HttpReader(Reader):
             except RuntimeError as error:
                 if not self._session.closed:
                     raise
-                raise ClosedError(f"the store {self.name} is closed") from error
+                raise ClosedError(f"{self.name} is closed") from error
 
     async def _get(self, extent: Extent) -> bytes:
         headers = {**self._headers, "Range": f"bytes={extent.offset}-{extent.stop - 1}"}
@@ -192,18 +194,21 @@ class HttpReader(Reader):
     def _ignored(self, response: aiohttp.ClientResponse) -> RemoteError:
         if self._identity is not None and _validators(response) != self._identity[1:]:
             return self._changed("the server sends it whole")
-        return self._error(
+        error = self._error(
             "the server ignores ranges and would send the whole file for each read; "
             "download it and open the copy"
         )
+        error.status = response.status
+        return error
 
     def _refused(self, response: aiohttp.ClientResponse) -> Exception:
         answer = f"the server answers {response.status} {response.reason}"
         if response.status in _WORTH_ANOTHER_TRY:
             return _TryAgainError(answer)
-        if response.status in (404, 410):
-            return RemoteNotFoundError(f"{self.name}: {answer}")
-        return self._error(answer)
+        missing = response.status in (404, 410)
+        error = RemoteNotFoundError(f"{self.name}: {answer}") if missing else self._error(answer)
+        error.status = response.status
+        return error
 
     async def _body(self, response: aiohttp.ClientResponse, size: int) -> bytes:
         parts, got = [], 0
@@ -220,7 +225,7 @@ class HttpReader(Reader):
         return ChangedError(f"{self.name} has changed since it was opened ({how}): open it again")
 
     def _error(self, what: str) -> RemoteError:
-        return RemoteError(f"{self.name}: {what}")
+        return RemoteError(f"{self.name}: {without_secrets(what)}")
 
 
 def _validators(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
