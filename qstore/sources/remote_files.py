@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import RemoteNotFoundError, SourceError
 from .addresses import Address
@@ -108,6 +112,16 @@ class RemoteFile(RawFile):
         else:
             buffer[:] = self._object.fetch(offset, len(buffer))
         self.position = stop
+
+    def read_array(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See :meth:`.RawFile.read_array`; read-only where the bytes need not be copied."""
+        size = math.prod(shape) * dtype.itemsize
+        inside = not self._closed and self._object.head_size < offset + size <= self._end
+        if self._window is not None and inside and offset >= self._begin:
+            view = self._window.view(offset, size)
+            if view is not None:
+                return np.frombuffer(view, dtype).reshape(shape)
+        return super().read_array(offset, shape, dtype)
 
     def check_unchanged(self) -> None:
         """Nothing is asked: every answer was compared with the first."""

@@ -30,6 +30,7 @@ from qstore.errors import ChangedError, RemoteError, RemoteNotFoundError, Resume
 from qstore.sources import RowSource, open_source
 from qstore.sources.addresses import Address, beside, inside
 from qstore.system.remote_objects import session as session_module
+from qstore.system.remote_objects.reader import Reader
 from qstore.system.remote_objects.session import RemoteObject, Session
 from qstore.writing.output_paths import journal_path, partial_path
 
@@ -142,7 +143,7 @@ def test_only_the_tensor_is_read(server: RangeServer, local: bytes, tmp_path: Pa
     assert (data[0][0], data[-1][1]) == (begin, begin + TABLE.nbytes - 1)
     assert all(one[1] + 1 == other[0] for one, other in itertools.pairwise(data))  # each byte once
     assert len(data) == -(-TABLE.nbytes // PIECE)
-    assert len(server.requests) == len(data) + 2  # the header, and config.json, which is not there
+    assert len(server.requests) == len(data) + 1  # the header
 
 
 def test_a_plan_and_a_list_read_headers_alone(
@@ -491,7 +492,7 @@ def test_files_need_no_library(tmp_path: Path) -> None:
 # Parts ------------------------------------------------------------------------------------------------
 
 
-class _Counting:
+class _Counting(Reader):
     """Stands for a reader, and notes what is fetched."""
 
     name, version, head = "memory", "", b""
@@ -506,7 +507,7 @@ class _Counting:
             self.fetched += [(one.offset, one.stop) for one in extents]
         return [self._content[one.offset : one.stop] for one in extents]
 
-    def reopened(self) -> _Counting:
+    def reopened(self) -> Reader:
         return self
 
     def close(self) -> None:
@@ -523,7 +524,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_byte_is_fetched_once(threads: int) -> None:
     content = np.random.default_rng(0).bytes(50_000)
     reader, session = _Counting(content), Session()
-    whole = RemoteObject(session, reader)  # type: ignore[arg-type]
+    whole = RemoteObject(session, reader)
     whole.use()
     window = whole.window(123, 45_678)
     found = bytearray(50_000)
@@ -558,7 +559,7 @@ def test_pieces_that_are_held_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_HELD_A_THREAD", 0)
     content = np.random.default_rng(0).bytes(200_000)
     session = Session()
-    whole = RemoteObject(session, _Counting(content))  # type: ignore[arg-type]
+    whole = RemoteObject(session, _Counting(content))
     whole.use()
     window = whole.window(0, 200_000)
     for at in np.random.default_rng(1).integers(0, 199_000, 300).tolist():

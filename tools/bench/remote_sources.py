@@ -2,8 +2,8 @@
 
 The checkpoint is a sparse file but for the tensor, which is in the middle. A process of its own serves ranges
 of it over HTTP on loopback. In turn, in rounds: `qstore.build` of the URL and of the file, the bytes of the
-tensor by one plain request, written to a file and synced as the store is, and the same bytes not written at
-all; medians and the median of the rounds' ratios are printed.
+tensor by one plain request, written to a file and synced as the store is, and not written at all, and the
+ranges that qstore asks for by aiohttp alone; medians and the median of the rounds' ratios are printed.
 
     python tools/bench/remote_sources.py
     python tools/bench/remote_sources.py --latency 20 --tensor 50M --checkpoint 2G
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fixtures.ngram_tables import byte_count
 
-from bench.remote_reads import Remote, contest
+from bench.remote_reads import Remote, contest, plain
 
 _DIM = 1024
 
@@ -98,13 +98,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         build(str(path), folder / "local.h5")
         if out.read_bytes() != (folder / "local.h5").read_bytes():
             raise SystemExit("the store is another one than that of the file")
-        plain = functools.partial(download, remote.url, begin, size)
+        whole = functools.partial(download, remote.url, begin, size)
         found |= contest(
             {
                 "qstore.build": lambda: build(remote.url, out),
                 "qstore.build of the file": lambda: build(str(path), out),
-                "download, written and synced": lambda: plain(folder / "table.bin"),
-                "download, dropped": lambda: plain(None),
+                "download, written and synced": lambda: whole(folder / "table.bin"),
+                "download, dropped": lambda: whole(None),
+                "the same ranges, plain aiohttp, dropped": lambda: plain(remote.url, ranges),
             },
             options.rounds,
         )

@@ -258,7 +258,7 @@ class ScaledCodes(_Parts, QuantizedSource):
             return np.empty((0, self.dim), np.uint8), np.empty(0)
         codes = self._codes.read(start, stop)[:, : self.dim]
         if self._flip:
-            codes ^= self._flip
+            codes = codes ^ self._flip
         scales = self._scale.of_rows(start, stop)[:, 0].astype(np.float64)
         if self._divisor != 1:
             scales /= self._divisor

@@ -51,6 +51,10 @@ class Reader(ABC):
             They cannot be read, or what came is not what was asked for.
         """
 
+    def fetch_into(self, extent: Extent, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of one long extent; else as :meth:`fetch`."""
+        buffer[:] = self.fetch([extent])[0]
+
     @abstractmethod
     def reopened(self) -> Reader:
         """Another reader of the very same object, for a child process."""

@@ -10,6 +10,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import ClosedError, RemoteError
 from ..extent import Extent
 from ..threads import thread_count
@@ -40,7 +42,7 @@ class Session:
         self._objects: dict[str, RemoteObject | RemoteError] = {}
         self._users = 0
         self._threads: ThreadPoolExecutor | None = None
-        self._pieces: OrderedDict[tuple[Window, int], Future[bytes]] = OrderedDict()
+        self._pieces: OrderedDict[tuple[Window, int], Future[memoryview]] = OrderedDict()
 
     def open(self, url: str) -> RemoteObject:
         """An object, to be released; what is not there, or not given out, is asked for once.
@@ -75,7 +77,7 @@ class Session:
         if ending is not None:
             ending.shutdown(cancel_futures=True)
 
-    def piece(self, window: Window, number: int, last: int) -> bytes:
+    def piece(self, window: Window, number: int, last: int) -> memoryview:
         """One piece of a window; those behind it, up to the `last`, are under way then.
 
         Raises
@@ -149,13 +151,21 @@ class RemoteObject:
         ------
         RemoteError
         """
+        return self._connected_reader().fetch([Extent(offset, size)])[0]
+
+    def _connected_reader(self) -> Reader:
         with self._lock:
             if not self._users:
                 raise ClosedError(f"{self._reader.name} is closed")
             if not self._connected:
                 self._reader, self._connected = self._reader.reopened(), True
-            reader = self._reader
-        return reader.fetch([Extent(offset, size)])[0]
+            return self._reader
+
+    def load(self, offset: int, size: int) -> memoryview:
+        """The same of many bytes."""
+        body = np.empty(size, np.uint8).data  # filled with nothing first
+        self._connected_reader().fetch_into(Extent(offset, size), body)
+        return body
 
     def head(self, stop: int) -> bytes:
         """All bytes before `stop`, and those that have been read with them; kept from then on."""
@@ -188,10 +198,24 @@ class Window:
         self._furthest = 0
         self._left: dict[int, tuple[int, bool]] = {}
 
-    def load(self, number: int) -> bytes:
+    def load(self, number: int) -> memoryview:
         """Fetch a piece."""
         offset = self._begin + number * _PIECE
-        return self._whole.fetch(offset, min(_PIECE, self._end - offset))
+        return self._whole.load(offset, min(_PIECE, self._end - offset))
+
+    def view(self, offset: int, size: int) -> memoryview | None:
+        """Bytes as they lie in memory, not to be changed; None where they lie in several pieces.
+
+        Raises
+        ------
+        RemoteError
+        """
+        number, place = divmod(offset - self._begin, _PIECE)
+        if not size or place + size > _PIECE:
+            return None
+        piece = self._session.piece(self, number, self._last_ahead(number))
+        self._used_up(number, size, len(piece), place + size)
+        return piece[place : place + size].toreadonly()
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset` on, counted from the beginning of the object.
@@ -204,7 +228,7 @@ class Window:
         while done < len(buffer):
             number, place = divmod(offset + done - self._begin, _PIECE)
             piece = self._session.piece(self, number, self._last_ahead(number))
-            part = memoryview(piece)[place : place + len(buffer) - done]
+            part = piece[place : place + len(buffer) - done]
             buffer[done : done + len(part)] = part
             done += len(part)
             self._used_up(number, len(part), len(piece), place + len(part))
