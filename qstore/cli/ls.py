@@ -38,6 +38,7 @@ names them. A directory without a checkpoint stands for the stores in it."""
 _EXAMPLES = """\
   qstore ls model.safetensors
   qstore ls checkpoint-directory/ --json
+  qstore ls https://host/model.safetensors.index.json
   qstore ls tables/"""
 
 _HEADER = ("name", "shape", "dtype", "bytes", "values")
@@ -86,7 +87,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SRC",
         nargs="+",
-        help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
+        help="a checkpoint, file or directory, or the URL of one, or a store; or several; or a directory of "
+        "stores (*.h5)",
     )
     parser.add_argument(
         "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
