@@ -1,25 +1,13 @@
 /* The extension module qstore._native: bindings. */
+#include "arguments.h" /* Python.h, before all of the system */
 #include "crc32.h"
 #include "gguf.h"
 #include "keys_module.h"
 #include "parts.h"
 #include "room.h"
+#include "runs.h"
 #include "table.h"
-
-/* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
- * asking for single rows every release is a hand-over. */
-#define SMALL_WORK 16384
-
-static PyThreadState *leave_python(size_t rows, size_t dim)
-{
-    return dim > 0 && rows > SMALL_WORK / dim ? PyEval_SaveThread() : NULL;
-}
-
-static void return_to_python(PyThreadState *state)
-{
-    if (state != NULL)
-        PyEval_RestoreThread(state);
-}
+#include "text.h"
 
 static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
 {
@@ -329,6 +317,18 @@ static PyMethodDef METHODS[] = {
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.engine.key_search.find_texts."),
     CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.engine.key_search.find_ids."),
+    CALL(parse_rows, parse_rows_call, "parse_rows(text, tabs, values, /)\n--\n\n"
+                                      "The words of as many lines as there are rows of values, which are filled; None "
+                                      "where they are not all words and numbers as qstore.sources.words.text reads them, "
+                                      "or a number is too long to tell."),
+    CALL(count_lines, count_lines_call, "count_lines(text, /)\n--\n\n"
+                                        "As qstore.sources.words.text.count_lines, -1 for None."),
+    CALL(levels_are, levels_are_call, "levels_are(data, width, count, level, row, place, /)\n--\n\n"
+                                      "Whether Parquet's levels are 0 where rows of so many values begin (row 0: nowhere), "
+                                      "and else that level; place is that of the first value in its row."),
+    CALL(look_up_runs, look_up_runs_call, "look_up_runs(data, width, table, out, /)\n--\n\n"
+                                          "Fill out with the values of a dictionary of Parquet; False: data is cut off, or "
+                                          "leads out of the table."),
     {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
     {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
     {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,
@@ -355,7 +355,11 @@ static int start(PyObject *module)
     make_float8_tables();
     make_block_tables();
     choose_best_level();
-    return add_type(module, &table_type) < 0 ? -1 : add_type(module, &room_type);
+    PyType_Spec *const types[] = {&table_type, &room_type, &text_finder_type};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (add_type(module, types[i]) < 0)
+            return -1;
+    return 0;
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

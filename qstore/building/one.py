@@ -214,6 +214,7 @@ def build(
     resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
     with open_source(source, tensor, join, scale, as_stored) as matrix:
+        matrix.threads = threads
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine import kernels
 from ..format.layout import Shard
-from ..system.paging import MANY_ROWS, Pager
+from ..system.paging import MANY_ROWS, SLOW_NS, Pager
 from .backing import Backing
 from .indexing import ALL, judged
 from .mapped_file import MappedStore
@@ -26,6 +26,8 @@ __all__ = ["LocalStore", "fill_slice", "gather", "read_slice", "unkeyed_rows"]
 
 # Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
 _AHEAD_BYTES = 16 << 20
+# Beside more than these, Python is nothing.
+_FEW_VALUES = 1 << 18
 
 
 class LocalStore(MappedStore, Backing):
@@ -67,6 +69,20 @@ class LocalStore(MappedStore, Backing):
             codes = codes[:, columns]
         gather(self.pager, codes, scales, rows, out, threads)
 
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """See :meth:`.Backing.read_few`."""
+        if self.pager.cold or rows.size * self.facts.dim > _FEW_VALUES:
+            return None
+        if out is None:
+            out = np.empty((*rows.shape, self.facts.dim), dtype)
+        try:
+            spent = self.table.take(rows, out)
+        except AttributeError:  # closed
+            return None
+        if spent > SLOW_NS:
+            self.pager.note_few(rows.size, spent)
+        return None if spent < 0 else out
+
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
     ) -> None:
@@ -93,6 +109,17 @@ class LocalStore(MappedStore, Backing):
     ) -> None:
         """See :meth:`.Backing.pool`."""
         kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`."""
+        self.row_arrays()
+        try:
+            self.pager.ask_scattered(rows, self.facts.rows)
+        except ValueError:  # another thread has just closed it
+            if not self.is_closed:
+                raise
+            raise self.closed() from None
+        return True
 
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """See :meth:`.Backing.parts`."""

@@ -126,7 +126,7 @@ class _Parts(Source):
             if rows <= before and before:
                 before -= rows
                 continue
-            self._current = number
+            self._current, part.threads = number, self.threads
             yield part, before
             before = 0
         if before:

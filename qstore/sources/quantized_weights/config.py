@@ -33,8 +33,8 @@ class Config:
 
     @classmethod
     def beside(cls, path: str) -> Config:
-        """That of the directory of a checkpoint; one that cannot be read says nothing."""
-        place = beside(path, _NAME)
+        """That of the directory of a checkpoint, or of a file in it; one that cannot be read says nothing."""
+        place = os.path.join(path, _NAME) if os.path.isdir(path) else beside(path, _NAME)
         if not isinstance(place, Address) and not os.path.isfile(place):
             return cls()
         try:
