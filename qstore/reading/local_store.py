@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
+from ..engine.quantization import scales_at
 from ..format.layout import Shard
 from ..system.paging import MANY_ROWS, SLOW_NS, Pager
 from .backing import Backing
@@ -58,7 +59,7 @@ class LocalStore(MappedStore, Backing):
     def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
         """See :meth:`.Backing.read_values`."""
         codes, scales = self.row_arrays()
-        kernels.dequantize_into(codes[rows, columns][:, None], scales[rows], out[:, None])
+        kernels.dequantize_into(codes[rows, columns][:, None], scales_at(scales, rows), out[:, None])
 
     def gather(
         self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
@@ -94,9 +95,9 @@ class LocalStore(MappedStore, Backing):
             numbers = rows[start:stop]
             # "wrap" only saves NumPy a copy of the output: all numbers are in range.
             np.take(held_codes, numbers, axis=0, out=codes[start:stop], mode="wrap")
-            np.take(held_scales, numbers, out=scales[start:stop], mode="wrap")
+            scales[start:stop] = scales_at(held_scales, numbers)
 
-        self.pager.scattered(rows, len(held_scales), work)
+        self.pager.scattered(rows, self.facts.rows, work)
 
     def pool(
         self,
@@ -193,7 +194,7 @@ def fill_slice(mapping: MappedStore, rows: slice, columns: slice, out: NDArray[A
 def gather(
     pager: Pager,
     codes: NDArray[np.uint8],
-    scales: NDArray[np.float64],
+    scales: kernels.RowScales,
     rows: NDArray[np.int64],
     out: NDArray[Any],
     threads: int | None = None,
@@ -209,4 +210,4 @@ def gather(
         kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
 
     kernels.check_rows(codes, scales, rows)  # all of them before any is written
-    pager.scattered(rows, len(scales), work)
+    pager.scattered(rows, len(codes), work)

@@ -41,7 +41,7 @@ _POOLED_BYTES = 1 << 20
 _COPIED_CODES = 1 << 20
 
 _NO_KINDS: Mapping[str, KeyKind | None] = MappingProxyType({})
-_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
+_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[kernels.RowScales, ...]]
 """First rows, rows in all, codes and scales, as :func:`.gather_parts` takes them."""
 
 

@@ -71,6 +71,9 @@ class Source(ABC):
         How the values are computed of several tensors, in words; empty where they lie in the source.
     notes : tuple of str
         What deserves a look, in words, whatever the values are.
+    threads : int or None
+        How many threads may unpack and parse, where it is read from front to back; None: as many as
+        `thread_count` says.
     """
 
     name: str = ""
@@ -80,6 +83,7 @@ class Source(ABC):
     keyed: bool = False
     convention: str = ""
     notes: tuple[str, ...] = ()
+    threads: int | None = None
 
     @property
     def recorded_dtype(self) -> str:

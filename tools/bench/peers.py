@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "zarr": "zarr",
     "lance": "pylance",
     "safetensors": "safetensors",
+    "pyarrow": "pyarrow",
     "engramdb": "engramdb-python",
 }
 
@@ -109,7 +110,8 @@ def code_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str
 
 def _values(codes: NDArray[np.uint8], scales: NDArray[np.float64], out: NDArray[Any]) -> NDArray[Any]:
     codes ^= 128  # as int8 this is code - 128
-    return np.multiply(codes.view(np.int8), scales[:, None], out=out, casting="same_kind")
+    values: NDArray[Any] = np.multiply(codes.view(np.int8), scales[:, None], out=out, casting="same_kind")
+    return values
 
 
 def _taken(codes: Any, scales: Any) -> Callable[[Rows, NDArray[Any]], NDArray[Any]]:
