@@ -58,7 +58,7 @@ def read(backing: Backing, key: Any, dtype: np.dtype[Any]) -> Any:
     """What `key`, any at all, picks from the matrix."""
     shape = backing.facts.rows, backing.facts.dim
     if _in_one_row(key):
-        with contextlib.suppress(IndexError, TypeError, RuntimeError):  # they are of another axis there
+        with contextlib.suppress(IndexError, TypeError, RuntimeError, OverflowError):  # of another axis there
             picked = backing.read_row(operator.index(key[0]), dtype)[key[1]]
             return picked.copy() if type(key[1]) is slice else picked
     key = tuple(map(_tensors_read, key)) if isinstance(key, tuple) else _tensors_read(key)

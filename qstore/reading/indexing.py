@@ -13,6 +13,9 @@ __all__ = ["ALL", "Selection", "judged", "select"]
 
 ALL = slice(None)
 
+_FAR = 1 << 62
+"""Out of bounds of every matrix, and a number that NumPy takes for an index."""
+
 
 class Selection(NamedTuple):
     """What a key picks.
@@ -94,8 +97,16 @@ def judged(key: Any, shape: tuple[int, int]) -> tuple[int, ...]:
     Raises
     ------
     IndexError, TypeError, ValueError
-        NumPy's own.
+        NumPy's own; of numbers past 64 bits, where versions of NumPy differ, what it says of smaller ones.
     """
+    parts = key if type(key) is tuple else (key,)
+    huge = next((part for part in parts if _is_huge(part)), None)
+    if huge is not None:
+        near = tuple((_FAR if part > 0 else -_FAR) if _is_huge(part) else part for part in parts)
+        try:
+            return judged(near if type(key) is tuple else near[0], shape)
+        except IndexError as error:
+            raise IndexError(str(error).replace(str(_FAR), str(abs(huge)))) from None
     try:
         picked = np.broadcast_to(np.uint8(0), shape)[key]  # the matrix takes no memory
     except (RuntimeError, AttributeError) as error:  # of what the key is made of
@@ -110,3 +121,7 @@ def judged(key: Any, shape: tuple[int, int]) -> tuple[int, ...]:
         )
     shape_of_nothing: tuple[int, ...] = picked.shape
     return shape_of_nothing
+
+
+def _is_huge(part: Any) -> bool:
+    return type(part) is int and not -(1 << 63) <= part < 1 << 63

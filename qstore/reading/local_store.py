@@ -48,7 +48,7 @@ class LocalStore(MappedStore, Backing):
         out = np.empty(self.facts.dim, dtype)
         try:
             table.row(number, out)
-        except OverflowError:  # more than 64 bits: NumPy has its own words for that
+        except OverflowError:  # more than 64 bits
             judged(number, self.codes.shape)
         return out
 

@@ -25,7 +25,7 @@ def test_a_closed_pipe_ends_it_silently(tmp_path: Path) -> None:
         assert process.stdout.read(4) == b"1.0 "
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.wait(30) == 141
+    assert process.wait(300) == 141
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

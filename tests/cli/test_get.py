@@ -177,7 +177,7 @@ def test_get_writes_into_a_pipe(run: Run, store: Path, tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
     reader.start()
     assert run("get", store, 0, "-o", tmp_path / "pipe").status == 0
-    reader.join(10)
+    reader.join(300)
     assert len(read[0].split()) == 16
     assert (tmp_path / "pipe").is_fifo()
 

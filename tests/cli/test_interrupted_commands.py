@@ -69,7 +69,7 @@ def with_nan(tmp_path: Path, narrow: NDArray[np.float32]) -> Path:
 def test_ctrl_c_in_a_text_file(run: Run, glove: Path, tmp_path: Path, small_blocks: None) -> None:
     words = ("build", glove, "-o", tmp_path / "out.h5", "--threads", 1, "--json")
     process = start(*words, code=INTERRUPTED_IN_THE_MIDDLE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, b"")
     assert err == b"qstore: interrupted: run the same command again to go on\n"
     planned = run(*words, "--dry-run")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
+from three_kinds import KINDS, open_as
 
 import qstore
 from qstore.reading import indexing
@@ -159,6 +160,24 @@ COMMON_KEYS = [
 @pytest.mark.parametrize("key", COMMON_KEYS, ids=repr)
 def test_common_keys(store: qstore.Store, key: Any, dtype: str) -> None:
     check(store.astype(dtype), key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_past_64_bits(engine: str, kind: str, tmp_path: Path) -> None:
+    """NumPy's own words for them differ from one version and one size to the next."""
+    values = np.random.default_rng(1).standard_normal((ROWS, DIM))
+    with open_as(kind, values, tmp_path, [4, 9]) as store:
+        for number in (2**62, 2**63, 2**70, -(2**63) - 1, -(2**70)):
+            for key in (number, (number, slice(None)), (number, 0), (..., number, 0), (number, -number)):
+                with pytest.raises(IndexError) as caught:
+                    store[key]
+                assert str(caught.value) == f"index {number} is out of bounds for axis 0 with size {ROWS}"
+            with pytest.raises(
+                IndexError, match=f"index {number} is out of bounds for axis 1 with size {DIM}"
+            ):
+                store[3, number]
+        with pytest.raises(IndexError, match=f"index {2**64 - 1} is out of bounds"):
+            store[np.uint64(2**64 - 1)]
 
 
 def row_keys() -> st.SearchStrategy[Any]:

@@ -148,7 +148,7 @@ def test_a_broken_newer_file_is_told_and_not_taken(tmp_path: Path, no_leaks: Non
             with pytest.raises(qstore.FormatError):
                 store.reload()
         assert store[0].tolist() == [1, 1, 1]
-        assert store.take_async([2]).result(30).tolist() == [[1, 1, 1]]
+        assert store.take_async([2]).result(300).tolist() == [[1, 1, 1]]
         build(path, 2)
         assert store.reload() is True
         assert store[0].tolist() == [2, 2, 2]
@@ -198,7 +198,7 @@ def test_takes_under_way_are_of_the_old_one(tmp_path: Path, monkeypatch: pytest.
     gate, gather = threading.Event(), LocalStore.gather
 
     def wait_and_gather(self: LocalStore, *given: Any) -> None:
-        assert gate.wait(30)
+        assert gate.wait(300)
         gather(self, *given)
 
     build(tmp_path / "a.h5", 1)
@@ -209,7 +209,7 @@ def test_takes_under_way_are_of_the_old_one(tmp_path: Path, monkeypatch: pytest.
         build(tmp_path / "a.h5", 2, 2, 5)
         assert store.reload()
         gate.set()
-        assert coming.result(30).tolist() == constant(1, 2).tolist()
+        assert coming.result(300).tolist() == constant(1, 2).tolist()
         assert store.take([1]).tolist() == [[2] * 5]
 
 

@@ -39,7 +39,7 @@ def taken_up(store: qstore.Store) -> Any:
     """The scales, when they have been read."""
     mapping = store._mapping
     assert isinstance(mapping, LocalStore)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while mapping._private_scales is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -61,7 +61,7 @@ READS: dict[str, Callable[[qstore.Store], Any]] = {
     "codes": lambda store: np.concatenate([np.ravel(x) for x in store.take_codes([5, 7, -1])]),
     "pool": lambda store: store.pool([5, 7, -1, 9], [0, 2], [1.0, 2.0, -3.0, 0.5]),
     "scales": lambda store: store.scales[:],
-    "async": lambda store: store.take_async(np.arange(300)).result(30),
+    "async": lambda store: store.take_async(np.arange(300)).result(300),
 }
 
 
@@ -136,7 +136,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go, fill = threading.Event(), resident_scales._fill
 
     def wait_and_fill(*given: Any) -> None:
-        assert go.wait(30)
+        assert go.wait(300)
         fill(*given)
 
     monkeypatch.setattr(resident_scales, "_AT_ONCE_ROWS", 0)
@@ -149,7 +149,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 def ended() -> None:
     """Waits until nothing is being read."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while resident_scales._started:
         assert time.monotonic() < deadline
         time.sleep(0.001)

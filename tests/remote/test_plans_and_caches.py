@@ -30,7 +30,7 @@ def test_the_next_piece_is_read_meanwhile() -> None:
     found = read_ahead(load, range(4))
     for number in range(3):
         assert next(found) == number
-        assert begun[number + 1].wait(10)
+        assert begun[number + 1].wait(300)
     with pytest.raises(ValueError, match="3 is bad"):
         next(found)
 

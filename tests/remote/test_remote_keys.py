@@ -167,8 +167,8 @@ def test_keys_after_a_fork(used: bool, keyed_url: str) -> None:
         found = context.Queue()
         child = context.Process(target=_keys_in_child, args=(store, found))
         child.start()
-        assert list(found.get(timeout=60)) == [KIND_KEYS[str(store.key_kind)][row] for row in (0, 9)]
-        child.join(60)
+        assert list(found.get(timeout=300)) == [KIND_KEYS[str(store.key_kind)][row] for row in (0, 9)]
+        child.join(300)
         assert child.exitcode == 0
         assert store.key_of(2) == KIND_KEYS[str(store.key_kind)][2]
         found.close()

@@ -89,10 +89,10 @@ def test_fork(remote: qstore.Store, local: qstore.Store) -> None:
     for _ in range(2):
         child = context.Process(target=_read_in_child, args=(remote, found))
         child.start()
-        some, one = found.get(timeout=60)
+        some, one = found.get(timeout=300)
         equal(some, local.take([20_001, 3]))
         equal(one, local[20_000])
-        child.join(60)
+        child.join(300)
         assert child.exitcode == 0
         equal(remote[[7, 25_000]], local[[7, 25_000]])
     found.close()
@@ -106,6 +106,6 @@ def test_nothing_is_said_at_the_end(url: str) -> None:
             [sys.executable, "-W", "error", "-c", script + more, url],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert (run.returncode, run.stdout + run.stderr) == (0, "")

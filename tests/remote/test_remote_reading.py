@@ -49,7 +49,10 @@ def test_a_mask_of_values(remote: qstore.Store, local: qstore.Store) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [ROWS, -ROWS - 1, 2**70, [0, ROWS], (0, DIM), "a", 1.5, (0, 0, 0), [[1], [2, 3]], np.ones(3, bool)],
+    [
+        *(ROWS, -ROWS - 1, 2**63, 2**70, (2**70, 0), (3, -(2**70)), [2**70], [0, ROWS], (0, DIM)),
+        *("a", 1.5, (0, 0, 0), [[1], [2, 3]], np.ones(3, bool)),
+    ],
     ids=str,
 )
 def test_bad_keys_are_numpys_errors(remote: qstore.Store, local: qstore.Store, key: Any) -> None:

@@ -377,7 +377,7 @@ def opened(page: Path, *options: str) -> tuple[dict[str, Any], list[str]]:
                 *(f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom", *options),
                 f"http://127.0.0.1:{server.server_port}/page.html",
             ]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     finally:
         server.shutdown()
         thread.join()

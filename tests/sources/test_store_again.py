@@ -157,7 +157,7 @@ def test_h5repack(original: Path, tmp_path: Path, options: list[str]) -> None:
         pytest.skip("h5repack is not installed (hdf5-tools)")
     again = tmp_path / "again.h5"
     run = subprocess.run(
-        [program, *options, str(original), str(again)], capture_output=True, check=False, timeout=60
+        [program, *options, str(original), str(again)], capture_output=True, check=False, timeout=300
     )
     assert run.returncode == 0, run.stderr
     with pytest.raises(FormatError, match="build from it"):

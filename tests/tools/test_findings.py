@@ -31,7 +31,7 @@ def installed(text: str) -> list[str]:
 def run_tool(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     tool = ROOT / "tools" / "findings.py"
     command = [sys.executable, str(tool), *words, "--folder", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_there_are_some() -> None:

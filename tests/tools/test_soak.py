@@ -20,7 +20,7 @@ def test_every_row_read_is_from_one_whole_version() -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(done.stdout)
