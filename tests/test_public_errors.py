@@ -275,6 +275,7 @@ if importlib.util.find_spec("torch"):
     FUNCTIONS.update(
         {
             "torch.take": (qstore.torch.take, lambda at: {"store": at.store, "rows": [0]}),
+            "torch.codes_and_scales": (qstore.torch.codes_and_scales, lambda at: {"store": at.store}),
             "torch.to_quantized": (qstore.torch.to_quantized, lambda at: {"store": at.store}),
             "torch.Embedding": (qstore.torch.Embedding, lambda at: {"store": at.store}),
             "torch.EmbeddingBag": (qstore.torch.EmbeddingBag, lambda at: {"store": at.store}),

@@ -23,6 +23,10 @@ torch = pytest.importorskip("torch", reason="tests the integration of torch")
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor.*deprecated:UserWarning")
 
+with_quantized = pytest.mark.skipif(
+    not hasattr(torch, "_make_per_channel_quantized_tensor"), reason="this torch has no quantized tensors"
+)
+
 
 def per_channel(
     codes: NDArray[Any], scales: NDArray[np.float64], zero_points: Any = 128, axis: int = 0
@@ -88,6 +92,7 @@ def test_store_of_a_tensor(make_store: MakeStore) -> None:
 # ---------------------------------------------------------------- quantized tensors
 
 
+@with_quantized
 def test_there_and_back(make_store: MakeStore, matrix: NDArray[np.float32]) -> None:
     store = make_store(matrix)
     tensor = qstore.torch.to_quantized(store)
@@ -98,6 +103,7 @@ def test_there_and_back(make_store: MakeStore, matrix: NDArray[np.float32]) -> N
     assert np.array_equal(again.scales, store.scales)
 
 
+@with_quantized
 def test_dequantize_of_torch_equals_float32_reads(
     make_store: MakeStore, pair: tuple[NDArray[np.uint8], NDArray[np.float64]]
 ) -> None:
@@ -107,6 +113,7 @@ def test_dequantize_of_torch_equals_float32_reads(
     assert np.array_equal(found, store[...], equal_nan=True)
 
 
+@with_quantized
 @pytest.mark.parametrize(
     "rows", [slice(3, 9), [5, 3, 3, -1], np.arange(300) % 7 == 0, slice(0, 0), slice(None, None, -1)]
 )
@@ -117,6 +124,7 @@ def test_some_rows(make_store: MakeStore, rows: Any) -> None:
     assert np.array_equal(tensor.q_per_channel_scales().numpy(), store.scales[rows])
 
 
+@with_quantized
 def test_the_tensor_is_a_copy(make_store: MakeStore) -> None:
     store = make_store(matrix_of("float32", 30))
     tensor = qstore.torch.to_quantized(store, slice(3, 9))
@@ -125,6 +133,7 @@ def test_the_tensor_is_a_copy(make_store: MakeStore) -> None:
     assert np.array_equal(tensor.dequantize().numpy(), expected)
 
 
+@with_quantized
 @pytest.mark.parametrize("rows", [7, 300, [0, 300], "x"])
 def test_rows_refused(make_store: MakeStore, rows: Any) -> None:
     store = make_store(matrix_of("float32", 300))
@@ -142,6 +151,7 @@ def test_without_torch(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -
         qstore.torch.to_quantized(store)
 
 
+@with_quantized
 def test_codes_around_0(make_store: MakeStore) -> None:
     codes = np.arange(-128, 128, dtype=np.int8).reshape(8, 32)
     scales = np.linspace(0.1, 1, 8)
@@ -150,6 +160,7 @@ def test_codes_around_0(make_store: MakeStore) -> None:
     assert np.array_equal(store[...], per_channel(codes, scales, 0).dequantize().numpy())
 
 
+@with_quantized
 def test_quantized_otherwise(pair: tuple[NDArray[np.uint8], NDArray[np.float64]]) -> None:
     codes, scales = pair
     refused(per_channel(codes, scales, 127), "zero point 127 in row 0: expected 128", "tensor.dequantize()")
@@ -161,6 +172,7 @@ def test_quantized_otherwise(pair: tuple[NDArray[np.uint8], NDArray[np.float64]]
     )
 
 
+@with_quantized
 def test_checkpoints_of_quantized_tensors(
     tmp_path: Path, make_store: MakeStore, pair: tuple[NDArray[np.uint8], NDArray[np.float64]]
 ) -> None:
@@ -175,6 +187,7 @@ def test_checkpoints_of_quantized_tensors(
 # ---------------------------------------------------------------- torch's own codes
 
 
+@with_quantized
 def test_where_the_codes_of_torch_differ() -> None:
     """Only at ties, and where its float32 arithmetic crosses one: by 1, and rarely."""
     values = torch.randn(4000, 100)
@@ -188,6 +201,7 @@ def test_where_the_codes_of_torch_differ() -> None:
     assert np.abs(exact - np.floor(exact) - 0.5)[differing].max(initial=0) < 1e-4
 
 
+@with_quantized
 def test_ties_go_to_even_in_torch() -> None:
     values = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5]])
     theirs = torch.quantize_per_channel(
