@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
 
-from .engine.kernels import engine_name
+from .engine.kernels import engine_name, import_extension
 from .system.reported import Reported
 from .system.threads import THREADS_VARIABLE, processors
 
@@ -102,9 +101,9 @@ def _extension_problem() -> str | None:
     if os.environ.get("QSTORE_NO_EXTENSION") == "1":
         return "switched off by QSTORE_NO_EXTENSION=1"
     try:
-        importlib.import_module("qstore._native")
+        import_extension()
     except ImportError as error:
-        return f"{error}; install a C compiler and reinstall qstore from source"
+        return str(error)
     return None
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -40,6 +41,7 @@ __all__ = [
     "extension",
     "fresh",
     "gather",
+    "import_extension",
     "key_engine",
     "look_up",
     "pool",
@@ -64,17 +66,38 @@ _COPY_VALUES = 1 << 16
 _LARGE_OUTPUT = 32 << 20
 
 
+def import_extension() -> Any:
+    """The extension, whatever engine is in use.
+
+    Raises
+    ------
+    ImportError
+        Why it does not load, and what to do.
+    """
+    if "t" in getattr(sys, "abiflags", ""):
+        # An extension of the stable ABI does not load there, and none of ours was tried without the lock.
+        raise ImportError(
+            "this Python is free-threaded, and qstore._native needs the global interpreter lock: run qstore "
+            "with the usual build of Python"
+        )
+    try:
+        return importlib.import_module("qstore._native")
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: install a C compiler and run `pip install --force-reinstall --no-binary qstore qstore`"
+        ) from error
+
+
 def _load_extension() -> Any:
     if os.environ.get("QSTORE_NO_EXTENSION") == "1":
         return None
     try:
-        return importlib.import_module("qstore._native")
+        return import_extension()
     except ImportError as error:
         if os.environ.get("QSTORE_REQUIRE_EXTENSION") != "1":
             return None
         raise ImportError(
-            f"QSTORE_REQUIRE_EXTENSION=1, but qstore._native does not load ({error}): install a C compiler "
-            f"and run `pip install --force-reinstall --no-binary qstore qstore`, or unset the variable"
+            f"QSTORE_REQUIRE_EXTENSION=1, but qstore._native does not load: {error}, or unset the variable"
         ) from error
 
 

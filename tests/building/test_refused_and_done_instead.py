@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
 ELSEWHERE = {
     "in a torch checkpoint: a sparse or nested tensor, one quantized otherwise than row by row, or of a class of its own": "test_remedies.py",  # noqa: E501
     "a tensor on the meta device": "test_remedies.py",
+    "a quantized table of ONNX whose scales are computed, or whose nodes leave open what is whose": "test_onnx_tables.py",  # noqa: E501
     "a checkpoint that is one object, such as a whole model": "test_remedies.py",
     "complex numbers": "test_remedies.py",
     "a weight that looks quantized, without scales that fit": "test_quantized_checkpoints.py",

@@ -32,6 +32,13 @@ def test_env_says_why_there_is_no_extension(run: Run, monkeypatch: pytest.Monkey
     assert "C compiler" in run("env").out
 
 
+def test_env_says_that_python_is_free_threaded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QSTORE_NO_EXTENSION", raising=False)
+    monkeypatch.setattr(sys, "abiflags", "t")
+    assert "this Python is free-threaded" in run("env").out
+    assert "free-threaded" in json.loads(run("env", "--json").out)["extension_problem"]
+
+
 def test_headline() -> None:
     assert qstore.engine_name() in environment.headline()
     assert h5py.version.hdf5_version in environment.headline()

@@ -44,6 +44,16 @@ def test_missing_extension_falls_back_or_fails_as_asked() -> None:
     assert "install a C compiler" in done.stderr
 
 
+def test_free_threaded_python_gets_numpy() -> None:
+    """Simulated: an extension of the stable ABI does not load in that build."""
+    pretend = f"import sys; sys.abiflags = 't'; {NAME}"
+    assert run_python(pretend).stdout == "NumPy\n"
+    done = run_python(pretend, QSTORE_REQUIRE_EXTENSION="1")
+    assert done.returncode == 1
+    assert "qstore._native does not load: this Python is free-threaded" in done.stderr
+    assert "run qstore with the usual build of Python, or unset the variable" in done.stderr
+
+
 def test_import_is_cheap() -> None:
     code = (
         "import sys, types; package = types.ModuleType('qstore'); package.__path__ = [sys.argv[1]]; "
