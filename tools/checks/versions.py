@@ -4,8 +4,8 @@ python tools/checks/versions.py                        every Python that is foun
 python tools/checks/versions.py python3.13 /opt/p/bin/python -- tests/engine tests/reading
 
 Each Python gets an environment of its own in a temporary folder, what qstore needs and the optional libraries
-that have a wheel for it, and the package itself: one wheel for all, built by the Python that runs this. Prints
-the versions and how each run ended; the exit status is 1 where one failed.
+that have a wheel for it, and the package itself: one wheel for all, built by the Python that runs this. Versions
+are printed, and how each run ended; the exit status is 1 where one failed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def environment_of(program: str, folder: Path, wheel: Path) -> Path | None:
     ]
     if subprocess.run([*install, *NEEDED, str(wheel)], check=False).returncode:
         return None
-    for library in OPTIONAL:
+    if subprocess.run([*install, *OPTIONAL], check=False, capture_output=True).returncode == 0:
+        return python
+    for library in OPTIONAL:  # those that have a wheel
         if subprocess.run([*install, library], check=False, capture_output=True).returncode:
             print(f"  no {library} for it", flush=True)
     return python
