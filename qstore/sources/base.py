@@ -71,6 +71,8 @@ class Source(ABC):
         How the values are computed of several tensors, in words; empty where they lie in the source.
     notes : tuple of str
         What deserves a look, in words, whatever the values are.
+    unused_names : tuple of str
+        What could name the rows and is not taken unless it is given as their keys, in words.
     """
 
     name: str = ""
@@ -80,6 +82,7 @@ class Source(ABC):
     keyed: bool = False
     convention: str = ""
     notes: tuple[str, ...] = ()
+    unused_names: tuple[str, ...] = ()
 
     @property
     def recorded_dtype(self) -> str:
