@@ -121,10 +121,10 @@ def build(
     ----------
     source : path-like, list of path-like, array-like or iterable
         A file or checkpoint of any format in docs/sources.md (NumPy, safetensors, PyTorch, HDF5, GGUF,
-        Parquet, word vectors …); a list of such, whose rows follow one another; anything with ``.shape`` and
-        row slices (ndarray, memmap, h5py dataset, zarr array …); a tuple of two such, codes and scales; or
-        an iterable of 2-D chunks. A store, in any way that another program has written it, gives its codes,
-        scales and keys as they are.
+        Parquet, word vectors …), or the URL of one in safetensors, ``.npy`` or GGUF; a list of such, whose
+        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset, zarr
+        array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any way
+        that another program has written it, gives its codes, scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional
@@ -183,6 +183,8 @@ def build(
     SourceError, TensorError, NonFiniteError
         The source cannot be read, names are ambiguous or unknown, values are not finite; there are fewer or
         more keys than rows, or two rows have the same key.
+    RemoteError, MissingExtraError
+        What is behind a URL cannot be read, or a library for it is not installed.
     ExistsError, BusyError, OutputError
         The output exists, is being written, or cannot be written.
     ResumeError
@@ -213,6 +215,7 @@ def build(
     resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
     with open_source(source, tensor, join, scale, as_stored) as matrix:
+        matrix.threads = threads
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first

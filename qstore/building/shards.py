@@ -116,6 +116,7 @@ def build_shards(
     check_path(directory)
     overwrite, resume = flag("overwrite", overwrite), flag("resume", resume)
     with open_source(source, tensor, join, scale, as_stored) as matrix:
+        matrix.threads = threads
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys)

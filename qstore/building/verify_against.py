@@ -188,6 +188,7 @@ def compared_with(
     """
     findings, workers = Findings(store.shape[1]), thread_count(threads)
     with open_compared(store, source, tensor, join, scale, as_stored) as matrix:
+        matrix.threads = workers
         check_coding(matrix, coding)
         first, last = row_range(rows, matrix.rows)
         if matrix.dim != store.shape[1]:

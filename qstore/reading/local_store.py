@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
+from ..engine.quantization import scales_at
 from ..format.layout import Shard
-from ..system.paging import MANY_ROWS, Pager
+from ..system.paging import MANY_ROWS, SLOW_NS, Pager
 from .backing import Backing
 from .indexing import ALL, judged
 from .mapped_file import MappedStore
@@ -26,6 +27,8 @@ __all__ = ["LocalStore", "fill_slice", "gather", "read_slice", "unkeyed_rows"]
 
 # Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
 _AHEAD_BYTES = 16 << 20
+# Beside more than these, Python is nothing.
+_FEW_VALUES = 1 << 18
 
 
 class LocalStore(MappedStore, Backing):
@@ -56,7 +59,7 @@ class LocalStore(MappedStore, Backing):
     def read_values(self, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]) -> None:
         """See :meth:`.Backing.read_values`."""
         codes, scales = self.row_arrays()
-        kernels.dequantize_into(codes[rows, columns][:, None], scales[rows], out[:, None])
+        kernels.dequantize_into(codes[rows, columns][:, None], scales_at(scales, rows), out[:, None])
 
     def gather(
         self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
@@ -66,6 +69,20 @@ class LocalStore(MappedStore, Backing):
         if columns is not ALL:
             codes = codes[:, columns]
         gather(self.pager, codes, scales, rows, out, threads)
+
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """See :meth:`.Backing.read_few`."""
+        if self.pager.cold or rows.size * self.facts.dim > _FEW_VALUES:
+            return None
+        if out is None:
+            out = np.empty((*rows.shape, self.facts.dim), dtype)
+        try:
+            spent = self.table.take(rows, out)
+        except AttributeError:  # closed
+            return None
+        if spent > SLOW_NS:
+            self.pager.note_few(rows.size, spent)
+        return None if spent < 0 else out
 
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
@@ -78,9 +95,9 @@ class LocalStore(MappedStore, Backing):
             numbers = rows[start:stop]
             # "wrap" only saves NumPy a copy of the output: all numbers are in range.
             np.take(held_codes, numbers, axis=0, out=codes[start:stop], mode="wrap")
-            np.take(held_scales, numbers, out=scales[start:stop], mode="wrap")
+            scales[start:stop] = scales_at(held_scales, numbers)
 
-        self.pager.scattered(rows, len(held_scales), work)
+        self.pager.scattered(rows, self.facts.rows, work)
 
     def pool(
         self,
@@ -93,6 +110,17 @@ class LocalStore(MappedStore, Backing):
     ) -> None:
         """See :meth:`.Backing.pool`."""
         kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`."""
+        self.row_arrays()
+        try:
+            self.pager.ask_scattered(rows, self.facts.rows)
+        except ValueError:  # another thread has just closed it
+            if not self.is_closed:
+                raise
+            raise self.closed() from None
+        return True
 
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """See :meth:`.Backing.parts`."""
@@ -166,7 +194,7 @@ def fill_slice(mapping: MappedStore, rows: slice, columns: slice, out: NDArray[A
 def gather(
     pager: Pager,
     codes: NDArray[np.uint8],
-    scales: NDArray[np.float64],
+    scales: kernels.RowScales,
     rows: NDArray[np.int64],
     out: NDArray[Any],
     threads: int | None = None,
@@ -182,4 +210,4 @@ def gather(
         kernels.gather(codes, scales, rows[start:stop], out[start:stop], threads)
 
     kernels.check_rows(codes, scales, rows)  # all of them before any is written
-    pager.scattered(rows, len(scales), work)
+    pager.scattered(rows, len(codes), work)

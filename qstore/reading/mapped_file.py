@@ -19,8 +19,13 @@ from ..format.layout import TYPES, Facts
 from ..keys.lookup import KeyIndex, open_keys
 from ..system import durable_files
 from ..system.paging import Pager
+from .resident_scales import load_scales
 
 __all__ = ["MappedStore"]
+
+_VIEWS = (
+    "table", "codes", "scales", "checksums", "row_codes", "row_scales", "keys", "fidelity",
+)  # fmt: skip
 
 
 class MappedStore:
@@ -31,7 +36,8 @@ class MappedStore:
     path : str
         Absolute path of the store.
     resident_scales : bool
-        Read all scales into private memory now.
+        Read all scales into private memory, in the background where they are many: then no page of the file
+        is touched for them.
     describe : callable
         (descriptor, path) → the facts of the open file, checked.
     follow : bool
@@ -41,11 +47,13 @@ class MappedStore:
     ----------
     facts : Facts
         What the checked metadata says.
+    shape : tuple of int
+        (rows, columns).
     pager : Pager
     codes, scales, checksums : ndarray
         Read-only views of the datasets.
     row_codes, row_scales : ndarray
-        The same for reads of scattered rows.
+        The same for reads of scattered rows; scales may be packed.
     table : Table
         The same for reads of single rows.
     fidelity : ndarray of float64, or None
@@ -79,6 +87,7 @@ class MappedStore:
         fd = durable_files.open_regular(path, follow=follow)
         try:
             self.facts = describe(fd, path)
+            self.shape = (self.facts.rows, self.facts.dim)
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.
@@ -87,12 +96,31 @@ class MappedStore:
             with contextlib.suppress(OSError):  # the address space has room for one
                 self._scattered_map = _mapped(fd, size, path)
                 self._scattered_map.madvise(mmap.MADV_RANDOM)
+            scales_fd = os.dup(fd) if resident_scales else None
         finally:
             os.close(fd)
         places = self.facts.extents
         scales_offset = None if resident_scales else places["scales"].offset
         self.pager = Pager(self._map, places["codes"].offset, self.facts.dim, scales_offset)
+        self._closing = False
+        self.row_scales: kernels.RowScales
+        self._private_scales: kernels.RowScales | None = None
         self._make_views()
+        if scales_fd is not None:
+            load_scales(scales_fd, places["scales"].offset, self.facts.rows, self._take_up)
+
+    def _take_up(self, scales: kernels.RowScales) -> None:
+        """Read scattered rows with these scales from now on; called by any thread, also after closing."""
+        self._private_scales = scales
+        with contextlib.suppress(AttributeError):  # closed
+            table = kernels.table(self.row_codes, scales)
+            self.row_scales, self.table = scales, table
+        if self._closing:
+            self._drop_views()
+
+    def _drop_views(self) -> None:
+        for name in _VIEWS:
+            self.__dict__.pop(name, None)
 
     def _make_views(self) -> None:
         shape = (self.facts.rows, self.facts.dim)
@@ -100,10 +128,9 @@ class MappedStore:
         self.scales: NDArray[np.float64] = self._array(self._map, "scales")
         self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
         self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes").reshape(shape)
-        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales")
-        if self.resident_scales:
-            self.scales = self.row_scales = np.array(self.scales)
-            self.scales.flags.writeable = False
+        self.row_scales = self._array(self._scattered_map, "scales")
+        if self._private_scales is not None:
+            self.row_scales = self._private_scales
         self.table = kernels.table(self.row_codes, self.row_scales)
         measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
@@ -119,7 +146,7 @@ class MappedStore:
         dtype = np.dtype(TYPES[name])
         return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 
-    def row_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    def row_arrays(self) -> tuple[NDArray[np.uint8], kernels.RowScales]:
         """Codes and scales for reads of scattered rows.
 
         Raises
@@ -201,11 +228,12 @@ class MappedStore:
         """
         if self._map.closed:
             return
-        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales
-        del self.keys, self.fidelity
+        self._closing = True
+        self._drop_views()
         try:
             self._map.close()
         except BufferError:
+            self._closing = False
             self._make_views()
             raise BufferError(
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "

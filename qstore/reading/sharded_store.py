@@ -41,7 +41,7 @@ _POOLED_BYTES = 1 << 20
 _COPIED_CODES = 1 << 20
 
 _NO_KINDS: Mapping[str, KeyKind | None] = MappingProxyType({})
-_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
+_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[kernels.RowScales, ...]]
 """First rows, rows in all, codes and scales, as :func:`.gather_parts` takes them."""
 
 
@@ -73,13 +73,14 @@ class ShardedStore(Backing):
     ) -> None:
         self.path = path
         self.facts = facts
+        self.shape = (facts.rows, facts.dim)
         self.shards: tuple[Shard, ...] = tuple(files.shards)
         self._files = files
         self._key_kinds = key_kinds
         self._reopening = reopening, {"resident_scales": resident_scales}
         self._firsts = [shard.first for shard in self.shards]
         self._first_rows = np.array(self._firsts, np.int64)
-        self._pager = _ShardSteps(self)
+        self._pager = _ShardSteps(facts, self._first_rows, files)
 
     # One by one -----------------------------------------------------------------------------------
 
@@ -176,6 +177,15 @@ class ShardedStore(Backing):
             self._pager.note_few(rows.size, time.perf_counter_ns() - begun)
         else:
             self._pager.scattered(rows, self.facts.rows, work)
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`: shards that are not open would have to be looked at first."""
+        self._check_open()
+        touched = np.flatnonzero(touch_parts(self._first_rows, self.facts.rows, rows))
+        if not all(map(self._files.is_open, touched.tolist())):
+            return False
+        self._pager.ask_scattered(rows, self.facts.rows)
+        return True
 
     def pool(
         self,
@@ -345,11 +355,11 @@ def _copy_step(
 class _ShardSteps(Steps):
     """Asks for the pages of rows in the shards they lie in; slices are read shard by shard anyway."""
 
-    def __init__(self, store: ShardedStore) -> None:
-        super().__init__(store.facts.dim)
-        self._store = store
+    def __init__(self, facts: Facts, first_rows: NDArray[np.int64], files: ShardFiles) -> None:
+        super().__init__(facts.dim)
+        self._first_rows, self._files = first_rows, files
 
     def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
         """See :meth:`.Steps.ask_scattered`."""
-        for shard, _, local in by_part(self._store._first_rows, total, rows):
-            self._store._files.get(shard).pager.ask_scattered(local, self._store.shards[shard].rows)
+        for shard, _, local in by_part(self._first_rows, total, rows):
+            self._files.get(shard).pager.ask_scattered(local, self._files.shards[shard].rows)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .addresses import as_address
 from .base import Fingerprint, Keys, RowSource, Source
 from .checks import check_range
 from .quantized import QuantizedSource
@@ -46,7 +47,7 @@ def concatenated(paths: Sequence[str | os.PathLike[str]], open_one: Callable[[st
     SourceError
         A path cannot be opened, or differs from the first in width or element type; it is named.
     """
-    return one_after_another([os.fsdecode(path) for path in paths], open_one)
+    return one_after_another([as_address(os.fsdecode(path)) for path in paths], open_one)
 
 
 def one_after_another(names: Sequence[str], open_one: Callable[[str], Source]) -> Source:
@@ -126,7 +127,7 @@ class _Parts(Source):
             if rows <= before and before:
                 before -= rows
                 continue
-            self._current = number
+            self._current, part.threads = number, self.threads
             yield part, before
             before = 0
         if before:

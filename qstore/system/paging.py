@@ -8,6 +8,7 @@ missing: the kernel's count of major faults of this thread tells, at 1 µs a loo
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import resource
 from abc import ABC, abstractmethod
@@ -16,14 +17,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MANY_ROWS", "Pager", "Steps", "Work"]
+__all__ = ["MANY_ROWS", "SLOW_NS", "Pager", "Steps", "Work"]
 
 Work = Callable[[int, int], object]
 
 _PAGE = mmap.PAGESIZE
 MANY_ROWS = 1024
 """From so many rows on, a request is worth being done in steps."""
-_SLOW_NS, _SLOW_ROW_NS = 100_000, 2_000
+SLOW_NS = 100_000
+"""What a request takes at least that had to wait."""
+_SLOW_ROW_NS = 2_000
 # Pages asked for ahead of use: enough to keep a disk busy, and little beside the memory of any machine.
 _AHEAD_BYTES = 64 << 20
 # Linux reads no more for one request than the device's read-ahead, which is 128 KiB by default.
@@ -59,7 +62,7 @@ class Steps(ABC):
 
     def note_few(self, rows: int, nanoseconds: int) -> None:
         """Guess from the time that few rows took whether reading them had to wait."""
-        self.cold = nanoseconds > _SLOW_NS + _SLOW_ROW_NS * rows
+        self.cold = nanoseconds > SLOW_NS + _SLOW_ROW_NS * rows
 
     def _in_steps(
         self, count: int, most: tuple[int, int], work: Work, ask: Callable[[int, int], None]
@@ -76,7 +79,8 @@ class Steps(ABC):
             before = resource.getrusage(resource.RUSAGE_THREAD)
             if cold and asked < min(count, stop + step):
                 # One step further than needed now: the disk works while this step is computed.
-                ask(max(asked, start), min(count, stop + step))
+                with contextlib.suppress(ValueError):  # another thread has closed the map, not what is read
+                    ask(max(asked, start), min(count, stop + step))
                 asked = min(count, stop + step)
             work(start, stop)
             after = resource.getrusage(resource.RUSAGE_THREAD)

@@ -24,6 +24,7 @@ _OF_SOURCES = {
     "dtype": "element type",
     "tensor": "tensor",
     "size": "size in bytes",
+    "version": "version (ETag or time)",
     "keys": "column of keys",
     "key_encoding": "encoding of the keys",
 }

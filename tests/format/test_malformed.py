@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 
 import qstore
-from qstore.format import hdf5_headers
-from qstore.format.hdf5_checksum import lookup3
+from qstore.format import hdf5_checksum, hdf5_headers
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
@@ -171,7 +170,7 @@ def test_things_that_are_no_files(path: str, words: str, tmp_path: Path, no_leak
 @pytest.fixture
 def summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces that the damage passes by are not summed up again each time."""
-    monkeypatch.setattr(hdf5_headers, "lookup3", functools.cache(lookup3))
+    monkeypatch.setattr(hdf5_headers, "lookup3", functools.cache(hdf5_checksum.lookup3))
 
 
 @pytest.mark.parametrize(("good", "step"), [(GOOD, 1), (KEYED, 3)], ids=["bare", "keyed"])

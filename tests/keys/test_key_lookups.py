@@ -30,6 +30,14 @@ def test_texts_are_found_as_in_a_dict(
         assert store.key_of(slice(None)) == keys
         assert store.key_of(np.arange(len(keys))[::-1]) == keys[::-1]
         assert [key in store for key in asked] == [key in expected for key in asked]
+        for key in asked:
+            if key in expected:
+                np.testing.assert_array_equal(store[key], store[expected[key]])
+                np.testing.assert_array_equal(store.get(key), store[expected[key]])
+            else:
+                assert store.get(key) is None
+                with pytest.raises(qstore.MissingKeyError):
+                    store[key]
         assert store.verify().ok
 
 

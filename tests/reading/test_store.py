@@ -402,8 +402,11 @@ def test_inherited_by_fork(make_store: MakeStore, matrix: NDArray[Any]) -> None:
     store.take(rows, threads=2)
     child = os.fork()
     if child == 0:
-        right = np.array_equal(store.take(rows, threads=2), expected[rows]) and np.array_equal(
-            store[7], expected[7]
+        right = (
+            np.array_equal(store.take(rows, threads=2), expected[rows])
+            and np.array_equal(store.take(rows[:5]), expected[rows[:5]])
+            and np.array_equal(store[rows[:5]], expected[rows[:5]])
+            and np.array_equal(store[7], expected[7])
         )
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0

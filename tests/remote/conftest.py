@@ -28,16 +28,14 @@ def quick_event_loop() -> None:
 
 @pytest.fixture
 def server(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
-    from qstore.remote import http_reader
+    from qstore.system.remote_objects import http_reader
 
     monkeypatch.setattr(http_reader, "_PAUSES", (0.01, 0.02, 0.03))
     before = {thread.name for thread in threading.enumerate()}
     with serving() as running:
         yield running
-    assert {thread.name for thread in threading.enumerate()} <= before | {
-        "qstore-kernels_0",
-        "qstore-kernels_1",
-    }
+    ours = {"qstore-kernels_0", "qstore-kernels_1", *(f"qstore-ahead_{number}" for number in range(4))}
+    assert {thread.name for thread in threading.enumerate()} <= before | ours
 
 
 @pytest.fixture(scope="module")

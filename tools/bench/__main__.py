@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bars, building, cold, engines, opening, plots, pooling, reading, report, searching
+from bench import bars, building, cold, engines, opening, plots, pooling, reading, report, searching, sources
 from bench.options import Options
 from bench.rounds import Budget, Contest, Outcome, measure
 
@@ -32,6 +32,7 @@ Case = Callable[[Options], Iterator[Contest]]
 
 MAIN: dict[str, Case] = {
     "rows": reading.rows,
+    "few": reading.few,
     "first-touch": reading.first_touch,
     "outputs": reading.outputs,
     "pool": pooling.pool,
@@ -44,6 +45,7 @@ MAIN: dict[str, Case] = {
     "cold-sequential": cold.cold_sequential,
     "build": building.build,
     "build-cold": building.build_cold,
+    "parsed": sources.parsed,
 }
 CURVES: dict[str, Case] = {
     "dims": reading.dims,
@@ -51,9 +53,9 @@ CURVES: dict[str, Case] = {
     "asked": reading.asked,
     "threads": reading.threads,
 }
-SLOW = ("cold", "cold-sequential", "build", "build-cold", "first-touch", "import")
+SLOW = ("cold", "cold-sequential", "build", "build-cold", "parsed", "first-touch", "import")
 # Building and waiting for the disk takes seconds: one engine is enough unless asked otherwise.
-ONE_ENGINE = ("cold", "cold-sequential", "build", "build-cold", "huge", "open", "import")
+ONE_ENGINE = ("cold", "cold-sequential", "build", "build-cold", "parsed", "huge", "open", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from ..containers.contiguous import ContiguousRows
 from ..containers.json_object import LONGEST_JSON, parse_json
 from ..containers.tensor_file import TensorFile, byte_shape
 from ..files import RawFile
+from ..remote_files import open_file
 from ..tensor_choice import only_matrix, unknown_tensor
 from .sharding_info import Offsets, check_whole, saved_offsets
 
@@ -31,6 +32,7 @@ __all__ = [
     "SafetensorsFormat",
     "byte_layout_of",
     "conversion",
+    "item_bits",
     "item_dtype",
     "layout_of",
     "read_header",
@@ -60,7 +62,7 @@ _TYPES = {  # name in the file: (name here, bits)
     "F6_E3M2": ("float6_e3m2fn", 6),
     "F4": ("float4_e2m1fn", 4),
 }
-
+_BITS = dict(_TYPES.values())
 
 _MEMBERS = ("dtype", "shape", "data_offsets")
 
@@ -82,7 +84,7 @@ class SafetensorsFormat:
         ------
         SourceError
         """
-        with RawFile(path) as file:
+        with open_file(path) as file:
             header = read_header(file)
         return [header.entries[name].info for name in sorted(header.entries)]
 
@@ -97,7 +99,7 @@ class SafetensorsFormat:
             Several matrices and no name, or a name that is not there.
         """
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(path))
+            file = on_error.enter_context(open_file(path))
             header = read_header(file)
             source = ContiguousRows(file, **layout_of(path, header, tensor))
             on_error.pop_all()
@@ -111,9 +113,9 @@ class SafetensorsFormat:
 class _SafetensorsFile(TensorFile):
     def __init__(self, path: str) -> None:
         self.path = path
-        with RawFile(path) as file:
+        with open_file(path) as file:
             self._header = read_header(file)
-            self._version = file.size, file.mtime_ns
+            self._version = file.identity
         self.names = self._header.entries.keys()
 
     def info(self, name: str) -> TensorInfo:
@@ -130,8 +132,8 @@ class _SafetensorsFile(TensorFile):
 
     def _rows(self, layout: dict[str, Any]) -> RowSource:
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(self.path))
-            if (file.size, file.mtime_ns) != self._version:
+            file = on_error.enter_context(open_file(self.path))
+            if file.identity != self._version:
                 raise SourceError(f"{self.path} was changed while it was read; build again")
             source = ContiguousRows(file, **layout)
             on_error.pop_all()
@@ -210,6 +212,13 @@ def item_dtype(name: str) -> np.dtype[Any]:
     """Dtype of the items of an element type as they lie in the file."""
     raw = name == "bfloat16" or name.startswith("float8")
     return marker_dtype(name) if raw else np.dtype(name).newbyteorder("<")
+
+
+def item_bits(where: str, name: str) -> int:
+    """Bits of an item of an element type; `where` starts the `SourceError` of one that is not known."""
+    if name not in _BITS:
+        raise SourceError(f"{where} holds {shortened(name)}: expected one of {', '.join(_BITS)}")
+    return _BITS[name]
 
 
 def read_header(file: RawFile, pieces: bool = False) -> Header:

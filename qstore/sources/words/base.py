@@ -133,7 +133,7 @@ class WordVectors(KeyedSource):
 
     def _decoded(self, found: WordRows) -> list[str]:
         try:
-            return [self._encoding.decode(word) for word in found.words]
+            return self._encoding.decode_all(found.words)
         except UnicodeError as error:
             bad = self._encoding.first_bad(found.words)
             place = f"row {found.row + bad}" + ("" if found.line is None else f" (line {found.line + bad})")
