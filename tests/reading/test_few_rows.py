@@ -97,6 +97,7 @@ def test_one_call_does_it(path: str, monkeypatch: pytest.MonkeyPatch, dtype: str
         held = store[:]
         monkeypatch.setattr(LocalStore, "gather", refuse)
         monkeypatch.setattr(local(store).pager, "note_few", lambda *given: None)  # the machine may be busy
+        local(store).pager.cold = False
         for rows in (
             np.array([3, -1]),
             np.array([[3], [5]], np.int32),
@@ -172,6 +173,7 @@ def test_infinities_of_float16_are_told(tmp_path: Path, matrix: NDArray[Any]) ->
 def test_what_took_long_is_told_to_the_pager(store: qstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     pager = local(store).pager
+    pager.cold = False
     monkeypatch.setattr(pager, "note_few", lambda rows, nanoseconds: told.append(rows))
     rows = np.array([[3, 4]])
     monkeypatch.setattr(local_store, "SLOW_NS", 1 << 60)
