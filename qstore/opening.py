@@ -20,6 +20,7 @@ from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
     "CACHE_BYTES",
+    "RESIDENT_BYTES",
     "common_facts",
     "describe_file",
     "natural_order",
@@ -30,12 +31,16 @@ __all__ = [
 CACHE_BYTES = 64 << 20
 """Memory for rows of a remote store that were read lately, by default."""
 
+RESIDENT_BYTES = 1 << 30
+"""What of the files of a store may stay mapped in this process, by default."""
+
 
 def open_backing(
     what: Any,
     resident_scales: bool,
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
+    resident_bytes: int | None = RESIDENT_BYTES,
 ) -> Backing:
     """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
 
@@ -50,6 +55,8 @@ def open_backing(
     """
     resident_scales = flag("resident_scales", resident_scales)
     cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
+    if resident_bytes is not None:
+        resident_bytes = whole_number("resident_bytes", resident_bytes, 0)
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise TypeError(f"storage_options are {shown(storage_options)}, expected a mapping")
     if is_url(what):
@@ -60,10 +67,12 @@ def open_backing(
         raise ValueError(
             f"storage_options are for URLs, and {what!r:.200} is none: expected a URL, or no options"
         )
-    return open_local(what, resident_scales)
+    return open_local(what, resident_scales, resident_bytes)
 
 
-def open_local(what: Any, resident_scales: bool) -> Backing:
+def open_local(
+    what: Any, resident_scales: bool = False, resident_bytes: int | None = RESIDENT_BYTES
+) -> Backing:
     """The data of a store on this machine: a path, a pattern of paths, or a list of paths.
 
     Raises
@@ -76,13 +85,14 @@ def open_local(what: Any, resident_scales: bool) -> Backing:
         It is not there or cannot be read.
     """
     if isinstance(what, (list, tuple)):
-        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales)
+        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales, resident_bytes)
     path = _local(what)
     if os.path.isdir(path):
-        return _open_directory(os.path.abspath(path), resident_scales)
+        return _open_directory(os.path.abspath(path), resident_scales, resident_bytes)
     if not os.path.lexists(path) and _is_pattern(path):
-        return _open_files([os.path.abspath(one) for one in _matching(path)], resident_scales)
-    return LocalStore(os.path.abspath(path), resident_scales)
+        found = [os.path.abspath(one) for one in _matching(path)]
+        return _open_files(found, resident_scales, resident_bytes)
+    return LocalStore(os.path.abspath(path), resident_scales, resident=resident_bytes)
 
 
 def _local(path: Any) -> str:
@@ -124,18 +134,18 @@ def natural_order(name: str) -> tuple[Any, ...]:
     )
 
 
-def _open_directory(directory: str, resident_scales: bool) -> Backing:
+def _open_directory(directory: str, resident_scales: bool, resident_bytes: int | None) -> Backing:
     from .format.manifest import read_manifest
     from .reading.shard_files import ShardFiles, check_files
     from .reading.sharded_store import ShardedStore
 
     manifest = read_manifest(directory)
     check_files(directory, manifest)
-    files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, follow=False)
+    files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, False, resident_bytes)
     return ShardedStore(directory, manifest.facts, files, directory, resident_scales)
 
 
-def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
+def _open_files(paths: Sequence[str], resident_scales: bool, resident_bytes: int | None) -> Backing:
     """Without a manifest, the headers of all files have to be read now."""
     from .reading.shard_files import ShardFiles
     from .reading.sharded_store import ShardedStore
@@ -150,7 +160,7 @@ def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
         first += description.rows
     facts = common_facts(found, shards)
     path = paths[0] if len(paths) == 1 else f"{paths[0]} … {os.path.basename(paths[-1])}"
-    files = ShardFiles(shards, facts.dim, resident_scales, follow=True)
+    files = ShardFiles(shards, facts.dim, resident_scales, True, resident_bytes)
     return ShardedStore(path, facts, files, list(paths), resident_scales, _different_kinds(found, shards))
 
 

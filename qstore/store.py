@@ -18,7 +18,7 @@ from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
 from .errors import FormatError
 from .format.layout import Shard
-from .opening import CACHE_BYTES, open_backing
+from .opening import CACHE_BYTES, RESIDENT_BYTES, open_backing
 from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
@@ -822,6 +822,7 @@ def open(
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
+    resident_bytes: int | None = RESIDENT_BYTES,
 ) -> Store:
     """Open a store for reading.
 
@@ -843,6 +844,12 @@ def open(
         With a URL: options of fsspec's file system, such as ``{"headers": {"Authorization": "…"}}``.
     cache_bytes : int
         With a URL: most memory for rows that were read lately.
+    resident_bytes : int, optional
+        The most of the files that stays mapped in this process, of all shards together; by default 1 GiB,
+        None for any number. A store that fits is read through the map. Of a larger one, most scattered rows
+        are copied out of the page cache instead, which takes longer than a mapped row and less than mapping
+        it, and ranges are given back behind the reader; the page cache keeps all of it. What arrays made from
+        :attr:`Store.codes` and :meth:`Store.parts` map does not count before the next such read.
 
     Returns
     -------
@@ -862,7 +869,7 @@ def open(
     OSError
         The file is not there or cannot be read.
     """
-    backing = open_backing(path, resident_scales, storage_options, cache_bytes)
+    backing = open_backing(path, resident_scales, storage_options, cache_bytes, resident_bytes)
     return Store(backing, np.dtype(np.float32))
 
 

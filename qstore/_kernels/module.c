@@ -1,5 +1,6 @@
 /* The extension module qstore._native: bindings. */
 #include "crc32.h"
+#include "file_rows.h"
 #include "gguf.h"
 #include "keys_module.h"
 #include "parts.h"
@@ -314,6 +315,8 @@ static PyMethodDef METHODS[] = {
     FAST(dequantize, "dequantize(codes, scales, out, /)\n--\n\nAs qstore.engine.quantization.dequantize."),
     FAST(look_up, "look_up(codes, table, factors, width, out, /)\n--\n\nAs qstore.engine.code_tables.look_up."),
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.engine.quantization.gather."),
+    FAST(read_rows, "read_rows(fd, rows, total, pieces, mapped, windows, left, /)\n--\n\n"
+                    "As qstore.engine.file_rows.read_rows."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.engine.quantization.pool."),
     FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.engine.part_kernels.touch_parts."),
     FAST(gather_parts, "gather_parts(firsts, total, codes, scales, rows, out, /)\n--\n\n"

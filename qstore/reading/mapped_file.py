@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
+from ..engine.file_rows import WINDOW_BYTES
 from ..errors import ClosedError
 from ..format.inspection import inspect_file
 from ..format.layout import TYPES, Facts
 from ..keys.lookup import KeyIndex, open_keys
 from ..system import durable_files
-from ..system.paging import Pager
+from ..system.paging import Pager, Resident
+from .row_file import Held, RowFile
 
 __all__ = ["MappedStore"]
 
@@ -32,6 +34,8 @@ class MappedStore:
         Absolute path of the store.
     resident_scales : bool
         Read all scales into private memory now.
+    resident : Resident, int or None
+        How much may stay mapped: shared with other files, or bytes, or any number.
     describe : callable
         (descriptor, path) → the facts of the open file, checked.
     follow : bool
@@ -41,6 +45,7 @@ class MappedStore:
     ----------
     facts : Facts
         What the checked metadata says.
+    resident : Resident
     pager : Pager
     codes, scales, checksums : ndarray
         Read-only views of the datasets.
@@ -48,6 +53,8 @@ class MappedStore:
         The same for reads of scattered rows.
     table : Table
         The same for reads of single rows.
+    file : RowFile
+        The same for reads that map nothing, or only what they may.
     fidelity : ndarray of float64, or None
         What the build measured; None where it did not.
     keys : KeyIndex or None
@@ -71,6 +78,7 @@ class MappedStore:
         path: str,
         resident_scales: bool = False,
         *,
+        resident: Resident | int | None = None,
         describe: Callable[[int, str], Facts] = inspect_file,
         follow: bool = True,
     ) -> None:
@@ -87,11 +95,18 @@ class MappedStore:
             with contextlib.suppress(OSError):  # the address space has room for one
                 self._scattered_map = _mapped(fd, size, path)
                 self._scattered_map.madvise(mmap.MADV_RANDOM)
-        finally:
+        except BaseException:
             os.close(fd)
-        places = self.facts.extents
-        scales_offset = None if resident_scales else places["scales"].offset
-        self.pager = Pager(self._map, places["codes"].offset, self.facts.dim, scales_offset)
+            raise
+        self.resident = resident if isinstance(resident, Resident) else Resident(resident, size, WINDOW_BYTES)
+        for held in (self._map, self._scattered_map):
+            self.resident.watch(held)
+        places, facts = self.facts.extents, self.facts
+        codes_offset, first = places["codes"].offset, places["scales"].offset
+        scales_offset = None if resident_scales else first
+        scales = range(first, first + (0 if resident_scales else 8 * facts.rows))
+        self._held = Held(fd, size, scales, self.resident.left if self.resident.bounded else None)
+        self.pager = Pager(self._map, codes_offset, facts.rows, facts.dim, scales_offset, self.resident)
         self._make_views()
 
     def _make_views(self) -> None:
@@ -104,7 +119,12 @@ class MappedStore:
         if self.resident_scales:
             self.scales = self.row_scales = np.array(self.scales)
             self.scales.flags.writeable = False
+            self.resident.note(self.scales.nbytes)
         self.table = kernels.table(self.row_codes, self.row_scales)
+        places = self.facts.extents
+        scales = self.row_scales if self.resident_scales else places["scales"].offset
+        mapped = np.frombuffer(self._scattered_map, np.uint8)
+        self.file = RowFile(self._held, *shape, places["codes"].offset, scales, mapped)
         measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
@@ -173,6 +193,7 @@ class MappedStore:
             keys = self.keys
         except AttributeError:
             raise self.closed() from None
+        self.resident.note(0)
         if keys is None:
             raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
         return keys
@@ -201,7 +222,7 @@ class MappedStore:
         """
         if self._map.closed:
             return
-        del self.table, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales
+        del self.table, self.file, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales
         del self.keys, self.fidelity
         try:
             self._map.close()
@@ -211,7 +232,8 @@ class MappedStore:
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
                 "delete them first (rows read from the store are copies and do not matter)"
             ) from None
-        # A read under way in another thread may still hold the other one; it goes when that ends.
+        # A read under way in another thread may still hold the others; they go when that ends.
+        del self._held
         with contextlib.suppress(BufferError):
             self._scattered_map.close()
 
