@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from .errors import FormatError, RemoteError
 from .format.inspection import inspect_file
 from .format.layout import Facts, Shard
 from .keys.packed import KeyKind
+from .reading.ahead import Ahead
 from .reading.backing import Backing
 from .reading.local_store import LocalStore
 from .system import durable_files
@@ -19,14 +23,20 @@ from .system.options import flag, shown, whole_number
 from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
+    "AHEAD_BYTES",
     "CACHE_BYTES",
     "RESIDENT_BYTES",
     "common_facts",
     "describe_file",
     "natural_order",
+    "newer_backing",
     "open_backing",
     "open_local",
+    "reopening",
 ]
+
+AHEAD_BYTES = 512 << 20
+"""What may be under way ahead of time, by default: pages of codes and scales of 65,536 rows."""
 
 CACHE_BYTES = 64 << 20
 """Memory for rows of a remote store that were read lately, by default."""
@@ -40,6 +50,7 @@ def open_backing(
     resident_scales: bool,
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
+    ahead_bytes: int = AHEAD_BYTES,
     resident_bytes: int | None = RESIDENT_BYTES,
 ) -> Backing:
     """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
@@ -55,19 +66,68 @@ def open_backing(
     """
     resident_scales = flag("resident_scales", resident_scales)
     cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
+    ahead_bytes = whole_number("ahead_bytes", ahead_bytes, 0)
     if resident_bytes is not None:
         resident_bytes = whole_number("resident_bytes", resident_bytes, 0)
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise TypeError(f"storage_options are {shown(storage_options)}, expected a mapping")
+    backing: Backing
     if is_url(what):
         from .remote import RemoteStore
 
-        return RemoteStore(what, storage_options, cache_bytes, resident_scales)
+        backing = RemoteStore(what, storage_options, cache_bytes, resident_scales)
+        backing.found, backing.ahead = None, Ahead(ahead_bytes, backing.facts.dim + 8)
+        return backing
     if storage_options:
         raise ValueError(
             f"storage_options are for URLs, and {what!r:.200} is none: expected a URL, or no options"
         )
-    return open_local(what, resident_scales, resident_bytes)
+    found = _looked_at(what)  # before: what comes while it is opened is newer
+    backing = open_local(what, resident_scales, resident_bytes)
+    pages = -(-backing.facts.dim // mmap.PAGESIZE) + (0 if resident_scales else 1)
+    backing.found, backing.ahead = found, Ahead(ahead_bytes, pages * mmap.PAGESIZE)
+    return backing
+
+
+def reopening(backing: Backing) -> tuple[Any, dict[str, Any]]:
+    """What ``open_backing(what, **options)`` takes to open this again."""
+    what, options = backing.reopening()
+    return what, {**options, "ahead_bytes": backing.ahead.most}
+
+
+def newer_backing(backing: Backing) -> Backing | None:
+    """What is now where `backing` was opened, opened; None if that is known to be the same.
+
+    A file, a manifest or each of several files is looked at, by a `stat`; of a URL the content id is read.
+
+    Raises
+    ------
+    FormatError, VersionError, ShardError, OSError
+        As for :func:`open_backing`.
+    """
+    what, options = reopening(backing)
+    if is_url(what):
+        with closing(open_backing(what, **{**options, "resident_scales": False})) as now:
+            if now.facts.content_id == backing.facts.content_id:
+                return None
+    elif _looked_at(what) == backing.found:
+        return None
+    return open_backing(what, **options)
+
+
+def _looked_at(what: Any) -> tuple[Any, ...]:
+    """What tells a file from another that comes in its place; of several, of each; empty where none is."""
+    if isinstance(what, (list, tuple)):
+        return tuple(map(_looked_at, what))
+    try:
+        status = os.stat(_local(what))
+        if stat.S_ISDIR(status.st_mode):
+            from .format.manifest import MANIFEST
+
+            status = os.stat(os.path.join(_local(what), MANIFEST))
+    except (OSError, ValueError):  # a pattern, or nothing: opening it tells
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_local(

@@ -16,15 +16,17 @@ from .engine import kernels
 from .engine.arguments import as_dtype, as_pair, as_row_numbers, as_weights, whole_out
 from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
-from .errors import FormatError
+from .errors import ClosedError, FormatError
 from .format.layout import Shard
-from .opening import CACHE_BYTES, RESIDENT_BYTES, open_backing
+from .opening import AHEAD_BYTES, CACHE_BYTES, RESIDENT_BYTES, newer_backing, open_backing, reopening
 from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
 from .system.options import one_of, shown, whole_number
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .analysis.stats import StoreStats
     from .engine.search_scan import Metric
     from .format.fidelity import Fidelity
@@ -59,7 +61,6 @@ class Store(ArrayMethods):
     def __init__(self, backing: Backing, dtype: np.dtype[Any]) -> None:
         self._mapping = backing
         self._dtype = dtype
-        self._shape = (backing.facts.rows, backing.facts.dim)
 
     # Facts ----------------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ class Store(ArrayMethods):
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
-        return self._shape
+        return self._mapping.shape
 
     @property
     def ndim(self) -> int:
@@ -81,7 +82,8 @@ class Store(ArrayMethods):
     @property
     def size(self) -> int:
         """Number of values."""
-        return self._shape[0] * self._shape[1]
+        rows, dim = self.shape
+        return rows * dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,8 +134,9 @@ class Store(ArrayMethods):
         """
         from .format.fidelity import fidelity_of  # reading rows does without
 
-        numbers = self._mapping.fidelity_numbers()
-        return None if numbers is None else fidelity_of(numbers, self._shape[1])
+        backing = self._mapping
+        numbers = backing.fidelity_numbers()
+        return None if numbers is None else fidelity_of(numbers, backing.shape[1])
 
     @property
     def codes(self) -> NDArray[np.uint8]:
@@ -158,27 +161,28 @@ class Store(ArrayMethods):
         return self._mapping.view("checksums")
 
     def __len__(self) -> int:
-        return self._shape[0]
+        return self._mapping.shape[0]
 
     def __repr__(self) -> str:
         closed = ", closed" if self.closed else ""
-        shape = f"{self._shape[0]} × {self._shape[1]}"
-        return f"<qstore.Store {self.path}: {shape}, read as {self._dtype}{closed}>"
+        rows, dim = self.shape
+        return f"<qstore.Store {self.path}: {rows} × {dim}, read as {self._dtype}{closed}>"
 
     def _repr_html_(self) -> str:
         """The same as a table, for notebooks; nothing is read."""
         from html import escape
 
-        held = self._shape[0] * (self._shape[1] + 8)
+        rows, dim = self.shape
+        held = rows * (dim + 8)
         facts = {
-            "shape": f"{self._shape[0]:,} × {self._shape[1]:,}",
+            "shape": f"{rows:,} × {dim:,}",
             "dtype": str(self._dtype),
             "size": f"{held:,} bytes of codes and scales; {self.nbytes:,} as {self._dtype}",
             "keys": self.key_kind or "none",
             "path": self.path,
         }
-        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
-        return f"<table><caption>qstore.Store</caption>{rows}</table>"
+        lines = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+        return f"<table><caption>qstore.Store</caption>{lines}</table>"
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -215,28 +219,33 @@ class Store(ArrayMethods):
         >>> store[7].shape, store[[5, 3, 3, -1]].shape, store[10:20, :2].shape, store[7, 0]
         ((8,), (4, 8), (10, 2), np.float32(2.0))
         """
+        backing = self._mapping
         if type(key) is int:
-            return self._mapping.read_row(key, self._dtype)
-        selection = indexing.select(key, *self._shape)
+            return backing.read_row(key, self._dtype)
+        if type(key) is str:
+            return backing.read_row(backing.row_of(key), self._dtype)
+        if type(key) is np.ndarray and (few := backing.read_few(key, self._dtype)) is not None:
+            return few
+        selection = indexing.select(key, *backing.shape)
         if selection is None:
-            return self._read_any(key)
+            return self._read_any(backing, key)
         rows, columns = selection
         if isinstance(rows, slice):
-            return self._mapping.read_slice(rows, columns, self._dtype)
+            return backing.read_slice(rows, columns, self._dtype)
         if isinstance(rows, int):
-            row = self._mapping.read_row(rows, self._dtype)
+            row = backing.read_row(rows, self._dtype)
             return row if columns is indexing.ALL else row[columns].copy()
-        width = self._shape[1] if columns is indexing.ALL else columns.stop - columns.start
+        width = backing.shape[1] if columns is indexing.ALL else columns.stop - columns.start
         out = kernels.fresh((*rows.shape, width), self._dtype)
-        self._mapping.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
+        backing.gather(rows.reshape(-1), columns, out.reshape(rows.size, width))
         return out
 
-    def _read_any(self, key: Any) -> NDArray[Any]:
+    def _read_any(self, backing: Backing, key: Any) -> NDArray[Any]:
         from .reading import any_key, rows_by_key  # single rows, slices and rows of an array do without
 
         if rows_by_key.is_named(key):
-            return self[rows_by_key.numbered(self._mapping, key)]
-        picked: NDArray[Any] = any_key.read(self._mapping, key, self._dtype)
+            return Store(backing, self._dtype)[rows_by_key.numbered(backing, key)]
+        picked: NDArray[Any] = any_key.read(backing, key, self._dtype)
         return picked
 
     @overload
@@ -296,22 +305,119 @@ class Store(ArrayMethods):
         ValueError, TypeError
             Another option does not fit.
         """
+        backing = self._mapping
+        plain = isinstance(axis, int) and axis == 0 and isinstance(mode, str) and mode == "raise"
+        if plain and threads is None and type(rows) is np.ndarray:
+            few = backing.read_few(rows, self._dtype, out)
+            if few is not None:
+                return tell_infinite(few) if few.itemsize == 2 else few
         numbers = as_row_numbers(rows)
-        if not isinstance(axis, int) or axis != 0 or not isinstance(mode, str) or mode != "raise":
+        if not plain:
             from .reading import taking
 
             along = taking.along(axis)
             if along != 0:
-                return taking.take(self._mapping, numbers, along, mode, out, self._dtype)
-            numbers = taking.in_range(numbers, mode, self._shape[0], 0)
-        shape = (*numbers.shape, self._shape[1])
+                return taking.take(backing, numbers, along, mode, out, self._dtype)
+            numbers = taking.in_range(numbers, mode, backing.shape[0], 0)
+        shape = (*numbers.shape, backing.shape[1])
         if out is None:
             out = kernels.fresh(shape, self._dtype)
-        flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, self._shape[1])
-        self._mapping.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
+        flat = whole_out(out, shape, OUTPUT_TYPES).reshape(numbers.size, backing.shape[1])
+        if np.may_share_memory(numbers, flat):  # they are read while it is written
+            numbers = numbers.copy()
+        backing.gather(numbers.reshape(-1), indexing.ALL, flat, threads)
         if flat.itemsize == 2:
             tell_infinite(flat)
         return out
+
+    def take_async(self, rows: ArrayLike, out: Any = None) -> Future[Any]:
+        """Begin to read rows in any order, on another thread: :meth:`take`, whose result comes later.
+
+        Waits first while more than the `ahead_bytes` of :func:`open` would be under way; one request that
+        is larger than that is read alone.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Any shape; repeats and negative numbers are fine. Copied.
+        out : ndarray or CPU tensor of torch, optional
+            As for :meth:`take`. It is being filled until the future is done.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of what :meth:`take` returns: for ``future.result()``, or ``await asyncio.wrap_future(future)``.
+            What cannot be read is its exception; ClosedError where the store was closed before it began.
+            It belongs to this process: in a child that is forked meanwhile it never comes.
+
+        Raises
+        ------
+        IndexError
+            A row is out of range.
+        ValueError
+            `out` does not fit.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build(127 * np.eye(3), path)
+        >>> coming = qstore.open(path).take_async([2, 0])
+        >>> coming.result()
+        array([[  0.,   0., 127.],
+               [127.,   0.,   0.]], dtype=float32)
+        """
+        backing, numbers = self._numbers_ahead(rows)
+        shape = (*numbers.shape, backing.shape[1])
+        memory = None if out is None else whole_out(out, shape, OUTPUT_TYPES)
+        made = numbers.size * shape[-1] * (self._dtype if memory is None else memory.dtype).itemsize
+        now = _of_type(backing, self._dtype)
+        size = numbers.size * backing.ahead.row_bytes + made
+        return backing.ahead.submit(size, lambda: now.take(numbers, out=out))
+
+    def prefetch(self, rows: ArrayLike) -> int:
+        """Have rows read into memory, so that reading them soon does not wait for the disk; returns at once.
+
+        Pages of a file come into the page cache, rows behind a URL into the cache of `cache_bytes`. It is a
+        hint: rows that find no room in the `ahead_bytes` of :func:`open` are left out, the first ones come
+        first, and what goes wrong is told when the rows are read.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Any shape; repeats and negative numbers are fine. Copied.
+
+        Returns
+        -------
+        int
+            How many of them are being read, or are there.
+
+        Raises
+        ------
+        IndexError
+            A row is out of range.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ids.h5")
+        >>> _ = qstore.build(127 * np.eye(3), path)
+        >>> qstore.open(path).prefetch([2, 0])
+        2
+        """
+        backing, numbers = self._numbers_ahead(rows)
+        return backing.prefetch(numbers.reshape(-1))
+
+    def _numbers_ahead(self, rows: ArrayLike) -> tuple[Backing, NDArray[np.int64]]:
+        """What is read now, and row numbers from 0 on: a copy, as they are read later."""
+        from .reading import taking
+
+        backing = self._open_backing()
+        return backing, taking.in_range(as_row_numbers(rows), "raise", backing.shape[0], 0)
 
     def take_codes(
         self, rows: ArrayLike, out: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
@@ -336,14 +442,14 @@ class Store(ArrayMethods):
         IndexError
             A row is out of range.
         """
-        numbers = as_row_numbers(rows)
-        shape = (*numbers.shape, self._shape[1])
+        backing, numbers = self._mapping, as_row_numbers(rows)
+        shape = (*numbers.shape, backing.shape[1])
         codes, scales = (
             (np.empty(shape, np.uint8), np.empty(numbers.shape)) if out is None else as_pair("out", out)
         )
-        flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, self._shape[1])
+        flat = whole_out(codes, shape, ("uint8",)).reshape(numbers.size, backing.shape[1])
         flat_scales = whole_out(scales, numbers.shape, ("float64",)).reshape(-1)
-        self._mapping.gather_codes(numbers.reshape(-1), flat, flat_scales)
+        backing.gather_codes(numbers.reshape(-1), flat, flat_scales)
         return codes, scales
 
     def pool(
@@ -390,14 +496,15 @@ class Store(ArrayMethods):
         if numbers.ndim != 1 or starts.ndim != 1:
             raise ValueError(f"rows and offsets have shapes {numbers.shape} and {starts.shape}, expected 1-D")
         factors = None if weights is None else as_weights(weights, numbers.size)
-        shape = (starts.size, self._shape[1])
+        backing = self._mapping
+        shape = (starts.size, backing.shape[1])
         if out is None:
             sums = kernels.fresh(shape, np.float32 if self._dtype == np.float32 else np.float64)
         else:
             sums = whole_out(out, shape, ("float32", "float64"))
         one_of("mode", mode, ("sum", "mean"))
         if starts.size:
-            self._mapping.pool(numbers, starts, factors, mode, sums, threads)
+            backing.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
             raise ValueError(f"there are {numbers.size} rows but no offsets: offsets must begin with 0")
         return sums if out is not None else sums.astype(self._dtype, copy=False)
@@ -434,8 +541,9 @@ class Store(ArrayMethods):
             ``(first, codes, scales)``: number of the first row, codes of shape (n, D) and scales of shape
             (n,), as read-only views. A store of one file is one part.
         """
-        start, stop, _ = slice(first, last).indices(self._shape[0])
-        return self._mapping.parts(start, stop)
+        backing = self._mapping
+        start, stop, _ = slice(first, last).indices(backing.shape[0])
+        return backing.parts(start, stop)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for _, block in self.blocks():
@@ -458,7 +566,7 @@ class Store(ArrayMethods):
         -------
         Store
             Of the same shape, and of no class derived from it, even where this store is of one. It shares
-            the map: closing one closes both.
+            the map: closing one closes both. It stays with it when this store is :meth:`reload`-ed.
 
         Raises
         ------
@@ -475,7 +583,7 @@ class Store(ArrayMethods):
         """
         advice = ': np.asarray(store, "{}") makes an array of other types'
         wanted = as_dtype(dtype, OUTPUT_TYPES, advice, any_order=True)
-        return (_HalfStore if wanted.itemsize == 2 else Store)(self._mapping, wanted)
+        return _of_type(self._mapping, wanted)
 
     def verify(self, progress: Progress = None, *, threads: int | None = None) -> VerifyReport:
         """Compare every block with its checksums, and check the keys; the structure was checked on opening.
@@ -521,13 +629,14 @@ class Store(ArrayMethods):
         """
         from .analysis.stats import part_rows, survey_parts  # reading rows does without
 
-        rows, dim = self._shape
-        walk = self._mapping.scan(part_rows(dim))
+        now = self._as_it_is()
+        rows, dim = now.shape
+        walk = now._mapping.scan(part_rows(dim))
         fidelity = None
         with contextlib.suppress(FormatError):  # damaged: the rows may be whole
-            fidelity = self.fidelity
+            fidelity = now.fidelity
         return survey_parts(
-            walk, rows, dim, self._quantized_row, fidelity=fidelity, threads=threads, progress=progress
+            walk, rows, dim, now._quantized_row, fidelity=fidelity, threads=threads, progress=progress
         )
 
     def _quantized_row(self, row: int) -> tuple[NDArray[np.uint8], float]:
@@ -604,8 +713,8 @@ class Store(ArrayMethods):
         """
         from .analysis.search import PartsOf, search  # reading rows does without
 
-        parts = PartsOf(self._mapping)
-        return search(parts, self._shape, queries, k, metric, rows, exclude, threads, progress)
+        backing = self._mapping
+        return search(PartsOf(backing), backing.shape, queries, k, metric, rows, exclude, threads, progress)
 
     def __getitems__(self, rows: list[int]) -> NDArray[Any]:
         return self.take(rows)
@@ -710,8 +819,9 @@ class Store(ArrayMethods):
         >>> store.get(35), store.get(36)
         (array([ 2., -2.], dtype=float32), None)
         """
-        row = int(self.rows_of([key], default=-1)[0])
-        return default if row < 0 else self[row]
+        now = self._as_it_is()
+        row = now._mapping.key_index().row_of(key)
+        return default if row < 0 else now[row]
 
     def key_of(self, row: Any) -> Any:
         """Key of a row, or keys of several.
@@ -738,9 +848,11 @@ class Store(ArrayMethods):
         return key_of(self._mapping, row)
 
     def __contains__(self, key: Any) -> bool:
-        from .reading.rows_by_key import contains  # row numbers do without
-
-        return contains(self._mapping, key)
+        if not isinstance(key, str):
+            raise TypeError(
+                f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
+            )
+        return self._mapping.key_index().row_of(key) >= 0
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -776,9 +888,60 @@ class Store(ArrayMethods):
         >>> before, store.replaced(), len(store)
         (False, True, 3)
         """
-        what, options = self._mapping.reopening()
+        what, options = reopening(self._mapping)
         with open(what, **{**options, "resident_scales": False}) as now:
             return now.content_id != self.content_id
+
+    def reload(self) -> bool:
+        """Read from now on what is now where this store was opened: a newer version, say.
+
+        Asked once a second it costs nothing: one `stat` of the file, of the manifest or of each of several
+        files tells that nothing has changed; behind a URL it is a few requests. What is new is opened with
+        the options of :func:`open`, and takes the place of the old in one step, for all threads: what is
+        being read, or under way by :meth:`take_async`, is read from the old to its end. Shape, keys and all
+        other facts are those of the new one then. Arrays made from :attr:`codes` and other views stay
+        valid, and stores made by :meth:`astype` stay with the old one until they are asked to reload. The
+        old file is let go when nothing of it is in use any more.
+
+        Returns
+        -------
+        bool
+            Whether the content is another, by the content ids.
+
+        Raises
+        ------
+        FormatError, VersionError, ShardError, RemoteError, OSError
+            As for :func:`open`: what is there now is no store, or nothing is there. The old one is read on.
+        ClosedError
+            The store is closed.
+
+        Examples
+        --------
+        >>> import numpy as np, os, qstore, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "words.h5")
+        >>> _ = qstore.build(np.eye(3), path)
+        >>> store = qstore.open(path)
+        >>> before = store.reload()
+        >>> _ = qstore.build(np.eye(4), path, overwrite=True)
+        >>> before, store.reload(), store.reload(), store.shape
+        (False, True, False, (4, 4))
+        """
+        backing = self._open_backing()
+        now = newer_backing(backing)
+        if now is None:
+            return False
+        self._mapping = now
+        return now.facts.content_id != backing.facts.content_id
+
+    def _open_backing(self) -> Backing:
+        backing = self._mapping
+        if backing.is_closed:
+            raise ClosedError(f"the store {backing.path} is closed")
+        return backing
+
+    def _as_it_is(self) -> Store:
+        """This store, read to the end as it is now, also where it is reloaded meanwhile."""
+        return _of_type(self._mapping, self._dtype)
 
     def close(self) -> None:
         """Unmap the file. May be called twice.
@@ -799,7 +962,8 @@ class Store(ArrayMethods):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (*self._mapping.reopening(), self.content_id, self._dtype.name)
+        backing = self._mapping
+        return _reopen, (*reopening(backing), backing.facts.content_id, self._dtype.name)
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         return "qstore.Store", self.content_id, self._dtype.name
@@ -816,12 +980,17 @@ class _HalfStore(Store):
             yield first, tell_infinite(block)
 
 
+def _of_type(backing: Backing, dtype: np.dtype[Any]) -> Store:
+    return (_HalfStore if dtype.itemsize == 2 else Store)(backing, dtype)
+
+
 def open(
     path: StorePath,
     *,
     resident_scales: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
+    ahead_bytes: int = AHEAD_BYTES,
     resident_bytes: int | None = RESIDENT_BYTES,
 ) -> Store:
     """Open a store for reading.
@@ -844,6 +1013,10 @@ def open(
         With a URL: options of fsspec's file system, such as ``{"headers": {"Authorization": "…"}}``.
     cache_bytes : int
         With a URL: most memory for rows that were read lately.
+    ahead_bytes : int
+        Most bytes under way by :meth:`Store.prefetch` and :meth:`Store.take_async`: of what is read (whole
+        pages of a file) and of results that are not there yet. By default pages of codes and scales of
+        65,536 rows.
     resident_bytes : int, optional
         The most of the files that stays mapped in this process, of all shards together; by default 1 GiB,
         None for any number. A store that fits is read through the map. Of a larger one, most scattered rows
@@ -869,7 +1042,7 @@ def open(
     OSError
         The file is not there or cannot be read.
     """
-    backing = open_backing(path, resident_scales, storage_options, cache_bytes, resident_bytes)
+    backing = open_backing(path, resident_scales, storage_options, cache_bytes, ahead_bytes, resident_bytes)
     return Store(backing, np.dtype(np.float32))
 
 
@@ -884,7 +1057,7 @@ def as_store(given: Any) -> Store:
 def opened(store: Store | StorePath) -> Iterator[Store]:
     """A store as it is, or open as long as this lasts: for what takes either."""
     if isinstance(store, Store):
-        yield store
+        yield store._as_it_is()
     else:
         with open(store) as found:
             yield found

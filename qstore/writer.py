@@ -8,6 +8,7 @@ import os
 import warnings
 from array import array
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -180,7 +181,7 @@ class Writer:
     def _begin_block(self) -> None:
         self._pending = 0
         self._pending_keys: list[KeyBlock] = []
-        self._pending_codes = np.empty((self._block_rows, self.dim), np.uint8)
+        self._pending_codes = self._encoder.block()
         self._pending_scales = np.empty(self._block_rows, np.float64)
         self._pending_errors = np.empty((layout.sampled_rows(self.dim), ROW_FIGURES))
         self._pending_measured = self._measuring
@@ -390,9 +391,10 @@ class Writer:
         record: BlockRecord,
         keys: KeyStream | None,
         report: Callable[[int], object],
+        written: Callable[[], object] | None = None,
     ) -> None:
         block = None if keys is None else self._checked(keys.take(record.rows))
-        self._unfinished.add(codes, record._replace(keys=block))
+        self._unfinished.add(codes, record._replace(keys=block), written)
         self.rows += record.rows
         report(record.rows)
 
@@ -446,7 +448,7 @@ class Writer:
         bottom = max(top, last - (last - top) % self._block_rows)
         report(self._fill_pending(read, first, top, keys))
         for codes, record in self._encoder.blocks(read, top, bottom, self.rows):
-            self._add_block(codes, record, keys, report)
+            self._add_block(codes, record, keys, report, partial(self._encoder.reuse, codes))
         report(self._fill_pending(read, bottom, last, keys))
 
     def _stream(self, keys: Any, rows: int) -> KeyStream | None:
@@ -537,14 +539,15 @@ class Writer:
         return keys
 
     def _flush_pending(self) -> None:
-        codes, scales = self._pending_codes[: self._pending], self._pending_scales[: self._pending]
+        room, scales = self._pending_codes, self._pending_scales[: self._pending]
+        codes = room[: self._pending]
         keys = joined(self._pending_keys) if self._pending_keys else None
         errors = self._pending_errors[: self._pending] if self._pending_measured else None
         record = record_of(codes, scales)._replace(
             keys=keys, errors=errors, nonfinite=self._pending_nonfinite
         )
         self._begin_block()  # the arrays of the last one are written when it suits the page cache
-        self._unfinished.add(codes, record)
+        self._unfinished.add(codes, record, partial(self._encoder.reuse, room))
 
     # Finishing ------------------------------------------------------------------------------------
 

@@ -34,8 +34,9 @@ def pytest_report_header() -> str:
     return f"qstore {qstore.__version__} from {Path(qstore.__file__).parent}, engine: {kernels.engine_name()}"
 
 
-def pytest_collection_finish() -> None:
-    """What all modules have made by now stays: the many collections that tests ask for pass it by."""
+@pytest.fixture(autouse=True, scope="module")
+def libraries_stay() -> None:
+    """What is imported by now stays: the many collections that the tests of a module ask for pass it by."""
     gc.collect()
     gc.freeze()
 
@@ -95,6 +96,6 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
         return made[-1]
 
     yield make
+    gc.collect()
     for store in made:
-        gc.collect()
         store.close()

@@ -168,6 +168,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "key_of": {"row": 0},
     "rows_of": {"keys": ["a", "missing"], "default": -1},
     "take": {"rows": [0, 1, 2, 3]},
+    "take_async": {"rows": [0, 1, 2, 3]},
+    "prefetch": {"rows": [0]},
     "take_codes": {"rows": [0, 1, 2, 3]},
     "pool": {"rows": [0, 1, 2, 3], "offsets": [0, 1, 2, 3]},
     "search": {"queries": MATRIX, "k": 1},
@@ -223,6 +225,8 @@ READS: dict[str, Callable[[qstore.Store, Any], object]] = {
     "take columns": lambda store, x: store.take(x, axis=1),
     "take values": lambda store, x: store.take(x, axis=None),
     "__getitems__": lambda store, x: store.__getitems__(x),
+    "take_async": lambda store, x: store.take_async(x).result(),
+    "prefetch": lambda store, x: store.prefetch(x),
     "take_codes": lambda store, x: store.take_codes(x),
     "pool": lambda store, x: store.pool(x, [0]),
     "search": lambda store, x: store.search(x),
@@ -280,6 +284,7 @@ if importlib.util.find_spec("torch"):
     DATA.update(
         {
             "torch.Embedding()": lambda at, x: embedding(at, x),
+            "torch.Embedding.prefetch": lambda at, x: qstore.torch.Embedding(at.store).prefetch(x),
             "torch.EmbeddingBag()": lambda at, x: bag(at, x, first),
             "torch.EmbeddingBag() of lines": lambda at, x: bag(at, x, None),
             "torch.EmbeddingBag() offsets": lambda at, x: bag(at, three, x),

@@ -55,7 +55,7 @@ static const char *format_of(const Py_buffer *view)
     return format;
 }
 
-static int has_type(const Py_buffer *view, element_type type)
+int has_type(const Py_buffer *view, element_type type)
 {
     const char *format = format_of(view);
     return format[0] != '\0' && format[1] == '\0' && strchr(ELEMENTS[type].formats, format[0]) != NULL &&

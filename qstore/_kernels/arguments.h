@@ -35,12 +35,30 @@ int matrix_argument(held_buffers *held, PyObject *object, const char *name, cons
 int vector_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
                     int writable, Py_ssize_t length, vector *result, element_type *found);
 
+/* Whether the items of a buffer are of this type. */
+int has_type(const Py_buffer *view, element_type type);
+
 /* The data of a C-contiguous, aligned matrix of this shape, or of this many rows, whose columns are then told. */
 char *dense_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
                      int writable, Py_ssize_t rows, Py_ssize_t *columns);
 
 /* Type of this name, in `result` as the only one accepted. */
 int element_type_argument(PyObject *object, accepted_types *result);
+
+/* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
+ * asking for single rows every release is a hand-over. */
+#define SMALL_WORK 16384
+
+static inline PyThreadState *leave_python(size_t rows, size_t dim)
+{
+    return dim > 0 && rows > SMALL_WORK / dim ? PyEval_SaveThread() : NULL;
+}
+
+static inline void return_to_python(PyThreadState *state)
+{
+    if (state != NULL)
+        PyEval_RestoreThread(state);
+}
 
 int count_arguments(const char *function, Py_ssize_t expected, Py_ssize_t found);
 

@@ -1,7 +1,6 @@
 /* Searches in a mapped index that may hold anything: whatever it says, they end and stay inside it. */
 #include "keys.h"
 
-enum { MISSING = -1, CORRUPT = -2 };
 
 /* FNV-1a, then MurmurHash3's last step, which makes the high bits as good as the others: hashes are evenly spread,
  * and interpolation finds them. */

@@ -15,6 +15,9 @@ typedef struct {
     vector hashes, rows, offsets, bytes;
 } text_index;
 
+/* In the place of a row: the index has none, or one that cannot be. */
+enum { MISSING = -1, CORRUPT = -2 };
+
 /* All answer -1, or the number of the first key or text whose entry in the index is impossible. */
 ptrdiff_t hash_texts(vector bytes, vector offsets, vector out);
 ptrdiff_t find_texts(const text_index *index, const text *keys, size_t count, vector out);

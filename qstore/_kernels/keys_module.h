@@ -9,4 +9,6 @@ PyObject *hash_texts_call(PyObject *module, PyObject *const *args, Py_ssize_t na
 PyObject *find_texts_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *find_ids_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
+extern PyType_Spec text_finder_type;
+
 #endif

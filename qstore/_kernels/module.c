@@ -1,4 +1,5 @@
 /* The extension module qstore._native: bindings. */
+#include "arguments.h" /* Python.h, before all of the system */
 #include "crc32.h"
 #include "file_rows.h"
 #include "gguf.h"
@@ -6,21 +7,6 @@
 #include "parts.h"
 #include "room.h"
 #include "table.h"
-
-/* Below this much work the lock is kept: releasing it costs about as much as a row, and with several threads
- * asking for single rows every release is a hand-over. */
-#define SMALL_WORK 16384
-
-static PyThreadState *leave_python(size_t rows, size_t dim)
-{
-    return dim > 0 && rows > SMALL_WORK / dim ? PyEval_SaveThread() : NULL;
-}
-
-static void return_to_python(PyThreadState *state)
-{
-    if (state != NULL)
-        PyEval_RestoreThread(state);
-}
 
 static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
 {
@@ -358,7 +344,11 @@ static int start(PyObject *module)
     make_float8_tables();
     make_block_tables();
     choose_best_level();
-    return add_type(module, &table_type) < 0 ? -1 : add_type(module, &room_type);
+    PyType_Spec *const types[] = {&table_type, &room_type, &text_finder_type};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (add_type(module, types[i]) < 0)
+            return -1;
+    return 0;
 }
 
 static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)start}, {0, NULL}};

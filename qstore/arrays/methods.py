@@ -31,6 +31,10 @@ class ArrayMethods(MatrixMethods):
     _mapping: Backing
     _dtype: np.dtype[Any]
 
+    if TYPE_CHECKING:
+
+        def _as_it_is(self) -> ArrayMethods: ...
+
     # Conversions ----------------------------------------------------------------------------------
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -41,8 +45,9 @@ class ArrayMethods(MatrixMethods):
         wanted = self._dtype if dtype is None else np.dtype(dtype)
         if wanted.isnative and wanted.name in OUTPUT_TYPES:
             return _told(self._mapping.read_slice(ALL, ALL, wanted))
-        array = np.empty((self._mapping.facts.rows, self._mapping.facts.dim), wanted)
-        for first, block in self._mapping.blocks(self._step(), self._dtype):
+        backing = self._mapping
+        array = np.empty(backing.shape, wanted)
+        for first, block in backing.blocks(self._step(), self._dtype):
             array[first : first + len(block)] = _told(block)
         return array
 
@@ -59,7 +64,8 @@ class ArrayMethods(MatrixMethods):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         from .arithmetic import compute  # reading rows does without
 
-        return compute(ArrayMethods, ufunc, method, inputs, options)
+        operands = tuple(x._as_it_is() if isinstance(x, ArrayMethods) else x for x in inputs)
+        return compute(ArrayMethods, ufunc, method, operands, options)
 
     def __matmul__(self, x: Any) -> Any:
         """``store @ x`` in float64, block by block, for finite x of shape (D,) or (D, m).

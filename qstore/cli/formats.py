@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -69,6 +68,8 @@ def _json_row(words: list[bytes]) -> bytes:
 def _json_object(named: Named | None, values: bytes) -> bytes:
     if named is None:
         return values
+    import json
+
     return b'{"row": %d, "key": %b, "values": %b}' % (named[0], json.dumps(named[1]).encode(), values)
 
 

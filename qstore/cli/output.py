@@ -7,7 +7,6 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from ..system.durable_files import atomic_output, output_errors
@@ -25,6 +24,8 @@ def open_output(path: str | None) -> Iterator[Callable[[bytes], object]]:
     if path is None:
         yield _stdout().write
         return
+    from pathlib import Path  # 3 ms that reading rows to stdout does not need
+
     target = Path(os.path.realpath(path))
     with output_errors(target):
         if target.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from functools import partial
 
 from .. import __version__
 from .arguments import Command
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -68,6 +70,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     command = find_command(name)
     parser = _parser(f"qstore {name}", command.description, f"examples:\n{command.examples}")
     command.add_arguments(parser)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -76,7 +79,8 @@ def _parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser
         prog=name,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # Each argument that is added is formatted: asking how wide the terminal is imports 6 modules.
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=80),
         # An abbreviation that works today would break scripts with tomorrow's options.
         allow_abbrev=False,
     )

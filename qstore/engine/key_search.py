@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["find_ids", "find_texts", "hash_texts", "spread"]
+__all__ = ["TextFinder", "find_ids", "find_texts", "hash_texts", "spread"]
 
 _MASK = (1 << 64) - 1
 _BASIS, _PRIME = 0xCBF29CE484222325, 0x100000001B3
@@ -124,6 +124,26 @@ def find_texts(
         if row < -1:
             return number
     return -1
+
+
+class TextFinder:
+    """An index that one key at a time is looked up in.
+
+    Parameters
+    ----------
+    hashes, rows, offsets, text
+        As for :func:`find_texts`.
+    """
+
+    def __init__(
+        self, hashes: NDArray[np.uint64], rows: Numbers, offsets: Numbers, text: NDArray[np.uint8]
+    ) -> None:
+        self._index = hashes, rows, offsets, text
+
+    def find(self, key: str) -> int:
+        """The first row of a key; -1: it has none, -2: its entry has an impossible row or offset."""
+        out = np.empty(1, np.int64)
+        return -2 if find_texts(*self._index, [key], out) >= 0 else int(out[0])
 
 
 def _row_of_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,10 @@ class KeyIndex(ABC):
             The index is damaged where it was looked at.
         """
 
+    def row_of(self, key: Any) -> int:
+        """The row of one key; as :meth:`rows_of`."""
+        return int(self.rows_of([key])[0])
+
     @abstractmethod
     def keys_of(self, rows: Rows) -> list[str | None] | Rows:
         """Keys of rows, from 0 to N - 1 each, None where one has none; errors as for :meth:`rows_of`."""
@@ -71,6 +76,20 @@ class TextKeys(KeyIndex):
     """Keys that are texts."""
 
     kind = "text"
+
+    def __init__(self, path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(path, arrays)
+        engine = kernels.key_engine()
+        self._finder = engine.TextFinder(*(arrays[name] for name in ("hashes", "rows", "offsets", "bytes")))
+
+    def row_of(self, key: Any) -> int:
+        """See :meth:`KeyIndex.row_of`: one text with the least Python in the way."""
+        if type(key) is str and key != NO_KEY:
+            with contextlib.suppress(UnicodeEncodeError):
+                found: int = self._finder.find(key)
+                if found >= MISSING:
+                    return found
+        return super().row_of(key)  # which says what is wrong
 
     def rows_of(self, keys: Any) -> Rows:
         """Rows of a sequence of texts; see :meth:`KeyIndex.rows_of`."""

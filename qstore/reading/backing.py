@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,17 +10,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MissingKeyError
 from ..format.layout import Facts, Shard
-from ..keys.lookup import KeyIndex
+from ..keys.lookup import MISSING, KeyIndex
 from .indexing import ALL
 from .parts import Part
 
 if TYPE_CHECKING:
     from ..system.paging import Pager
     from ..system.progress import Progress
+    from .ahead import Ahead
     from .verify import VerifyReport
 
 __all__ = ["Backing"]
+
+# So many rows are asked for on the caller's thread: handing them to another one costs as much, and that one
+# may have to wait for the interpreter for as long as the caller computes.
+_FEW_ROWS = 256
+
+# Values that are made and dropped while rows are brought near.
+_BROUGHT_VALUES = 1 << 20
 
 
 class Backing(ABC):
@@ -35,13 +45,22 @@ class Backing(ABC):
         Where it was opened, as messages and users see it.
     facts : Facts
         Shape, version, content id and origin.
+    shape : tuple of int
+        (rows, columns).
     shards : tuple of Shard
         The files, in the order of their rows.
+    ahead : Ahead
+        What is read before it is needed.
+    found : object
+        What one look told of the place it was opened at: another after it was replaced.
     """
 
     path: str
     facts: Facts
+    shape: tuple[int, int]
     shards: tuple[Shard, ...]
+    ahead: Ahead
+    found: object
 
     @abstractmethod
     def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -67,6 +86,13 @@ class Backing(ABC):
         Negative numbers count from the end. IndexError before anything is written.
         """
 
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """Few rows, in `out` or fresh, of shape ``(*rows.shape, D)``, where one call does it.
+
+        None, and nothing is done, where anything is unusual, as for :meth:`.Table.take`; or closed.
+        """
+        return None
+
     @abstractmethod
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
@@ -84,6 +110,34 @@ class Backing(ABC):
         threads: int | None = None,
     ) -> None:
         """As :func:`.kernels.pool`: the same bits, however the rows are spread."""
+
+    def prefetch(self, rows: NDArray[np.int64]) -> int:
+        """Have rows brought near, numbers from 0 on, without waiting; how many, counted from the first.
+
+        Few are asked for here and now, if that cannot wait for anything; others are read in the background.
+        """
+        ahead, rows = self.ahead, rows[: self.most_brought()]
+        if not rows.size:
+            return 0
+        if rows.size <= _FEW_ROWS and rows.size * ahead.row_bytes <= ahead.most and self.ask(rows):
+            return rows.size
+        return ahead.offer(rows.size, lambda fitting: self.bring(rows[:fitting]))
+
+    def most_brought(self) -> int:
+        """How many rows can be kept near."""
+        return sys.maxsize
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """Have the pages of few rows read, numbers from 0 on; False, and nothing, where asking may wait."""
+        return False
+
+    def bring(self, rows: NDArray[np.int64]) -> None:
+        """Read up to :meth:`most_brought` rows, numbers from 0 on, so that they are near afterwards."""
+        step = max(1, _BROUGHT_VALUES // self.facts.dim)
+        values = np.empty((min(step, rows.size), self.facts.dim), np.float32)
+        for start in range(0, rows.size, step):
+            piece = rows[start : start + step]
+            self.gather(piece, ALL, values[: piece.size])
 
     @abstractmethod
     def parts(self, first: int, last: int) -> Iterator[Part]:
@@ -117,6 +171,13 @@ class Backing(ABC):
     @abstractmethod
     def key_index(self) -> KeyIndex:
         """The keys of the rows; IndexError where they have none."""
+
+    def row_of(self, key: str) -> int:
+        """Row of one key; MissingKeyError where there is none."""
+        row = self.key_index().row_of(key)
+        if row == MISSING:
+            raise MissingKeyError((key,), 1, 1)
+        return row
 
     @abstractmethod
     def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine import kernels, quantization
 from ..format.layout import Shard, block_rows
-from ..system.paging import MANY_ROWS, Pager, Steps
+from ..system.paging import MANY_ROWS, SLOW_NS, Pager, Steps
 from ..system.threads import in_parts
 from .backing import Backing
 from .indexing import ALL, judged
@@ -28,6 +28,8 @@ __all__ = ["LocalStore", "fill_slice", "in_pieces", "pool_copied", "read_slice",
 
 # Asked for before it is needed, beyond the part that is next: a disk works on many requests at a time.
 _AHEAD_BYTES = 16 << 20
+# Beside more than these, Python is nothing.
+_FEW_VALUES = 1 << 18
 # Codes that are read side by side before they become values: they stay in the caches of one core.
 _PIECE_BYTES, _PIECE_ROWS = 256 << 10, 1024
 # A scattered row that is read without the map takes as long as so many values.
@@ -100,6 +102,20 @@ class LocalStore(MappedStore, Backing):
             kernels.gather(codes, scales, rows, out, threads)
             pager.note_few(rows.size, time.perf_counter_ns() - begun)
 
+    def read_few(self, rows: NDArray[Any], dtype: np.dtype[Any], out: Any = None) -> NDArray[Any] | None:
+        """See :meth:`.Backing.read_few`."""
+        if self.pager.cold or rows.size * self.facts.dim > _FEW_VALUES:
+            return None
+        if out is None:
+            out = np.empty((*rows.shape, self.facts.dim), dtype)
+        try:
+            spent = self.table.take(rows, out)
+        except AttributeError:  # closed
+            return None
+        if spent > SLOW_NS:
+            self.pager.note_few(rows.size, spent)
+        return None if spent < 0 else out
+
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
     ) -> None:
@@ -135,15 +151,16 @@ class LocalStore(MappedStore, Backing):
         else:
             kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)
 
-    def ask_rows(self, rows: NDArray[np.int64]) -> None:
-        """Have rows read, numbers from -N to before N, without waiting."""
-        self._file().ask(rows)
-
     def _file(self) -> RowFile:
         try:
             return self.file
         except AttributeError:
             raise self.closed() from None
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`."""
+        self._file().ask(rows)
+        return True
 
     def parts(self, first: int, last: int) -> Iterator[Part]:
         """See :meth:`.Backing.parts`."""
@@ -151,9 +168,8 @@ class LocalStore(MappedStore, Backing):
         step = self.pager.range_rows(max(last - first, block))
         while first < last:
             # Whole blocks: some who walk through parts need them, or are to give the same bits every time.
-            stop = (
-                min(last, max(first + step, first + block) // block * block) if step < last - first else last
-            )
+            whole = max(first + step, first + block) // block * block
+            stop = min(last, whole) if step < last - first else last
             # No name for the views: while this waits, they would keep the store from being closed.
             yield Part(first, self.view("codes")[first:stop], self.view("scales")[first:stop])
             self.pager.note(stop - first)

@@ -45,6 +45,8 @@ class MappedStore:
     ----------
     facts : Facts
         What the checked metadata says.
+    shape : tuple of int
+        (rows, columns).
     resident : Resident
     pager : Pager
     codes, scales, checksums : ndarray
@@ -87,6 +89,7 @@ class MappedStore:
         fd = durable_files.open_regular(path, follow=follow)
         try:
             self.facts = describe(fd, path)
+            self.shape = (self.facts.rows, self.facts.dim)
             size = os.fstat(fd).st_size
             # Two maps, as read-ahead is a property of the map: scattered reads do without, since reading
             # 32 pages or more for one wastes most of the disk's time; scans and users' views have it.

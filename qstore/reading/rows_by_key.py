@@ -16,7 +16,7 @@ from ..keys.lookup import MISSING, KeyIndex
 from ..system.options import shown
 from .backing import Backing
 
-__all__ = ["contains", "is_named", "key_of", "numbered", "rows_of"]
+__all__ = ["is_named", "key_of", "numbered", "rows_of"]
 
 # So many of the missing keys are named in an error.
 _SHOWN = 5
@@ -81,15 +81,6 @@ def _checked(rows: ArrayLike, total: int) -> NDArray[np.int64]:
     return np.where(numbers < 0, numbers + total, numbers)
 
 
-def contains(backing: Backing, key: Any) -> bool:
-    """Whether a row has this text key."""
-    if not isinstance(key, str):
-        raise TypeError(
-            f"`in` looks for a text key, found {shown(key)}: expected one; rows_of finds keys of any kind"
-        )
-    return bool(backing.key_index().rows_of([key])[0] != MISSING)
-
-
 def is_named(key: Any) -> bool:
     """Whether an index picks rows by text keys: one, a list or column of them, or a tuple that begins so."""
     if isinstance(key, tuple):
@@ -115,5 +106,5 @@ def numbered(backing: Backing, key: Any) -> Any:
     if isinstance(key, tuple):
         return (numbered(backing, key[0]), *key[1:])
     if isinstance(key, str):
-        return int(rows_of(backing, [key])[0])
+        return backing.row_of(key)
     return rows_of(backing, key)

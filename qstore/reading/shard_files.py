@@ -88,6 +88,10 @@ class ShardFiles:
         self._used[number] = next(self._clock)
         return found
 
+    def is_open(self, number: int) -> bool:
+        """Whether :meth:`get` would give this shard at once."""
+        return number in self._open
+
     def key_parts(self) -> list[KeyFile]:
         """The keys of those that have rows; each shard is opened when its keys are asked for."""
         return [

@@ -71,6 +71,7 @@ class ShardedStore(Backing):
     ) -> None:
         self.path = path
         self.facts = facts
+        self.shape = (facts.rows, facts.dim)
         self.shards: tuple[Shard, ...] = tuple(files.shards)
         self._files = files
         self._key_kinds = key_kinds
@@ -186,7 +187,7 @@ class ShardedStore(Backing):
         pieces = list(by_part(self._first_rows, self.facts.rows, rows))
         if len(pieces) > 1 and not self._pager.found:
             for shard, _, local in pieces:
-                self._files.get(shard).ask_rows(local)
+                self._files.get(shard).ask(local)
         missing = 0
         for shard, at, local in pieces:
             filled = np.empty((len(at), codes.shape[1]), np.uint8), np.empty(len(at))
@@ -223,6 +224,16 @@ class ShardedStore(Backing):
         pairs = [get(shard).row_arrays() for shard in shards.tolist()]
         codes = tuple(codes if columns is ALL else codes[:, columns] for codes, _ in pairs)
         return self._first_rows[shards], self.facts.rows, codes, tuple(scales for _, scales in pairs)
+
+    def ask(self, rows: NDArray[np.int64]) -> bool:
+        """See :meth:`.Backing.ask`: shards that are not open would have to be looked at first."""
+        self._check_open()
+        touched = np.flatnonzero(touch_parts(self._first_rows, self.facts.rows, rows))
+        if not all(map(self._files.is_open, touched.tolist())):
+            return False
+        for shard, _, local in by_part(self._first_rows, self.facts.rows, rows):
+            self._files.get(shard).ask(local)
+        return True
 
     def pool(
         self,

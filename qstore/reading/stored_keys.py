@@ -43,7 +43,7 @@ class StoredKeys(Sequence[Any]):
         kinds: Any = str if self._index.kind == "text" else (int, np.integer)
         if not isinstance(key, kinds) or isinstance(key, bool):
             return False
-        return bool(self._index.rows_of([key])[0] != MISSING)
+        return bool(self._index.row_of(key) != MISSING)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

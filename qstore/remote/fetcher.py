@@ -57,6 +57,11 @@ class Fetcher:
         again._begin()
         return again
 
+    @property
+    def capacity(self) -> int:
+        """Rows that the cache holds."""
+        return self._cache.capacity
+
     def close(self) -> None:
         """Close connections. May be called twice."""
         self._reader.close()

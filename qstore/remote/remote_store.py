@@ -101,7 +101,7 @@ class RemoteStore(Backing):
             raise
         self.file_bytes = reader.size
         self.shards = (Shard(self.path, 0, self.facts.rows, self.facts.content_id),)
-        self._shape = (self.facts.rows, self.facts.dim)
+        self.shape = (self.facts.rows, self.facts.dim)
         self._fetcher: Fetcher | None = fetcher
 
     def _here(self) -> Fetcher:
@@ -152,7 +152,7 @@ class RemoteStore(Backing):
     def read_row(self, number: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """See :meth:`.Backing.read_row`."""
         if not -self.facts.rows <= number < self.facts.rows:
-            indexing.judged(number, self._shape)
+            indexing.judged(number, self.shape)
         out = np.empty(self.facts.dim, dtype)
         self.gather(np.array([number], np.int64), indexing.ALL, out[None])
         return out
@@ -175,6 +175,17 @@ class RemoteStore(Backing):
         for piece, codes, scales, places in self._pieces(rows):
             picked = codes[places, columns[piece]]
             kernels.dequantize_into(picked[:, None], scales[places], out[piece, None])
+
+    def most_brought(self) -> int:
+        """See :meth:`.Backing.most_brought`: as many as the cache holds."""
+        return self._here().capacity
+
+    def bring(self, rows: NDArray[np.int64]) -> None:
+        """See :meth:`.Backing.bring`."""
+        fetcher, different = self._here(), np.unique(rows)
+        step = max(1, _PIECE_BYTES // self.facts.dim)
+        for start in range(0, different.size, step):
+            fetcher.rows(different[start : start + step])
 
     def _width(self, columns: slice) -> int:
         return len(range(self.facts.dim)[columns])
@@ -245,7 +256,7 @@ class RemoteStore(Backing):
 
     def verify(self, progress: Progress = None, threads: int | None = None) -> VerifyReport:
         """See :meth:`.Backing.verify`. All keys are in memory; FormatError if their headers are damaged."""
-        rows, dim = self._shape
+        rows, dim = self.shape
         fetcher = self._here()
         checksums, keys = fetcher.checksums, fetcher.key_arrays()
         parts = self._spans(0, rows, block_rows(dim))

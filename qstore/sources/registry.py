@@ -13,7 +13,7 @@ from ..system.options import flag, shown
 from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
 from .arrow import ArrowFormat
-from .base import RowSource, Source, TensorInfo
+from .base import Source, TensorInfo
 from .bigann import BigANNFormat
 from .concatenated import are_paths, concatenated
 from .containers.byte_stream import name_inside, open_stream, packing_of, unpacked_head
@@ -29,10 +29,10 @@ from .memory.chunks import ChunkSource
 from .numbered import chosen
 from .numpy.npy import NpyFormat
 from .numpy.npz import NpzFormat
-from .onnx import OnnxFormat
+from .onnx.tensors import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
-from .quantized_weights import Choice, check_unscaled, listed, open_tensor
+from .quantized_weights import Choice, listed, open_tensor
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
@@ -175,27 +175,7 @@ def _opener(path: str, file_format: Format, choice: Choice) -> Callable[[str | N
         file = file_format.tensor_file(path)
         return lambda tensor: open_tensor(file, tensor, choice)
     _check_no_scale(path, choice)
-    if choice.as_stored or not isinstance(file_format, (DistributedFormat, ShardsFormat)):
-        return lambda tensor: file_format.open(path, tensor)
-    return lambda tensor: _unscaled(path, file_format, tensor)
-
-
-def _unscaled(path: str, file_format: DistributedFormat | ShardsFormat, tensor: str | None) -> RowSource:
-    """A tensor of a checkpoint whose scales are not read: it must have none."""
-
-    def tensors() -> Iterable[TensorInfo]:
-        try:
-            return file_format.tensors(path)
-        except IncompleteError as error:
-            return error.tensors
-
-    source = file_format.open(path, tensor)
-    try:
-        check_unscaled(path, source, tensors)
-    except BaseException:
-        source.close()
-        raise
-    return source
+    return lambda tensor: file_format.open(path, tensor)
 
 
 def _open_joined(obj: Any, pattern: str | None, choice: Choice) -> Source:

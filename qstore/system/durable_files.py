@@ -25,6 +25,7 @@ __all__ = [
     "free_bytes",
     "free_path",
     "lock_file",
+    "open_direct",
     "open_regular",
     "output_errors",
     "publish",
@@ -170,6 +171,20 @@ def _lock(fd: int, path: Path) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def open_direct(fd: int) -> int | None:
+    """Open the file of `fd` once more, to write around the page cache; None where the system cannot.
+
+    What is written must begin and end at multiples of the disk's blocks, in memory and in the file: else
+    writing raises EINVAL.
+    """
+    if not hasattr(os, "O_DIRECT"):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except OSError:  # no /proc, or a file system that has no such way
+        return None
 
 
 def same_file(fd: int, path: Path) -> bool:

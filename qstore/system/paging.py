@@ -16,14 +16,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["MANY_ROWS", "Pager", "Resident", "Steps", "Work"]
+__all__ = ["MANY_ROWS", "SLOW_NS", "Pager", "Resident", "Steps", "Work"]
 
 Work = Callable[[int, int], object]
 
 _PAGE = mmap.PAGESIZE
 MANY_ROWS = 1024
 """From so many rows on, a request is worth being done in steps."""
-_SLOW_NS, _SLOW_ROW_NS = 100_000, 2_000
+SLOW_NS = 100_000
+"""What a request takes at least that had to wait."""
+_SLOW_ROW_NS = 2_000
 # Rows that were found in memory one after the other, before others are expected there; fewer of large ones.
 _ENOUGH_ROWS, _ENOUGH_BYTES = 4096, 16 << 20
 # Pages asked for ahead of use: enough to keep a disk busy, and little beside the memory of any machine.
@@ -133,7 +135,7 @@ class Steps:
                 self._faults, self._found, self.cold = faults, 0, True
 
     def _is_slow(self, rows: int, nanoseconds: int) -> bool:
-        return nanoseconds > _SLOW_NS + (_SLOW_ROW_NS + self._dim) * rows
+        return nanoseconds > SLOW_NS + (_SLOW_ROW_NS + self._dim) * rows
 
 
 class Pager(Steps):
@@ -182,7 +184,8 @@ class Pager(Steps):
             if cold and asked < min(rows, stop + step):
                 # One step further than needed now: the disk works while this step is computed.
                 upto = min(rows, stop + step)
-                self.ask(first + max(asked, start), first + upto)
+                with contextlib.suppress(ValueError):  # another thread has closed the map, not what is read
+                    self.ask(first + max(asked, start), first + upto)
                 asked = upto
             work(start, stop)
             after = resource.getrusage(resource.RUSAGE_THREAD)

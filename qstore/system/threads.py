@@ -1,4 +1,4 @@
-"""Work split over threads: one executor, made when first needed and forgotten in forked children."""
+"""Work split over threads: executors that are made when first needed and forgotten in forked children."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from .options import whole_number
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["SPLIT_VALUES", "THREADS_VARIABLE", "in_order", "in_parts", "processors", "thread_count"]
+__all__ = [
+    "SPLIT_VALUES",
+    "THREADS_VARIABLE",
+    "in_background",
+    "in_order",
+    "in_parts",
+    "is_in_background",
+    "processors",
+    "thread_count",
+]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -26,18 +35,23 @@ SPLIT_VALUES = 1 << 21
 THREADS_VARIABLE = "QSTORE_THREADS"
 """Environment variable: how many threads work where nothing else is said."""
 
+# What waits for a disk or a network, not for a processor: some requests side by side.
+_BACKGROUND_THREADS = 4
+
 _executor: ThreadPoolExecutor | None = None
+_background: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
+_thread = threading.local()
 
 
-def _forget_executor() -> None:
+def _forget_executors() -> None:
     """In a forked child: the threads stayed with the parent, and the lock may have been held by one."""
-    global _executor, _executor_lock
-    _executor, _executor_lock = None, threading.Lock()
+    global _executor, _background, _executor_lock
+    _executor, _background, _executor_lock = None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_executor)
+    os.register_at_fork(after_in_child=_forget_executors)
 
 
 def processors() -> int:
@@ -75,6 +89,27 @@ def _threads() -> ThreadPoolExecutor:
 
             _executor = ThreadPoolExecutor(processors(), thread_name_prefix="qstore-kernels")
         return _executor
+
+
+def in_background(task: Callable[[], _Result]) -> Future[_Result]:
+    """Call ``task()`` on one of a few threads that are there for reading ahead; the first come first.
+
+    It may split its work by :func:`in_parts`, whose threads are others.
+    """
+    global _background
+    with _executor_lock:
+        if _background is None:
+            from concurrent.futures import ThreadPoolExecutor  # 5 ms: only for those who need it
+
+            _background = ThreadPoolExecutor(
+                _BACKGROUND_THREADS, "qstore-ahead", initializer=setattr, initargs=(_thread, "ahead", True)
+            )
+        return _background.submit(task)
+
+
+def is_in_background() -> bool:
+    """Whether this thread is one of :func:`in_background`."""
+    return getattr(_thread, "ahead", False)
 
 
 def in_parts(task: Callable[[int, int], object], count: int, values: int, threads: int | None) -> None:

@@ -33,12 +33,21 @@ class _FrozenTable(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.store = as_store(store)
-        self.num_embeddings, self.embedding_dim = store.shape
-        self.padding_idx = _padding(padding_idx, self.num_embeddings)
+        self.padding_idx = _padding(padding_idx, store.shape[0])
         # An empty tensor that torch moves and converts with the module: it tells where values are wanted.
         wanted = check_dtype(torch.float32 if dtype is None else dtype)
         like = torch.empty(0, dtype=wanted, device=check_device(device))
         self.register_buffer("_like", like, persistent=False)
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the store."""
+        return self.store.shape[0]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Columns of the store."""
+        return self.store.shape[1]
 
     def get_extra_state(self) -> torch.Tensor:
         """The store's content id, 16 bytes: all that a state dict holds of this module."""
@@ -116,6 +125,21 @@ class Embedding(_FrozenTable):
         if torch.compiler.is_compiling():  # graphs break here: what reads the store is not torch's
             return torch.compiler.disable(self._read)(input)
         return self._read(input)
+
+    def prefetch(self, input: torch.Tensor) -> int:
+        """Have the rows of an input that comes soon read into memory: see :meth:`qstore.Store.prefetch`.
+
+        Parameters
+        ----------
+        input : tensor of int
+            What :meth:`forward` will get. On another device than the processor it is waited for, and copied.
+
+        Returns
+        -------
+        int
+            How many of the rows are being read, or are there.
+        """
+        return self.store.prefetch(_row_numbers(input))
 
     def _read(self, input: torch.Tensor) -> torch.Tensor:
         like = self._like

@@ -90,6 +90,7 @@ def take_rows(
     store: Store, rows: NDArray[np.int64], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """What :func:`take` does, of checked arguments."""
+    store = store._as_it_is()
     if device.type == "cpu":
         return _take_on_processor(store, rows, dtype)
     if device.type == "mps":

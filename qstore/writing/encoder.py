@@ -68,6 +68,7 @@ class Encoder:
         self._coding = coding
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._spare: list[NDArray[np.uint8]] = []
 
     def quantize(
         self,
@@ -121,7 +122,7 @@ class Encoder:
         """
 
         def encode(start: int) -> EncodedBlock:
-            codes = np.empty((self._block_rows, self._dim), np.uint8)
+            codes = self.block()
             scales = np.empty(self._block_rows, np.float64)
             errors = np.empty((sampled_rows(self._dim), ROW_FIGURES))
             replaced = self.quantize(read, start, codes, scales, row + start - first, errors)
@@ -129,6 +130,17 @@ class Encoder:
             return codes, record_of(codes, scales)._replace(errors=measured, nonfinite=replaced)
 
         return self._in_order(encode, first, last)
+
+    def block(self) -> NDArray[np.uint8]:
+        """Room for the codes of a block: one of :meth:`reuse` if there is, whose pages are there already."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return np.empty((self._block_rows, self._dim), np.uint8)
+
+    def reuse(self, codes: NDArray[np.uint8]) -> None:
+        """Take back a block of :meth:`blocks` or :meth:`block` whose codes nobody needs any more."""
+        self._spare.append(codes)
 
     def coded_blocks(self, read: ReadCodes, first: int, last: int) -> Generator[EncodedBlock, None, None]:
         """Whole blocks of codes and scales that are there already; else as :meth:`blocks`."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UnfinishedStore"]
 
+# From so many bytes of codes on they are written around the page cache: that much memory is left to others,
+# and no time goes into filling it. Smaller stores are in it when they are done, for who reads them next.
+_LARGE = 1 << 30
+
 # Scales of a block may be 8 bytes, with one row a block: not each is worth a call.
 _GATHERED_BLOCKS = 256
 _Rest = tuple[
@@ -123,11 +127,12 @@ class UnfinishedStore:
         self._announced = rows
         self._overwrite = overwrite
         self._sync_bytes = sync_bytes
-        self._unrecorded: deque[tuple[int, BlockRecord]] = deque()
+        self._unrecorded: deque[tuple[int, BlockRecord, Callable[[], object] | None]] = deque()
         self._unsynced = 0
         self._syncing: Future[None] | None = None
         self._syncing_blocks = 0
         self._syncer: ThreadPoolExecutor | None = None
+        self._direct: int | None = None
         check_output(path, overwrite)
         with durable_files.output_errors(path):
             self._fd = durable_files.lock_file(partial_path(path))
@@ -137,7 +142,8 @@ class UnfinishedStore:
             with durable_files.output_errors(path):
                 self._journal = Journal(journal_path(path))
                 self._begin()
-            self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
+            self._direct = durable_files.open_direct(self._fd) if (rows or 0) * dim >= _LARGE else None
+            self._codes = self._writer_of_codes()
         except BaseException:
             self.release(remove=self._fresh)
             raise
@@ -202,7 +208,11 @@ class UnfinishedStore:
             else:
                 self._start_again(reason)
                 self._reserve()
-        self._codes = WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim)
+        self._codes.close()
+        self._codes = self._writer_of_codes()
+
+    def _writer_of_codes(self) -> WindowedWriter:
+        return WindowedWriter(self._fd, layout.CODES_OFFSET + self._done() * self._dim, self._direct)
 
     def _take_superblock(self) -> None:
         """A complete superblock must not vouch for rows that are about to be written again."""
@@ -256,11 +266,16 @@ class UnfinishedStore:
                 self._journal.start(self._origin.header())
         return self._origin.source_dtype
 
-    def add(self, codes: NDArray[np.uint8], record: BlockRecord) -> None:
-        """Take in the next block; only the last one may be short. Its codes may not change any more."""
+    def add(
+        self, codes: NDArray[np.uint8], record: BlockRecord, written: Callable[[], object] | None = None
+    ) -> None:
+        """Take in the next block; only the last one may be short.
+
+        Its codes may not change any more before `written` is called, if they are not the caller's for good.
+        """
         self._find(codes, record)
         with durable_files.output_errors(self.path):
-            self._unrecorded.append((self._codes.end + codes.size, record))
+            self._unrecorded.append((self._codes.end + codes.size, record, written))
             self._codes.add(codes.data)
             self._record_written()
 
@@ -282,7 +297,10 @@ class UnfinishedStore:
 
     def _record_written(self) -> None:
         while self._unrecorded and self._unrecorded[0][0] <= self._codes.written:
-            self._record(self._unrecorded.popleft()[1])
+            _, record, written = self._unrecorded.popleft()
+            self._record(record)
+            if written is not None:
+                written()
 
     def _record(self, record: BlockRecord) -> None:
         self._journal.append(record)
@@ -413,12 +431,16 @@ class UnfinishedStore:
         """Close and unlock the files, once; with `remove`, an unfinished store is removed before."""
         if self._syncer is not None:
             self._syncer.shutdown(cancel_futures=True)
+        if hasattr(self, "_codes"):
+            self._codes.close()
         if remove:
             with contextlib.suppress(OSError):  # whatever made the build fail is the error to raise
                 self._remove()
         with durable_files.output_errors(self.path):
             if hasattr(self, "_journal"):
                 self._journal.close()
+            if self._direct is not None:
+                os.close(self._direct)
             os.close(self._fd)
 
     def _remove(self) -> None:

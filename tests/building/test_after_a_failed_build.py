@@ -18,7 +18,7 @@ from streamed_files import STREAMED
 import qstore
 from qstore.format import layout
 
-DIM, ROWS, BAD = 48, 1530, 1234
+DIM, ROWS, BAD = 12, 1530, 1234
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 100 rows, files read in pieces of some more."""
     monkeypatch.setattr(layout, "_BLOCK_CODES", 100 * DIM)
     for name in ("words.text", "words.binary"):
-        monkeypatch.setattr(f"qstore.sources.{name}._BLOCK_BYTES", 30_000)
+        monkeypatch.setattr(f"qstore.sources.{name}._BLOCK_BYTES", 7_500)
     for name in ("numpy.npz._CHUNK_BYTES", "parquet._BATCH_BYTES"):
-        monkeypatch.setattr(f"qstore.sources.{name}", 30_000)
+        monkeypatch.setattr(f"qstore.sources.{name}", 7_500)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,35 @@ ROWS = 1530
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 100 rows, and text that is read in pieces of some lines."""
     monkeypatch.setattr(layout, "_BLOCK_CODES", 100 * DIM)
-    monkeypatch.setattr(text, "_BLOCK_BYTES", 30_000)
+    monkeypatch.setattr(text, "_BLOCK_BYTES", 7_500)
     for name in ("numpy.npz._CHUNK_BYTES", "words.binary._BLOCK_BYTES", "parquet._BATCH_BYTES"):
-        monkeypatch.setattr(f"qstore.sources.{name}", 30_000)
+        monkeypatch.setattr(f"qstore.sources.{name}", 7_500)
+
+
+def matrix() -> NDArray[np.float32]:
+    return np.random.default_rng(3).standard_normal((ROWS, DIM)).astype(np.float32)
 
 
 @pytest.fixture
 def values() -> NDArray[np.float32]:
-    return np.random.default_rng(3).standard_normal((ROWS, DIM)).astype(np.float32)
+    return matrix()
 
 
-@pytest.fixture(params=STREAMED)
-def source(request: pytest.FixtureRequest, tmp_path: Path, values: NDArray[np.float32]) -> Any:
-    """What a build is given, for each format."""
-    (tmp_path / "source").mkdir()
-    return STREAMED[request.param](tmp_path / "source", values)
+@pytest.fixture(scope="module", params=STREAMED)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with a file of each format, and what a build is given."""
+    folder = tmp_path_factory.mktemp("source")
+    return folder, STREAMED[request.param](folder, matrix())
+
+
+@pytest.fixture
+def source(made: tuple[Path, Any], tmp_path: Path) -> Any:
+    """What a build is given, for each format: files of the test's own."""
+    folder, given = made
+    shutil.copytree(folder, tmp_path / "source")
+    if isinstance(given, list):
+        return [str(tmp_path / "source" / Path(path).name) for path in given]
+    return tmp_path / "source" / given.name
 
 
 @pytest.fixture

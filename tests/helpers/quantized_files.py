@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from source_files import with_header
 
-__all__ = ["LIBRARIES", "Held", "matrix", "of_library", "read", "save", "save_sharded"]
+from qstore.sources import QuantizedSource, RowSource
+
+__all__ = ["LIBRARIES", "Held", "check", "matrix", "of_library", "read", "save", "save_sharded"]
 
 _DATA = Path(__file__).parents[1] / "data" / "quantized"
 LIBRARIES = sorted(path.name for path in _DATA.iterdir())
@@ -36,6 +38,28 @@ class Held:
 def of_library(name: str) -> Path:
     """Directory of one of :data:`LIBRARIES`."""
     return _DATA / name
+
+
+def _expected(name: str, what: str) -> NDArray[Any] | None:
+    path = of_library(name) / f"{what}.npy"
+    return np.load(path) if path.exists() else None
+
+
+def check(source: Any, name: str) -> None:
+    """What the library says, in any slices."""
+    assert isinstance(source, RowSource)
+    whole = source.read(0, source.rows)
+    for start, stop in ((0, 0), (1, 2), (3, source.rows), (source.rows, source.rows)):
+        np.testing.assert_array_equal(source.read(start, stop), whole[start:stop])
+    values = _expected(name, "values")
+    if values is None:
+        assert isinstance(source, QuantizedSource)
+        codes, scales = source.read_codes(0, source.rows)
+        np.testing.assert_array_equal(codes, _expected(name, "codes"))
+        np.testing.assert_array_equal(scales, _expected(name, "scales"))
+    else:
+        np.testing.assert_array_equal(whole.astype(np.float32), values)
+        assert whole.dtype == (np.float64 if isinstance(source, QuantizedSource) else np.float32)
 
 
 def read(path: Path) -> tuple[dict[str, Held], dict[str, str]]:

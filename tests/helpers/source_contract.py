@@ -290,7 +290,7 @@ class SourceContract:
     def test_reading_holds_little(self, maker: Maker, tmp_path: Path) -> None:
         if maker.read_at_opening:
             pytest.skip("the data is in memory")
-        with maker.open(tmp_path, matrix_of("float32", 40_000, 64)) as source:
+        with maker.open(tmp_path, matrix_of("float32", 20_000, 64)) as source:
             tracemalloc.start()
             block = source.read(1000, 3000) if isinstance(source, RowSource) else next(source.chunks(1000))
             _, most = tracemalloc.get_traced_memory()

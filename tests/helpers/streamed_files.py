@@ -13,7 +13,7 @@ from word_files import PACK
 
 __all__ = ["DIM", "STREAMED", "words_of"]
 
-DIM = 48
+DIM = 12
 
 Make = Callable[[Path, NDArray[np.float32]], Any]
 

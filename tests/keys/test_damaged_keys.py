@@ -35,6 +35,8 @@ def test_rows_out_of_range(engine: str, tmp_path: Path, kind: str, row: int) -> 
     with qstore.open(path) as store:
         with pytest.raises(qstore.FormatError, match=r"the keys are damaged: .* is no row"):
             store.rows_of(keys)
+        with pytest.raises(qstore.FormatError, match=r"the keys are damaged: .* is no row"):
+            store.get(keys[0])
         assert store.rows_of(["?"] if kind == "text" else [7], default=-1).tolist() == [-1]
         report = store.verify()
     assert not report.keys_ok

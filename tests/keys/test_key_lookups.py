@@ -21,35 +21,40 @@ from qstore.engine import kernels, key_search
 @function_fixture
 @given(st.lists(st.text(max_size=8), unique=True, max_size=60), st.lists(st.text(max_size=8), max_size=20))
 def test_texts_are_found_as_in_a_dict(
-    engine: str, tmp_path_factory: pytest.TempPathFactory, keys: list[str], others: list[str]
+    engine: str, tmp_path: Path, keys: list[str], others: list[str]
 ) -> None:
     expected = {key: row for row, key in enumerate(keys)}
     asked = keys[::-1] + others
-    with (
-        keyed(tmp_path_factory.mktemp("t") / "store.h5", keys) if keys else no_rows(tmp_path_factory) as store
-    ):
+    with keyed(tmp_path / "store.h5", keys) if keys else no_rows(tmp_path / "store.h5") as store:
         assert store.rows_of(asked, default=-7).tolist() == [expected.get(key, -7) for key in asked]
         assert store.key_of(slice(None)) == keys
         assert store.key_of(np.arange(len(keys))[::-1]) == keys[::-1]
         assert [key in store for key in asked] == [key in expected for key in asked]
+        for key in asked:
+            if key in expected:
+                np.testing.assert_array_equal(store[key], store[expected[key]])
+                np.testing.assert_array_equal(store.get(key), store[expected[key]])
+            else:
+                assert store.get(key) is None
+                with pytest.raises(qstore.MissingKeyError):
+                    store[key]
         assert store.verify().ok
 
 
-def no_rows(factory: pytest.TempPathFactory) -> qstore.Store:
-    path = factory.mktemp("t") / "store.h5"
-    qstore.build(np.empty((0, 2), np.float32), path, keys=[])
+def no_rows(path: Path) -> qstore.Store:
+    qstore.build(np.empty((0, 2), np.float32), path, keys=[], overwrite=True)
     return qstore.open(path)
 
 
 @function_fixture
 @given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), unique=True, min_size=1, max_size=60), st.data())
 def test_numbers_are_found_as_in_a_dict(
-    engine: str, tmp_path_factory: pytest.TempPathFactory, keys: list[int], data: st.DataObject
+    engine: str, tmp_path: Path, keys: list[int], data: st.DataObject
 ) -> None:
     expected = {key: row for row, key in enumerate(keys)}
     near = st.sampled_from(keys).map(lambda key: min(key + 1, (1 << 63) - 1))
     asked = keys[::-1] + data.draw(st.lists(near | st.integers(-(1 << 63), (1 << 63) - 1), max_size=20))
-    with keyed(tmp_path_factory.mktemp("t") / "store.h5", keys) as store:
+    with keyed(tmp_path / "store.h5", keys) as store:
         assert store.rows_of(asked, default=-7).tolist() == [expected.get(key, -7) for key in asked]
         assert store.key_of(slice(None)).tolist() == keys
         assert store.key_of(0) == keys[0]

@@ -31,8 +31,21 @@ def test_the_extension_checks_its_arguments() -> None:
         for value in values:
             with pytest.raises((TypeError, ValueError)):
                 native.find_texts(*good[:at], value, *good[at + 1 :])
+            if at < 4:
+                with pytest.raises((TypeError, ValueError)):
+                    native.TextFinder(*good[:at], value, *good[at + 1 : 4])
     with pytest.raises(TypeError):
         native.find_texts(*good, 1)
+    for arguments in ((), good[:3], good):
+        with pytest.raises(TypeError):
+            native.TextFinder(*arguments)
+    with pytest.raises(TypeError):
+        native.TextFinder(*good[:4], kind=1)
+    for key in (3, b"a", None, ["a"]):
+        with pytest.raises(TypeError):
+            native.TextFinder(*good[:4]).find(key)
+    with pytest.raises(UnicodeEncodeError):
+        native.TextFinder(*good[:4]).find("\ud800")
     with pytest.raises(ValueError, match="items"):
         native.find_ids(rows, rows[:1], rows, np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="items"):
@@ -63,6 +76,11 @@ def test_any_index_at_all_is_searched_in_bounds(engine: str, data: st.DataObject
     out = np.full(len(texts), -5, np.int64)
     bad = kernels.key_engine().find_texts(hashes, rows, offsets, raw, texts, out)
     assert -1 <= bad < len(texts)
+    alone = kernels.key_engine().TextFinder(hashes, rows, offsets, raw)
+    one = np.empty(1, np.int64)
+    for text in texts:
+        failed = kernels.key_engine().find_texts(hashes, rows, offsets, raw, [text], one)
+        assert alone.find(text) == (-2 if failed >= 0 else one[0])
     done = out if bad < 0 else out[:bad]
     assert ((done >= -1) & (done < size)).all()
     out = np.full(size + 1, -5, np.int64)

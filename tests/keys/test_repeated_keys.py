@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def index_of(keys: list[Any]) -> dict[str, NDArray[Any]]:
 def files_of(parts: list[list[Any]]) -> list[KeyFile]:
     files, first = [], 0
     for number, keys in enumerate(parts):
-        files.append(KeyFile(f"{number}.h5", first, len(keys), partial(index_of, keys)))
+        files.append(KeyFile(f"{number}.h5", first, len(keys), cache(partial(index_of, keys))))
         first += len(keys)
     return files
 

@@ -274,10 +274,10 @@ def test_warm_reads_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             Steps.note_read(pager, rows, found_missing, nanoseconds)
 
         monkeypatch.setattr(pager, "note_read", noted)
-        store.take(np.arange(0, 30_000, 3))
+        store.take(np.arange(0, 30_000, 3), threads=1)
         assert missing == [0, 0, 0, 0]  # pieces of 1,024 rows, until 4,096 were there
         assert not pager.cold
-        store.take(np.arange(0, 30_000, 2))
+        store.take(np.arange(0, 30_000, 2), threads=1)
         assert len(missing) == 4
 
 
@@ -405,8 +405,11 @@ def test_inherited_by_fork(make_store: MakeStore, matrix: NDArray[Any]) -> None:
     store.take(rows, threads=2)
     child = os.fork()
     if child == 0:
-        right = np.array_equal(store.take(rows, threads=2), expected[rows]) and np.array_equal(
-            store[7], expected[7]
+        right = (
+            np.array_equal(store.take(rows, threads=2), expected[rows])
+            and np.array_equal(store.take(rows[:5]), expected[rows[:5]])
+            and np.array_equal(store[rows[:5]], expected[rows[:5]])
+            and np.array_equal(store[7], expected[7])
         )
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0

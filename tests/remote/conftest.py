@@ -34,10 +34,8 @@ def server(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeSer
     before = {thread.name for thread in threading.enumerate()}
     with serving() as running:
         yield running
-    assert {thread.name for thread in threading.enumerate()} <= before | {
-        "qstore-kernels_0",
-        "qstore-kernels_1",
-    }
+    ours = {"qstore-kernels_0", "qstore-kernels_1", *(f"qstore-ahead_{number}" for number in range(4))}
+    assert {thread.name for thread in threading.enumerate()} <= before | ours
 
 
 @pytest.fixture(scope="module")

@@ -412,17 +412,3 @@ def test_malformed_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refused(tmp_path, "too long: expected at most 100 steps")
     monkeypatch.setattr(distributed_metadata, "_LONGEST", 100)
     refused(tmp_path, "expected at most 100 bytes")
-
-
-def test_weights_with_scales_are_refused(tmp_path: Path) -> None:
-    """Their bare numbers would pass for the matrix; they are what is asked for with `as_stored`."""
-    made, codes = Distributed(tmp_path), matrix_of("int8")
-    made.add("e.weight", codes, ROWS).add("e.weight_scale", matrix_of("float32")[:, :1], WHOLE)
-    made.add("f.weight", codes, ROWS).write()
-    words = ("looks quantized (int8)", "'e.weight_scale' float32", "--as-stored")
-    refused(tmp_path, *words, tensor="e.weight")
-    for name, as_stored in (("e.weight", True), ("f.weight", False), ("e.weight_scale", False)):
-        with open_source(tmp_path, name, as_stored=as_stored) as source:
-            expected = matrix_of("float32")[:, :1] if name.endswith("scale") else codes
-            assert same(np.concatenate(list(source.chunks())), expected)
-    assert files_open_in(tmp_path) == []

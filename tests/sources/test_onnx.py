@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx_files import external, initializer, model, part, varint
 from source_contract import DIM, ROWS, Maker, SourceContract, matrix_of, refused
 
 from qstore.errors import TensorError
@@ -15,42 +16,6 @@ from qstore.sources import TensorInfo, list_tensors, open_source
 
 DATA = Path(__file__).parents[1] / "data" / "libraries"
 KINDS = {"float32": 1, "uint8": 2, "int8": 3, "float16": 10, "float64": 11, "bfloat16": 16, "float8_e5m2": 19}
-
-
-def varint(value: int) -> bytes:
-    found = b""
-    while value > 127:
-        found += bytes([value & 127 | 128])
-        value >>= 7
-    return found + bytes([value])
-
-
-def part(number: int, content: bytes | int) -> bytes:
-    """One field: a number, or bytes."""
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content)
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def initializer(values: NDArray[Any], name: bytes = b"emb", kind: int = 1, *, packed: bool = True) -> bytes:
-    dims = (
-        part(1, b"".join(map(varint, values.shape))) if packed else b"".join(part(1, n) for n in values.shape)
-    )
-    return dims + part(2, kind) + part(8, name) + part(9, values.tobytes())
-
-
-def external(shape: tuple[int, ...], **entries: str) -> bytes:
-    listed = [part(13, part(1, key.encode()) + part(2, value.encode())) for key, value in entries.items()]
-    return (
-        part(1, b"".join(map(varint, shape))) + part(2, 1) + part(8, b"emb") + b"".join(listed) + part(14, 1)
-    )
-
-
-def model(*tensors: bytes, nodes: tuple[bytes, ...] = ()) -> bytes:
-    graph = (
-        b"".join(part(1, node) for node in nodes) + part(2, b"g") + b"".join(part(5, one) for one in tensors)
-    )
-    return part(1, 8) + part(2, b"pytorch") + part(7, graph) + part(8, part(2, 17))
 
 
 def make_inside(directory: Path, values: NDArray[Any]) -> Path:
@@ -89,29 +54,6 @@ def test_every_type(tmp_path: Path, dtype: str) -> None:
     assert list_tensors(path) == [TensorInfo("emb", (ROWS, DIM), dtype)]
     with open_source(path) as source:
         assert b"".join(chunk.tobytes() for chunk in source.chunks()) == values.tobytes()
-
-
-@pytest.mark.parametrize("kind", [b"GatherBlockQuantized", b"DequantizeLinear"])
-def test_quantized_tables_are_refused(tmp_path: Path, kind: bytes) -> None:
-    node = part(1, b"emb") + part(1, b"ids") + part(1, b"scales") + part(4, kind)
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model(initializer(matrix_of("uint8"), kind=2), nodes=(node,)))
-    refused(path, f"is quantized: the model gives it to {kind.decode()}")
-
-
-def test_a_table_whose_rows_are_dequantized_behind_a_gather(tmp_path: Path) -> None:
-    """As ONNX Runtime's dynamic quantization leaves it; in whatever order the nodes stand."""
-    gather = part(1, b"emb") + part(1, b"ids") + part(2, b"rows") + part(4, b"Gather")
-    turned = part(1, b"rows") + part(2, b"flat") + part(4, b"Reshape")
-    values = part(1, b"flat") + part(1, b"scales") + part(2, b"out") + part(4, b"DequantizeLinear")
-    path, table = tmp_path / "m.onnx", initializer(matrix_of("uint8"), kind=2)
-    for nodes in ((gather, turned, values), (values, turned, gather)):
-        path.write_bytes(model(table, nodes=nodes))
-        refused(path, "is quantized: the model gives it to DequantizeLinear")
-    circle = part(1, b"flat") + part(2, b"flat") + part(4, b"Identity")
-    path.write_bytes(model(table, nodes=(gather, turned, circle)))  # nothing scales it
-    with open_source(path) as source:
-        assert b"".join(chunk.tobytes() for chunk in source.chunks()) == matrix_of("uint8").tobytes()
 
 
 SHAPE = (ROWS, DIM)

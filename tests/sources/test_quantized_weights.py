@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from quantized_files import LIBRARIES, Held, matrix, of_library, read, save, save_sharded
+from quantized_files import LIBRARIES, Held, check, matrix, of_library, read, save, save_sharded
 from source_contract import files_open_in
 from torch_files import checkpoint, mapping, rebuild, storage
 
@@ -22,28 +21,6 @@ from qstore.sources import QuantizedSource, RowSource, list_tensors, open_source
 pytestmark = pytest.mark.usefixtures("no_leaks")
 FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz"}
 FLOAT8 |= {"F8_E5M2FNUZ": "float8_e5m2fnuz"}
-
-
-def expected(name: str, what: str) -> NDArray[Any] | None:
-    path = of_library(name) / f"{what}.npy"
-    return np.load(path) if path.exists() else None
-
-
-def check(source: Any, name: str) -> None:
-    """What the library says, in any slices."""
-    assert isinstance(source, RowSource)
-    whole = source.read(0, source.rows)
-    for start, stop in ((0, 0), (1, 2), (3, source.rows), (source.rows, source.rows)):
-        np.testing.assert_array_equal(source.read(start, stop), whole[start:stop])
-    values = expected(name, "values")
-    if values is None:
-        assert isinstance(source, QuantizedSource)
-        codes, scales = source.read_codes(0, source.rows)
-        np.testing.assert_array_equal(codes, expected(name, "codes"))
-        np.testing.assert_array_equal(scales, expected(name, "scales"))
-    else:
-        np.testing.assert_array_equal(whole.astype(np.float32), values)
-        assert whole.dtype == (np.float64 if isinstance(source, QuantizedSource) else np.float32)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

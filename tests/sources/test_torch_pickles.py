@@ -206,10 +206,10 @@ def nested(opcodes: bytes, count: int, end: bytes = b"") -> bytes:
 
 
 BOMBS = {
-    "deep lists": nested(b"]", 200_000, b"a" * 199_999),
-    "deep tuples": nested(b")", 1, b"\x85" * 200_000),
+    "deep lists": nested(b"]", 50_000, b"a" * 49_999),
+    "deep tuples": nested(b")", 1, b"\x85" * 50_000),
     "deep tuple as a key": b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"]s.",
-    "deep dicts": nested(b"}K\0", 100_000, b"}" + b"s" * 100_000),
+    "deep dicts": nested(b"}K\0", 25_000, b"}" + b"s" * 25_000),
     "deep marks": nested(b"(", 200_000),
     "ten times ten lists": b"\x80\x02" + b"]q\x00" + b"".join(
         b"]q%c(" % (level + 1) + b"h%c" % level * 10 + b"e" for level in range(30)
@@ -219,7 +219,7 @@ BOMBS = {
     ) + b".",
     "a list that holds itself": b"\x80\x02]q\x00h\x00a.",
     "a dict that holds itself": b"\x80\x02}q\x00K\x00h\x00s.",
-    "many ids of the same list": b"\x80\x02]q\x00](" + b"h\x00" * 400_000 + b"e.",
+    "many ids of the same list": b"\x80\x02]q\x00](" + b"h\x00" * 100_000 + b"e.",
     "long names": b"\x80\x02]q\x00}(" + b"X\xe8\x03\x00\x00" + b"n" * 1000 + b"q\x01h\x00"
     + b"h\x01h\x00" * 100_000 + b"u.",
     "memo of 4 billion": b"\x80\x02]r\xff\xff\xff\xff.",

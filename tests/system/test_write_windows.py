@@ -1,5 +1,7 @@
 """Pieces written one behind the other, in aligned windows."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -47,3 +49,53 @@ def test_what_could_not_be_written_is_kept(tmp_path: Path, monkeypatch: pytest.M
     writer.flush()
     os.close(fd)
     assert (tmp_path / "f").read_bytes() == data.tobytes()
+
+
+@pytest.mark.parametrize("offset", [0, 12, WINDOW])
+@pytest.mark.parametrize("takes", [-1, 0, 1])
+def test_whole_windows_go_around_the_cache(
+    tmp_path: Path, offset: int, takes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file system takes none, or no more."""
+    direct, cached = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT), os.open(tmp_path / "f", os.O_RDWR)
+    written, left, pwrite = [], [takes], os.pwrite
+
+    def refusing(fd: int, data: memoryview, position: int) -> int:
+        if fd != direct:
+            return pwrite(fd, data, position)
+        if not left[0]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        left[0] -= 1
+        written.append((position, data.nbytes))
+        return pwrite(fd, data, position)
+
+    monkeypatch.setattr(os, "pwrite", refusing)
+    data = np.random.default_rng(0).integers(0, 256, 10 * WINDOW + 7, np.uint8)
+    writer = WindowedWriter(cached, offset, direct)
+    for piece in np.array_split(data, 17):
+        writer.add(piece.data)
+    assert writer.written <= writer.end // WINDOW * WINDOW
+    writer.flush()
+    assert writer.written == writer.end
+    writer.close()
+    os.close(direct)
+    os.close(cached)
+    assert (tmp_path / "f").read_bytes() == bytes(offset) + data.tobytes()
+    first = -(-offset // WINDOW)
+    whole = [(number * WINDOW, WINDOW) for number in range(first, (offset + len(data)) // WINDOW)]
+    assert sorted(written) == whole if takes < 0 else len(written) <= takes
+
+
+def test_another_error_is_raised(tmp_path: Path) -> None:
+    cached = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    unwritable = os.open(tmp_path / "f", os.O_RDONLY)
+    writer = WindowedWriter(cached, 0, unwritable)
+    with contextlib.suppress(OSError):  # it may have come to light already
+        writer.add(memoryview(bytes(WINDOW)))
+    for _ in range(2):  # it is not forgotten
+        with pytest.raises(OSError, match="Bad file"):
+            writer.flush()
+    assert writer.written == 0
+    writer.close()
+    os.close(unwritable)
+    os.close(cached)

@@ -60,7 +60,7 @@ def test_every_case_runs_from_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     outcomes = report.load(found)
-    assert len({outcome.case for outcome in outcomes}) == len(command.MAIN) + len(command.CURVES) + 1
+    assert len({outcome.case for outcome in outcomes}) == len(command.MAIN) + len(command.CURVES) + 2
     assert all(outcome.seconds > 0 and outcome.samples >= 2 for outcome in outcomes)
     assert {outcome.kind for outcome in outcomes} == {"ours", "peer", "limit"}
     facts = json.loads(found.read_text())["facts"]
@@ -89,6 +89,7 @@ def measure_all(case: str, options: Options) -> list[rounds.Outcome]:
     ("case", "owner", "name"),
     [
         ("rows", qstore.Store, "__getitem__"),
+        ("few", qstore.Store, "take"),
         ("first-touch", qstore.Store, "__getitem__"),
         ("outputs", qstore.Store, "__getitem__"),
         ("dims", qstore.Store, "__getitem__"),

@@ -190,6 +190,29 @@ def test_embedding(store: qstore.Store, rows: Any, dtype: str) -> None:
     assert (ours.num_embeddings, ours.embedding_dim) == (theirs.num_embeddings, theirs.embedding_dim)
 
 
+def test_rows_of_an_embedding_ahead_of_time(store: qstore.Store) -> None:
+    """Asked for, then read: numbers that forward refuses are refused here."""
+    ours = qstore.torch.Embedding(store)
+    numbers = torch.tensor([[5, 3], [3000, 0]], dtype=torch.int32)
+    assert ours.prefetch(numbers) == 4
+    assert same(ours(numbers), torch.from_numpy(store[numbers.numpy()]))
+    with pytest.raises(IndexError, match="row -1 is negative"):
+        ours.prefetch(torch.tensor([-1]))
+    with pytest.raises(IndexError, match="index 3001 is out of bounds"):
+        ours.prefetch(torch.tensor([3001]))
+
+
+def test_an_embedding_of_a_store_that_is_reloaded(tmp_path: Path) -> None:
+    qstore.build(np.ones((2, 3)), tmp_path / "a.h5")
+    with qstore.open(tmp_path / "a.h5") as store:
+        embedding = qstore.torch.Embedding(store)
+        qstore.build(np.full((4, 5), 2.0), tmp_path / "a.h5", overwrite=True)
+        assert store.reload()
+        assert (embedding.num_embeddings, embedding.embedding_dim) == (4, 5)
+        assert embedding(torch.tensor([3])).tolist() == [[2.0] * 5]
+        assert embedding.get_extra_state().tolist() == list(bytes.fromhex(store.content_id))
+
+
 def test_padding_of_an_embedding(store: qstore.Store) -> None:
     ours = qstore.torch.Embedding(store, -1)
     theirs = torch.nn.Embedding.from_pretrained(torch.from_numpy(store[...]), padding_idx=-1)

@@ -32,6 +32,7 @@ Case = Callable[[Options], Iterator[Contest]]
 
 MAIN: dict[str, Case] = {
     "rows": reading.rows,
+    "few": reading.few,
     "first-touch": reading.first_touch,
     "outputs": reading.outputs,
     "pool": pooling.pool,

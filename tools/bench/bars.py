@@ -11,7 +11,7 @@ from .rounds import Outcome
 
 __all__ = ["BARS", "CASES", "Bar", "Lookup", "bars_table"]
 
-CASES = ("rows", "pool", "quantize", "search", "import", "open", "huge", "cold", "build")
+CASES = ("rows", "few", "pool", "quantize", "search", "import", "open", "huge", "cold", "build")
 """Cases that the table needs."""
 
 
@@ -96,11 +96,21 @@ _TORCH, _FAISS = "torch quantized Embedding", "faiss SQ8"
 _FBGEMM = "torch embedding_bag_byte_rowwise_offsets, int64"
 _PREPACK = "torch embedding_bag_byte_prepack"
 _CODES = "numpy memmap of the codes"
+_VALUES = "numpy memmap of the codes, made to values"
+_ENGRAM = "engramdb Store.fetch of the codes"
 _COPY = "cp --reflink=never, fsync"
 
 
 def _gather(peer: str, way: str = "fresh", asked: int = 10_000) -> Measure:
     return _ratio("gather", peer, asked=asked, way=way, threads=1)
+
+
+def _few(peer: str, asked: int, way: str, case: str = "few rows") -> Measure:
+    return _ratio(case, peer, asked=asked, way=way)
+
+
+def _short(peer: str, way: str) -> Measure:
+    return _few(peer, 16, way, "few short rows")
 
 
 def _slice(peer: str) -> Measure:
@@ -133,12 +143,29 @@ def _search_threads_ratio(find: Lookup, ours: str) -> float | None:
     return one.seconds / two.seconds if one and two else None
 
 
+def _rows(asked: int) -> str:
+    return f"{asked} rows" if asked > 1 else "an array of 1 row"
+
+
+_FEW = (1, 8, 64)
+
 BARS = [
     _faster("10,000 scattered rows, fresh", "np.load(mmap_mode='r')[idx]", 2.5, _gather(_MEMMAP)),
     _faster("the same, take(out=)", "np.take(memmap, out=, mode='clip')", 2.5, _gather(_MEMMAP, "out=")),
     _faster("the same, fresh", "torch quantized Embedding", 4, _gather(_TORCH)),
     _faster("the same, fresh", "faiss SQ8 reconstruct_batch", 4, _gather(_FAISS)),
     _faster("64 scattered rows", _MEMMAP, 1.3, _gather(_MEMMAP, asked=64)),
+    *(
+        _faster(f"{_rows(asked)}, fresh", "memmap[array]", 1.5, _few(_MEMMAP, asked, "fresh"))
+        for asked in _FEW
+    ),
+    *(
+        _faster(f"{_rows(asked)}, take(out=)", "np.take(memmap, out=)", 1, _few(_MEMMAP, asked, "out="))
+        for asked in _FEW
+    ),
+    _faster("16 rows of 160, take(out=)", _VALUES, 2, _short(_VALUES, "out=")),
+    _faster("16 rows of 160, take(out=)", "engramdb, bytes only", 1.5, _short(_ENGRAM, "out=")),
+    _faster("16 rows of 160, fresh", _CODES, 1, _short(_CODES, "fresh")),
     _faster("one row", "np.array(mm[i])", 2, _ratio("one row", _MEMMAP)),
     _faster("one row", "a plain ndarray row copy", 0.5, _ratio("one row", "numpy array in memory")),
     _faster("slice of 10,000", "float32 copy", 1.3, _slice(_MEMMAP)),

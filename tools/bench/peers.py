@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import qstore
+
 from .options import Options
 from .readers import Reader, Rows
 from .scene import Scene
 
-__all__ = ["DISTRIBUTIONS", "library", "peer_readers", "versions", "write_safetensors_header"]
+__all__ = ["DISTRIBUTIONS", "code_readers", "library", "peer_readers", "versions", "write_safetensors_header"]
 
 DISTRIBUTIONS = {
     "torch": "torch",
@@ -29,6 +31,7 @@ DISTRIBUTIONS = {
     "zarr": "zarr",
     "lance": "pylance",
     "safetensors": "safetensors",
+    "engramdb": "engramdb-python",
 }
 
 # An 8-bit code of a range that reaches from -largest to +largest is off by half a step of 2/255, and a row
@@ -67,6 +70,60 @@ def peer_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str
         except ImportError as error:
             skipped[name] = str(error)
     return readers, skipped
+
+
+def code_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str, str]]:
+    """Readers of the codes of the scene's store: by NumPy, as they are and as values, and by engramdb."""
+    with qstore.open(scene.store_path) as store:
+        facts = store._mapping.facts
+        store.codes.tofile(scene.path("shard_000.bin"))
+    codes, scales = (
+        np.memmap(scene.store_path, dtype, "r", facts.extents[name].offset, shape)
+        for name, dtype, shape in (
+            ("codes", np.uint8, (scene.rows, scene.dim)),
+            ("scales", np.float64, (scene.rows,)),
+        )
+    )
+    readers = [
+        Reader("numpy memmap of the codes", lambda rows: codes[rows], error=np.inf),
+        Reader(
+            "numpy memmap of the codes, made to values",
+            lambda rows: _values(codes[rows], scales[rows], np.empty((len(rows), scene.dim), np.float32)),
+            _taken(codes, scales),
+            error=_EIGHT_BIT_ERROR,
+        ),
+    ]
+    if not options.wants("engramdb"):
+        return readers, {}
+    try:
+        engram = library("engramdb").Store(str(scene.folder), 1, scene.rows, scene.dim)
+    except ImportError as error:
+        return readers, {"engramdb": str(error)}
+
+    def fetch(rows: Rows, out: Any = None) -> NDArray[Any]:
+        codes: NDArray[Any] = np.frombuffer(engram.fetch(rows), np.uint8).reshape(len(rows), scene.dim)
+        return codes
+
+    return [*readers, Reader("engramdb Store.fetch of the codes", fetch, fetch, error=np.inf)], {}
+
+
+def _values(codes: NDArray[np.uint8], scales: NDArray[np.float64], out: NDArray[Any]) -> NDArray[Any]:
+    codes ^= 128  # as int8 this is code - 128
+    return np.multiply(codes.view(np.int8), scales[:, None], out=out, casting="same_kind")
+
+
+def _taken(codes: Any, scales: Any) -> Callable[[Rows, NDArray[Any]], object]:
+    held: dict[int, tuple[NDArray[np.uint8], NDArray[np.float64]]] = {}
+
+    def into(rows: Rows, out: NDArray[Any]) -> object:
+        if len(rows) not in held:
+            held[len(rows)] = np.empty((len(rows), codes.shape[1]), np.uint8), np.empty(len(rows))
+        some, factors = held[len(rows)]
+        np.take(codes, rows, axis=0, out=some, mode="clip")
+        np.take(scales, rows, out=factors, mode="clip")
+        return _values(some, factors, out)
+
+    return into
 
 
 def _loop(read: Callable[[int], Any]) -> Callable[[list[int]], Any]:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import qstore
 from . import engines
 from .limits import copy_entrant
 from .options import DIMS, OUTPUTS, Options
-from .peers import peer_readers
+from .peers import code_readers, peer_readers
 from .readers import Reader, Rows, numpy_readers, our_readers
 from .rounds import Contest, Entrant, each
 from .scene import Scene, check_close, check_same
 
-__all__ = ["asked", "dims", "first_touch", "matrix_rows", "outputs", "rows", "threads"]
+__all__ = ["asked", "dims", "few", "first_touch", "matrix_rows", "outputs", "rows", "threads"]
 
 _LARGEST_ROWS = 2_000_000
 _MATRIX_ROWS = (500, 2000, 8000, 30_000, 125_000, 500_000, 2_000_000)
+_FEW_ASKED = (1, 8, 16, 64)
+_SHORT = 160
 _NUMBERS_ASKED = (1, 4, 16, 64, 250, 1000, 4000, 16_000, 64_000)
 _SLICE_ROWS = 10_000
 
@@ -73,8 +76,10 @@ def _gather(
     skipped: dict[str, str],
     output: str = "float32",
     case: str = "gather",
+    again: int | None = None,
 ) -> Contest:
-    requests = scene.row_sets(asked)
+    """Scattered rows; `again` is after how many requests the same rows are asked for."""
+    requests = scene.row_sets(asked)[:again]
     entrants = []
     for reader in readers:
         if way == "out=" and reader.into is None:
@@ -90,7 +95,8 @@ def _gather(
             )
         )
     entrants.append(copy_entrant(_moved(scene, None, asked, output), threads))
-    return Contest(case, _setting(scene, asked, threads, output, way=way), entrants, skipped)
+    more = {} if again is None else {"again after": again}
+    return Contest(case, _setting(scene, asked, threads, output, way=way, **more), entrants, skipped)
 
 
 def _gather_run(reader: Reader, requests: list[Rows], way: str, out: Any) -> Any:
@@ -103,6 +109,30 @@ def _gather_run(reader: Reader, requests: list[Rows], way: str, out: Any) -> Any
         return out
 
     return each(fill)
+
+
+def few(options: Options) -> Iterator[Contest]:
+    """Few rows a request, far apart and in the caches: of the main size, and of 160 columns beside codes."""
+    values = options.rows * options.dim
+    shapes = ("few rows", options.rows, options.dim), ("few short rows", values // _SHORT, _SHORT)
+    for case, count, dim in shapes:
+        with tempfile.TemporaryDirectory(prefix="qstore-bench-", dir=options.folder) as folder:
+            scene = Scene(Path(folder), max(64, count), dim)
+            readers = [*our_readers(scene, options.levels), numpy_readers(scene)[0]]
+            skipped: dict[str, str] = {}
+            if case == "few short rows":
+                others, skipped = code_readers(scene, options)
+                readers += others
+            for reader in readers:  # warm: all pages are mapped by now
+                _read_all(reader, scene.rows)
+            for number, again, way in product(_FEW_ASKED, (None, 8), ("fresh", "out=")):
+                yield _gather(scene, readers, number, 1, way, skipped, case=case, again=again)
+
+
+def _read_all(reader: Reader, rows: int) -> None:
+    reader.before()
+    for start in range(0, rows, _SLICE_ROWS):
+        reader.take(np.arange(start, min(start + _SLICE_ROWS, rows)))
 
 
 def _one_row(scene: Scene, readers: list[Reader], skipped: dict[str, str]) -> Contest:

@@ -4,7 +4,8 @@ Makes a checkpoint with tools/fixtures/ngram_tables.py (deleted afterwards), bui
 shards with the installed ``qstore`` command, and watches RssAnon, the private memory, from outside. Then each
 row of the store is compared with what the layout says, a second build is killed in the middle and
 gone on with, and the two files are compared. With --rounds, times of the build and of a copy of the same
-files by ``cp`` and fsync, both from the page cache, in turns. Exits 1 where anything is wrong.
+files by ``cp`` and fsync, both from the page cache, in turns, and what processor time they took. Exits 1
+where anything is wrong.
 
     python tools/checks/joined.py [--layout bf16] [--size 2G] [--limit 256M] [--rounds 3] [--folder DIR]
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -26,7 +28,7 @@ import numpy as np
 
 import qstore
 from qstore.engine import quantization
-from qstore.writing.output_paths import journal_path, partial_path
+from qstore.writing.output_paths import journal_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,7 +51,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=0, help="of times, the build's and the copy's (default 0)"
     )
-    parser.add_argument("--folder", help="where to work: about 3 times the size must be free")
+    parser.add_argument("--folder", help="where to work: about twice the size must be free")
     options = parser.parse_args()
     table = table_of(options.layout, options.size, options.dim, 128)
     with tempfile.TemporaryDirectory(prefix="qstore-joined-", dir=options.folder) as name:
@@ -60,12 +62,13 @@ def main() -> int:
         peak = measure("qstore build --join", build(source, whole))
         wrong = wrong_rows(table, whole)
         print(f"{wrong:,} of {table.rows:,} rows are wrong")
-        done = resumed_rows(build(source, resumed), resumed, whole.stat().st_size)
+        digest = sha256(whole)
+        whole.unlink()
+        done = resumed_rows(build(source, resumed), resumed, table.rows)
         print(f"killed, and gone on with: {done:,} rows had been done")
-        same = sha256(whole) == sha256(resumed)
+        same = digest == sha256(resumed)
         print(f"the two stores are {'the same, byte for byte' if same else 'DIFFERENT'}")
         print(f"largest private memory {peak / 2**20:.1f} MiB, limit {options.limit / 2**20:.0f} MiB")
-        whole.unlink()
         resumed.unlink()
         if options.rounds:
             compare_times(source, folder, options.rounds)
@@ -96,34 +99,33 @@ def wrong_rows(table: Table, path: Path) -> int:
     return wrong
 
 
-def resumed_rows(command: list[str], store: Path, size: int) -> int:
-    """Kill a build when about half of its store is written, go on with it; rows that had been done."""
-    partial, journal = partial_path(store), journal_path(store)
-    process, header = subprocess.Popen(command), 0
+def resumed_rows(command: list[str], store: Path, rows: int) -> int:
+    """Kill a build when about half of its rows are done, go on with it; rows that had been done."""
+    journal = journal_path(store)
+    process = subprocess.Popen(command)
     while process.poll() is None:
-        if partial.exists() and journal.exists():
-            header = header or journal.stat().st_size
-            if 512 * partial.stat().st_blocks > size // 2 and journal.stat().st_size > header:
-                process.kill()
-                break
+        if journal.exists() and journal.stat().st_size > 8 * rows // 2:  # it holds the scales
+            process.kill()
+            break
         time.sleep(0.002)
     if process.wait() == 0:
         sys.exit("the build was over before it could be killed: make it larger with --size")
     found = subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE)
-    rows: int = json.loads(found.stdout)["rows_resumed"]
-    return rows
+    resumed: int = json.loads(found.stdout)["rows_resumed"]
+    return resumed
 
 
 def compare_times(source: Path, folder: Path, rounds: int) -> None:
-    """Print the medians of both, in turns."""
+    """Print the medians of both, in turns, of elapsed and of processor time."""
     files = sorted(source.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     copies = folder / "copies"
     copied, built = [], []
+    of_copies, of_builds = [], []
     for _ in range(rounds):
         for file in files:  # into the page cache
             subprocess.run(["cat", file], check=True, stdout=subprocess.DEVNULL)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_time()
         copies.mkdir()
         subprocess.run(["cp", *files, copies], check=True)
         for copy in copies.iterdir():
@@ -131,20 +133,31 @@ def compare_times(source: Path, folder: Path, rounds: int) -> None:
             os.fsync(descriptor)
             os.close(descriptor)
         copied.append(time.perf_counter() - begun)
+        of_copies.append(processor_time() - used)
         shutil.rmtree(copies)
         os.sync()
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_time()
         subprocess.run(build(source, folder / "timed.h5"), check=True)
         built.append(time.perf_counter() - begun)
+        of_builds.append(processor_time() - used)
         (folder / "timed.h5").unlink()
         os.sync()
-    for what, seconds in (("cp and fsync", copied), ("qstore build --join", built)):
+    for what, seconds, used_by in (
+        ("cp and fsync", copied, of_copies),
+        ("qstore build --join", built, of_builds),
+    ):
         rounded = ", ".join(f"{one:.2f}" for one in seconds)
-        speed = size / statistics.median(seconds) / 1e6
-        print(f"{what}: {rounded} s, {speed:,.0f} MB of source a second")
+        speed, work = size / statistics.median(seconds) / 1e6, statistics.median(used_by)
+        print(f"{what}: {rounded} s, {speed:,.0f} MB of source a second; {work:.2f} s of processor time")
     print(
         f"the build is {statistics.median(copied) / statistics.median(built):.2f} times as fast as the copy"
     )
+
+
+def processor_time() -> float:
+    """Seconds that the commands run so far have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -263,6 +263,10 @@ def _distributed() -> list[bytes]:
     return [Path(DATA, "sources/one_matrix/.metadata").read_bytes()]
 
 
+def _quantized_pieces() -> list[bytes]:
+    return [Path(DATA, "sources/one_quantized/.metadata").read_bytes()]
+
+
 def _words_binary() -> list[bytes]:
     rows = b"".join(
         word + b" " + np.ones(3, "<f4").tobytes() + b"\n" for word in (b"the", b"of", "\xfc".encode())
@@ -324,6 +328,11 @@ def _onnx() -> list[bytes]:
     return [b"\x08\x08\x3a" + bytes([len(graph)]) + graph]
 
 
+def _onnx_tables() -> list[bytes]:
+    """Quantized tables, of each way in which a graph makes values of them."""
+    return [path.read_bytes() for path in sorted(DATA.glob("onnx/*.onnx"))]
+
+
 def _bigann() -> list[bytes]:
     return [np.array([3, 2], "<u4").tobytes() + np.ones((3, 2), "<f4").tobytes()]
 
@@ -338,11 +347,13 @@ SOURCES: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
     "keras": ("source.keras", _keras),
     "torch": ("source.pt", _torch),
     "distributed": (".metadata", _distributed),
+    "distributed-quantized": (".metadata", _quantized_pieces),
     "words-binary": ("source.bin", _words_binary),
     "words-text": ("source.txt", _words_text),
     "vecs": ("source.fvecs", _vecs),
     "fasttext": ("source.bin", _fasttext),
     "onnx": ("source.onnx", _onnx),
+    "onnx-tables": ("source.onnx", _onnx_tables),
     "big-ann": ("source.fbin", _bigann),
     "gguf": ("source.gguf", _gguf),
 }
@@ -353,7 +364,8 @@ def source_seeds(parser: str, folder: Path) -> tuple[Path, list[bytes]]:
     """Where files for a parser go, with what they refer to beside them, and good ones to start from."""
     name, make = SOURCES[parser]
     (folder / "shard.safetensors").write_bytes(_safetensors()[0])
-    for data in DATA.glob("sources/one_matrix/*.distcp"):
+    pieces = "one_quantized" if parser == "distributed-quantized" else "one_matrix"
+    for data in DATA.glob(f"sources/{pieces}/*.distcp"):
         shutil.copy(data, folder)
     return folder / name, make()
 

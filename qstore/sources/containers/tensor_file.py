@@ -48,6 +48,13 @@ class TensorFile(ABC):
             There are none as plain items: it is opaque, or lies in the file in another order.
         """
 
+    def check_complete(self) -> None:
+        """Raise `SourceError` where something is missing, so that there may be other matrices than are seen.
+
+        Nothing is missing where all lies in one file.
+        """
+        return
+
     def metadata_beside(self, name: str) -> Mapping[str, str]:
         """What the file that holds a tensor says about itself, untrusted; errors as those of :meth:`info`."""
         return {}

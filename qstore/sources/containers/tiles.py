@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from ...errors import SourceError
 from ..base import Fingerprint, RowSource
 from ..checks import check_range, type_name
+from .tensor_file import byte_shape
 
-__all__ = ["Band", "Box", "TiledRows", "bands_of"]
+__all__ = ["Band", "Box", "TiledRows", "bands_of", "byte_boxes"]
 
 # A rectangle that spans the rows of others counts once for each of them: as often as this on average.
 _MOST_CROSSINGS = 16
@@ -134,6 +136,56 @@ def _hole(where: str, shape: tuple[int, int], start: int, stop: int, left: int, 
         f"{where} has pieces that leave a hole: expected each value of {shape} in one, found rows {start} to "
         f"{stop}, columns {left} to {right} in none; get all files again"
     )
+
+
+def byte_boxes(
+    where: str,
+    shape: tuple[int, ...],
+    pieces: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    bits: int,
+) -> tuple[tuple[int, int], list[Box]]:
+    """The bytes of a tensor of any number of dimensions as a matrix, and its pieces as rectangles of that.
+
+    Parameters
+    ----------
+    where : str
+        Starts errors.
+    shape : tuple of int
+    pieces : sequence of pairs of tuples
+        Where each begins in the tensor, and its shape; of as many dimensions.
+    bits : int
+        Of an item.
+
+    Returns
+    -------
+    shape : (int, int)
+        :func:`.byte_shape` of the tensor.
+    boxes : list of Box
+        One a piece: the bytes of a piece follow one another as the rows of its box do.
+
+    Raises
+    ------
+    SourceError
+        A piece is cut behind the second dimension, or inside of a byte.
+
+    Examples
+    --------
+    >>> byte_boxes("it", (10, 4), [((0, 0), (10, 3)), ((0, 3), (10, 1))], 16)
+    ((10, 8), [Box(row=0, column=0, rows=10, columns=6), Box(row=0, column=6, rows=10, columns=2)])
+    >>> byte_boxes("it", (5,), [((0,), (3,)), ((3,), (2,))], 32)[1][1]
+    Box(row=3, column=0, rows=2, columns=4)
+    """
+    inner = math.prod(shape[2:]) * bits
+    boxes = []
+    for offsets, sizes in pieces:
+        column, columns = (offsets[1] * inner, sizes[1] * inner) if len(shape) > 1 else (0, inner)
+        if sizes[2:] != shape[2:] or column % 8 or columns % 8:
+            raise SourceError(
+                f"{where} of shape {shape} is cut at {offsets} into a piece of shape {sizes}: expected whole "
+                f"bytes, cut in the first two dimensions; save it from one process"
+            )
+        boxes.append(Box(offsets[0] if shape else 0, column // 8, sizes[0] if shape else 1, columns // 8))
+    return byte_shape(shape, math.prod(shape) * bits // 8), boxes
 
 
 class TiledRows(RowSource):

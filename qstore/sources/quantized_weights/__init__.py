@@ -7,6 +7,7 @@ the weight is refused with what was seen beside it. `conventions` has one functi
 """
 
 from .choice import AS_FOUND, Choice
-from .opening import check_unscaled, listed, open_tensor
+from .described import DescribedTensors
+from .opening import listed, open_tensor
 
-__all__ = ["AS_FOUND", "Choice", "check_unscaled", "listed", "open_tensor"]
+__all__ = ["AS_FOUND", "Choice", "DescribedTensors", "listed", "open_tensor"]

@@ -32,8 +32,8 @@ class Config:
 
     @classmethod
     def beside(cls, path: str) -> Config:
-        """That of the directory of a checkpoint; one that cannot be read says nothing."""
-        place = os.path.join(os.path.dirname(path), _NAME)
+        """That of the directory of a checkpoint, or of a file in it; one that cannot be read says nothing."""
+        place = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), _NAME)
         if not os.path.isfile(place):
             return cls()
         try:

@@ -18,7 +18,7 @@ from ..containers.tensor_file import TensorFile
 from .family import Family
 from .grids import Misfit, block_of
 from .numbers import CODE_TYPES, FLOAT8_TYPES, SCALE_TYPES, ZERO_TYPES
-from .recipe import Grid, Recipe, Vocabulary
+from .recipe import Grid, Layout, Recipe, Vocabulary
 
 __all__ = ["CONVENTIONS", "Found", "refusal", "scaled_by_hand"]
 
@@ -315,7 +315,7 @@ def packed_floats_in_int8(family: Family) -> Found:
 
 
 def mlx(family: Family) -> Found:
-    """Codes of 4 or 8 bits in uint32 with scales and biases of groups, or MLX's MXFP4, MXFP8 and NVFP4."""
+    """Codes of 2 to 8 bits in uint32 with scales and biases of groups, or MLX's MXFP4, MXFP8 and NVFP4."""
     info = family.info
     if family.leaf != "weight" or info.dtype != "uint32" or len(info.shape) != 2:
         return None
@@ -340,12 +340,14 @@ def mlx(family: Family) -> Found:
         name=family.name,
         shape=shape,
         codes=info,
-        numbers="uint8" if bits == 8 else "uint4",
+        numbers="uint4" if bits == 4 else "uint8",
         how=f"uint{bits} * scales + biases, groups of {group} (MLX)",
-        packing="bytes" if bits == 8 else "low half first",
+        packing="low half first" if bits == 4 else "bytes",
         scale=Grid(scale, (1, group), scale.dtype),
         bias=Grid(bias, (1, group), bias.dtype),
         beside=_beside(family, [info, scale, bias]),
+        # Whatever the width, codes follow one another through the bytes of a row.
+        layouts={} if bits in (4, 8) else {info.name: Layout(shape[0], shape[1], 32 * info.shape[1], bits)},
     )
 
 
@@ -374,10 +376,7 @@ def _mlx_layout(family: Family, words: int, groups: int) -> tuple[int, int]:
             f"{words} words and {groups} groups a row could be {could}: expected config.json beside the "
             f'file to say which: {{"quantization": {{"group_size": 64, "bits": 4}}}}'
         )
-    (found,) = fitting
-    if found[0] not in (4, 8):
-        raise Misfit(f"it has {found[0]} bits: expected 4 or 8")
-    return found
+    return fitting.pop()
 
 
 def _mlx_float(family: Family, scale: TensorInfo) -> Recipe:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection
 
 from ...errors import SourceError
 from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.tensor_file import TensorFile
 from ..quantized import QUANTIZED
-from ..tensor_choice import only_matrix, unknown_tensor
+from ..tensor_choice import is_matrix, only_matrix, unknown_tensor
 from .choice import Choice
 from .conventions import CONVENTIONS, Found, refusal, scaled_by_hand
+from .described import DescribedTensors
 from .family import Family, Neighbours
 from .grids import Misfit
 from .numbers import CODE_TYPES
 from .recipe import Recipe, Vocabulary
 from .rows import ScaledCodes, ScaledRows, VocabularyRows, is_lossless, value_type
 
-__all__ = ["check_unscaled", "listed", "open_tensor"]
+__all__ = ["listed", "open_tensor"]
 
 _PACKED_TYPES = ("int32", "uint32", "float4_e2m1fn", "float4_e2m1fn_x2")
 # Names that are given to codes alone.
@@ -49,7 +50,11 @@ def open_tensor(file: TensorFile, tensor: str | None, choice: Choice) -> RowSour
             raise SourceError(
                 f"{file.path}: scale={choice.scale!r} (--scale) needs the name of a tensor that it scales"
             )
-        tensor = only_matrix(file.path, listed(file, file.names, choice)).name
+        file.check_complete()
+        there = listed(file, file.names, choice)
+        tensor = only_matrix(file.path, there).name
+        if not choice.as_stored:
+            _check_others(neighbours, there)
     name = _stored_name(neighbours, tensor)
     if choice.as_stored:
         return file.open(name)
@@ -58,20 +63,28 @@ def open_tensor(file: TensorFile, tensor: str | None, choice: Choice) -> RowSour
     return _opened(family, found)
 
 
-def listed(file: TensorFile, names: Iterable[str], choice: Choice) -> list[TensorInfo]:
+def _check_others(neighbours: Neighbours, found: list[TensorInfo]) -> None:
+    """Refuse to take one matrix for the only one where another is packed, and it is not clear how."""
+    for info in found:
+        if len(info.shape) == 2 and not is_matrix(info):
+            _recipe(neighbours.family(info.name))
+
+
+def listed(file: TensorFile, names: Collection[str], choice: Choice) -> list[TensorInfo]:
     """What can be built from those tensors, in the order of their names: families as the one matrix they are.
 
-    Tensors of a convention that does not fit are listed as they are.
+    Tensors of a convention that does not fit, or of which `names` lacks a part, are listed as they are.
     """
     if choice.as_stored:
         return [file.info(name) for name in sorted(names)]
-    neighbours = Neighbours(file)
+    neighbours, there = Neighbours(file), set(names)
     found: dict[str, TensorInfo] = {}
     hidden: set[str] = set()
     for name in names:
         family = neighbours.family(name)
         try:
             recipe = _recipe(family)
+            recipe = recipe if recipe is not None and there.issuperset(recipe.beside) else None
             info = family.info if recipe is None else _info(file, recipe)
         except SourceError:
             recipe, info = None, family.info
@@ -147,6 +160,11 @@ def _by_hand(family: Family, scale: str) -> Recipe:
 
 def _recipe(family: Family) -> Found:
     """That of the one convention which knows the tensor; None where the numbers are what they are."""
+    if isinstance(family.file, DescribedTensors):
+        try:
+            return family.file.recipe(family.name)
+        except Misfit as error:
+            raise _refused(family, [str(error)]) from None
     known = refusal(family)
     if known is not None:
         raise SourceError(
@@ -176,55 +194,6 @@ def _recipe(family: Family) -> Found:
     if reasons:
         raise _refused(family, reasons)
     return None
-
-
-def check_unscaled(path: str, source: RowSource, tensors: Callable[[], Iterable[TensorInfo]]) -> None:
-    """Refuse the numbers of a quantized weight, of a checkpoint whose scales are not read.
-
-    Parameters
-    ----------
-    path : str
-    source : RowSource
-        The tensor.
-    tensors : callable
-        Gives all tensors of the checkpoint.
-
-    Raises
-    ------
-    SourceError
-        Beside the tensor lies what tells of quantization.
-    """
-    if source.dtype not in (*CODE_TYPES, *_PACKED_TYPES):
-        return
-    family = Neighbours(_Names(path, tensors())).family(source.name)
-    beside = list(family.companions().values())
-    if beside and not family.is_companion:
-        seen = ", ".join(f"{_quoted(one.name)} {one.dtype} {one.shape}" for one in beside[:_SHOWN])
-        raise SourceError(
-            f"{_where(family)} looks quantized ({family.info.dtype}): found beside it: {seen}; scales are "
-            f"not read from such checkpoints: load it with the library that made it and save it as "
-            f"safetensors, or take the numbers as they are (as_stored=True, --as-stored)"
-        )
-
-
-class _Names(TensorFile):
-    """Tensors of which only name, shape and type matter."""
-
-    def __init__(self, path: str, tensors: Iterable[TensorInfo]) -> None:
-        self.path, self._infos = path, {one.name: one for one in tensors}
-        self.names = self._infos.keys()
-
-    def info(self, name: str) -> TensorInfo:
-        """See :meth:`TensorFile.info`."""
-        return self._infos[name]
-
-    def open(self, name: str) -> RowSource:
-        """Nothing is opened."""
-        raise NotImplementedError
-
-    def open_bytes(self, name: str) -> RowSource:
-        """Nothing is opened."""
-        raise NotImplementedError
 
 
 def _doubts(family: Family) -> list[str]:

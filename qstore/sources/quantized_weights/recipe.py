@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..base import TensorInfo
 
-__all__ = ["Grid", "Packing", "Recipe", "Vocabulary"]
+__all__ = ["Grid", "Layout", "Packing", "Recipe", "Vocabulary"]
 
 Packing = Literal["bytes", "low half first"]
 """How codes lie in bytes: one in each, or two of 4 bits, the lower half before the upper one."""
@@ -36,6 +36,29 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the items of a tensor lie where they are no rows of whole bytes, or other rows than its shape says.
+
+    Attributes
+    ----------
+    rows, columns : int
+        What it is read as: items of `bits`, or bytes where that is 8.
+    row_bits : int
+        From the begin of one row to that of the next.
+    bits : int
+        Of an item: less than 8 where they are packed, from the lowest bits of the first byte on.
+    signed : bool
+        Packed items are numbers in two's complement.
+    """
+
+    rows: int
+    columns: int
+    row_bits: int
+    bits: int = 8
+    signed: bool = False
+
+
+@dataclass(frozen=True)
 class Recipe:
     """value = (number of the code - zero point) * scale (* or / the factor) + bias, each step in float32.
 
@@ -46,7 +69,8 @@ class Recipe:
     shape : tuple of int
     codes : TensorInfo
     numbers : str
-        What a code means: a type of 8 bits; "int8 + 128", "int4 + 8" and "uint4" of packed integers; "e2m1".
+        What a code means: a type of 8 bits; "int8 + 128", "int4 + 8", "int2 + 2" and "uint4" of packed
+        integers; "e2m1".
     packing : {"bytes", "low half first"}
     scale : Grid
     zero, bias : Grid or None
@@ -58,6 +82,8 @@ class Recipe:
         What scales are divided by in float64: 127 where they are the largest value of a row.
     beside : mapping of str to TensorInfo
         All tensors that belong to it, the codes too, by name.
+    layouts : mapping of str to Layout
+        Of those that do not lie as their shapes say.
     how : str
         The rule in words, in ASCII, for people and for the journal.
     """
@@ -75,6 +101,7 @@ class Recipe:
     divides: bool = False
     divisor: int = 1
     beside: Mapping[str, TensorInfo] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
     def scaled_by_row(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 from ...engine import kernels
 from ...engine.quantization import ZERO_POINT
 from ...errors import SourceError
-from ..base import Fingerprint, RowSource, TensorInfo
+from ..base import Fingerprint, RowSource
 from ..checks import check_range, shortened
 from ..containers.tensor_file import TensorFile
 from ..quantized import QuantizedSource, check_scales
 from .numbers import E2M1, decoded, table_of
+from .packed import PackedRows
 from .recipe import Grid, Packing, Recipe, Vocabulary
 
 __all__ = ["ScaledCodes", "ScaledRows", "VocabularyRows", "is_lossless", "value_type"]
@@ -33,6 +33,7 @@ _TABLES = {  # of 256 places each, whatever is packed
     "e2m1": np.resize(E2M1, 256),
     "int8 + 128": np.arange(-128, 128).astype(np.float32),
     "int4 + 8": np.resize(np.arange(-8, 8), 256).astype(np.float32),
+    "int2 + 2": np.resize(np.arange(-2, 2), 256).astype(np.float32),
     "uint4": np.resize(np.arange(16), 256).astype(np.float32),
 }
 # Codes that are symmetric around one that becomes 128: the zero point, and the bit that makes it 128.
@@ -45,21 +46,18 @@ class _Parts(RowSource):
     Parameters
     ----------
     file : TensorFile
-    beside : mapping of str to TensorInfo
-        All tensors that belong to it: opened here, closed by :meth:`close`.
-    how : str
+    recipe : Recipe or Vocabulary
+        All tensors that belong to it are opened here, and closed by :meth:`close`.
     """
 
-    def __init__(
-        self, file: TensorFile, name: str, shape: tuple[int, int], beside: Mapping[str, TensorInfo], how: str
-    ) -> None:
-        self.name, self.convention = name, how
-        self.rows, self.dim = shape
-        self._where = f"{file.path}: tensor {shortened(repr(name))}"
+    def __init__(self, file: TensorFile, recipe: Recipe | Vocabulary) -> None:
+        self.name, self.convention = recipe.name, recipe.how
+        self.rows, self.dim = recipe.shape
+        self._where = f"{file.path}: tensor {shortened(repr(recipe.name))}"
         self._parts: dict[str, RowSource] = {}
         with ExitStack() as on_error:
-            for one in beside:
-                self._parts[one] = on_error.enter_context(file.open_bytes(one))
+            for one in recipe.beside:
+                self._parts[one] = on_error.enter_context(_opened(file, recipe, one))
             on_error.pop_all()
 
     def fingerprint(self) -> Fingerprint | None:
@@ -83,6 +81,14 @@ class _Parts(RowSource):
         """Give the files back. May be called twice, but not beside a running read."""
         for part in self._parts.values():
             part.close()
+
+
+def _opened(file: TensorFile, recipe: Recipe | Vocabulary, name: str) -> RowSource:
+    """One of the tensors of a recipe, as rows of bytes."""
+    part = file.open_bytes(name)
+    if isinstance(recipe, Recipe) and name in recipe.layouts:
+        return PackedRows(part, recipe.layouts[name])
+    return part
 
 
 class _Numbers:
@@ -140,7 +146,7 @@ class ScaledRows(_Parts):
     """
 
     def __init__(self, file: TensorFile, recipe: Recipe) -> None:
-        super().__init__(file, recipe.name, recipe.shape, recipe.beside, recipe.how)
+        super().__init__(file, recipe)
         self._packing: Packing = recipe.packing
         self._codes = self._parts[recipe.codes.name]
         self._table = _TABLES[recipe.numbers] if recipe.numbers in _TABLES else table_of(recipe.numbers)
@@ -245,7 +251,7 @@ class ScaledCodes(_Parts, QuantizedSource):
     """
 
     def __init__(self, file: TensorFile, recipe: Recipe) -> None:
-        super().__init__(file, recipe.name, recipe.shape, recipe.beside, recipe.how)
+        super().__init__(file, recipe)
         self._codes = self._parts[recipe.codes.name]
         self._flip = np.uint8(_SYMMETRIC[recipe.numbers][1])
         self._scale = _Numbers(recipe.scale, self._parts[recipe.scale.tensor.name], recipe.shape)
@@ -276,9 +282,9 @@ def is_lossless(file: TensorFile, recipe: Recipe) -> bool:
     if recipe.zero is None:
         return recipe.numbers != "uint8"
     middle = _SYMMETRIC[recipe.numbers][0]
-    with file.open_bytes(recipe.zero.tensor.name) as part:
-        if recipe.zero.packed:
-            return False
+    if recipe.zero.packed:
+        return False
+    with _opened(file, recipe, recipe.zero.tensor.name) as part:
         for start in range(0, part.rows, _ZERO_ROWS):
             found = decoded(part.read(start, min(start + _ZERO_ROWS, part.rows)), recipe.zero.dtype)
             if (found != middle).any():
@@ -311,7 +317,7 @@ class VocabularyRows(_Parts):
     """
 
     def __init__(self, file: TensorFile, recipe: Vocabulary) -> None:
-        super().__init__(file, recipe.name, recipe.shape, recipe.beside, recipe.how)
+        super().__init__(file, recipe)
         self._types = {one.name: one.dtype for one in recipe.beside.values()}
         self._embeddings = self._parts[recipe.embeddings.name]
         self._mapping = None if recipe.mapping is None else self._parts[recipe.mapping.name]

@@ -12,16 +12,20 @@ import os
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from ...errors import IncompleteError, SourceError
 from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.checkpoint_index import together
 from ..containers.contiguous import ContiguousRows
-from ..containers.tiles import Box, TiledRows, bands_of
+from ..containers.tensor_file import TensorFile
+from ..containers.tiles import Box, TiledRows, bands_of, byte_boxes
 from ..files import RawFile, one_of_many
 from ..tensor_choice import only_matrix, unknown_tensor
-from .tensors import Entry, Header, conversion, item_dtype, layout_of, read_header
+from .tensors import Entry, Header, byte_layout_of, conversion, item_bits, item_dtype, layout_of, read_header
 
 __all__ = ["SHARD", "ShardsFormat"]
 
@@ -69,16 +73,50 @@ class ShardsFormat:
         TensorError
             Several matrices and no name, or a name that is not there.
         """
-        shards = _read(path)
+        found = _ShardedTensors(path)
         if tensor is None:
-            found, problems = _whole_ones(shards)
-            if problems:
-                raise SourceError(together(problems))
-            tensor = only_matrix(path, found).name
-        if tensor not in shards.pieces:
-            raise unknown_tensor(path, tensor, shards.pieces)
+            found.check_complete()
+            tensor = only_matrix(path, _whole_ones(found.shards)[0]).name
+        return found.open(tensor)
+
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors, whole, by name."""
+        return _ShardedTensors(path)
+
+
+class _ShardedTensors(TensorFile):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.shards = _read(path)
+        self.names = self.shards.pieces.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        return _info(self.shards, name)
+
+    def open(self, name: str) -> RowSource:
+        if name not in self.names:
+            raise unknown_tensor(self.path, name, self.names)
+        shape, where = _shape(self.shards, name), _where(self.shards, name)
+        word = self.shards.pieces[name][0].entry.info.dtype
+        check_matrix(where, shape, word, conversion(shortened(repr(name)), word))
+        return self._opened(name, (shape[0], shape[1]), _boxes(self.shards, name), item_dtype(word))
+
+    def open_bytes(self, name: str) -> RowSource:
+        shape, where, pieces = _shape(self.shards, name), _where(self.shards, name), self.shards.pieces[name]
+        bits = item_bits(where, pieces[0].entry.info.dtype)
+        held = [(piece.offsets, piece.entry.info.shape) for piece in pieces]
+        return self._opened(name, *byte_boxes(where, shape, held, bits), None)
+
+    def check_complete(self) -> None:
+        problems = _whole_ones(self.shards)[1]
+        if problems:
+            raise SourceError(together(problems))
+
+    def _opened(
+        self, name: str, shape: tuple[int, int], boxes: list[Box], dtype: np.dtype[Any] | None
+    ) -> RowSource:
         with ExitStack() as on_error:
-            source = _open(shards, tensor, on_error)
+            source = _open(self.shards, name, shape, boxes, dtype, on_error)
             on_error.pop_all()
         return source
 
@@ -163,8 +201,12 @@ def _whole_ones(shards: _Shards) -> tuple[list[TensorInfo], list[str]]:
         except SourceError as error:
             problems.append(str(error))
         else:
-            found.append(TensorInfo(name, shape, shards.pieces[name][0].entry.info.dtype))
+            found.append(_info(shards, name))
     return found, list(dict.fromkeys(problems))
+
+
+def _info(shards: _Shards, name: str) -> TensorInfo:
+    return TensorInfo(name, _shape(shards, name), shards.pieces[name][0].entry.info.dtype)
 
 
 def _where(shards: _Shards, name: str) -> str:
@@ -199,12 +241,17 @@ def _shape(shards: _Shards, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _open(shards: _Shards, name: str, files: ExitStack) -> TiledRows:
-    shape, where, pieces = _shape(shards, name), _where(shards, name), shards.pieces[name]
-    word = pieces[0].entry.info.dtype
-    check_matrix(where, shape, word, conversion(shortened(repr(name)), word))
-    boxes = _boxes(shards, name)
-    bands = bands_of(where, (shape[0], shape[1]), boxes)
+def _open(
+    shards: _Shards,
+    name: str,
+    shape: tuple[int, int],
+    boxes: list[Box],
+    dtype: np.dtype[Any] | None,
+    files: ExitStack,
+) -> TiledRows:
+    """Rows of items, or of bytes where no dtype is given."""
+    where, pieces = _where(shards, name), shards.pieces[name]
+    bands = bands_of(where, shape, boxes)
     sources: dict[int, RowSource] = {}
     for number in dict.fromkeys(number for band in bands for number in band.boxes):
         piece = pieces[number]
@@ -212,13 +259,14 @@ def _open(shards: _Shards, name: str, files: ExitStack) -> TiledRows:
         header = read_header(file, pieces=True)
         if header.crc32 != shards.headers[piece.file].crc32:
             raise SourceError(f"{file.path} was changed while it was read; build again")
-        sources[number] = ContiguousRows(file, **layout_of(file.path, header, name))
+        layout = byte_layout_of(header, name) if dtype is None else layout_of(file.path, header, name)
+        sources[number] = ContiguousRows(file, **layout)
     return TiledRows(
         where,
         kind="safetensors shards",
         name=name,
-        shape=(shape[0], shape[1]),
-        dtype=item_dtype(word),
+        shape=shape,
+        dtype=np.dtype(np.uint8) if dtype is None else dtype,
         boxes=boxes,
         bands=bands,
         sources=sources,

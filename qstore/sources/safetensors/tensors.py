@@ -31,6 +31,7 @@ __all__ = [
     "SafetensorsFormat",
     "byte_layout_of",
     "conversion",
+    "item_bits",
     "item_dtype",
     "layout_of",
     "read_header",
@@ -60,7 +61,7 @@ _TYPES = {  # name in the file: (name here, bits)
     "F6_E3M2": ("float6_e3m2fn", 6),
     "F4": ("float4_e2m1fn", 4),
 }
-
+_BITS = dict(_TYPES.values())
 
 _MEMBERS = ("dtype", "shape", "data_offsets")
 
@@ -210,6 +211,13 @@ def item_dtype(name: str) -> np.dtype[Any]:
     """Dtype of the items of an element type as they lie in the file."""
     raw = name == "bfloat16" or name.startswith("float8")
     return marker_dtype(name) if raw else np.dtype(name).newbyteorder("<")
+
+
+def item_bits(where: str, name: str) -> int:
+    """Bits of an item of an element type; `where` starts the `SourceError` of one that is not known."""
+    if name not in _BITS:
+        raise SourceError(f"{where} holds {shortened(name)}: expected one of {', '.join(_BITS)}")
+    return _BITS[name]
 
 
 def read_header(file: RawFile, pieces: bool = False) -> Header:

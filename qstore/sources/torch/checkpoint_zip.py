@@ -6,11 +6,12 @@ interpreter of our own, which can build nothing but descriptions of tensors; the
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,14 @@ from .restricted_pickle import Opaque, PickleRefused
 from .tensor_rows import TorchCodes, conversion, is_by_row, item_dtype, rows_of
 from .types import OpaqueTensor, Storage, Tensor
 
-__all__ = ["TorchIndexFormat", "TorchZipFormat", "rows_of_only"]
+__all__ = ["TorchIndexFormat", "TorchZipFormat", "bytes_of_only", "rows_of_only"]
 
 _RESAVE = "torch.save(torch.load(path, weights_only=True), new_path)"
 # What torch.save wrote before version 1.6: a pickle of this number comes first.
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LONGEST_PICKLE = 100_000_000
+# Those of its classes that hold a code for each value, and scales as their shapes say.
+_TORCHAO = ("Int8Tensor", "Float8Tensor", "IntxUnpackedToInt8Tensor")
 
 
 class TorchZipFormat:
@@ -56,7 +59,7 @@ class TorchZipFormat:
         SourceError
         """
         with RawFile(path) as file:
-            checkpoint = _read(file)
+            checkpoint = _read_whole(file)
         return [_info(name, checkpoint.tensors[name]) for name in sorted(checkpoint.tensors)]
 
     def open(self, path: str, tensor: str | None) -> RowSource:
@@ -72,7 +75,7 @@ class TorchZipFormat:
         """
         with ExitStack() as on_error:
             file = on_error.enter_context(RawFile(path))
-            source = _open(file, _read(file), tensor, {})
+            source = _open(file, _read_whole(file), tensor, {})
             on_error.pop_all()
         return source
 
@@ -104,7 +107,7 @@ class _TorchTensors(TensorFile):
     def __init__(self, path: str) -> None:
         self.path = path
         with RawFile(path) as file:
-            self._checkpoint = _read(file)
+            self._checkpoint = _read_whole(file)
             self._version = file.size, file.mtime_ns
         self.names = self._checkpoint.tensors.keys()
 
@@ -116,6 +119,9 @@ class _TorchTensors(TensorFile):
 
     def open_bytes(self, name: str) -> RowSource:
         return self._opened(_open_bytes, name)
+
+    def metadata_beside(self, name: str) -> dict[str, str]:
+        return {whose: json.dumps({"_type": kind}) for whose, kind in self._checkpoint.torchao.items()}
 
     def _opened(
         self, opened: Callable[[RawFile, _Checkpoint, str, Fingerprint], RowSource], name: str
@@ -146,13 +152,7 @@ def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -
     SourceError
         The file is malformed, or holds something else.
     """
-    checkpoint = _read(file)
-    found = checkpoint.tensors.get("")
-    shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
-        raise SourceError(
-            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}"
-        )
+    checkpoint, found = _only(file, shape, dtype)
     return rows_of(
         file,
         file.path,
@@ -164,6 +164,26 @@ def rows_of_only(file: RawFile, name: str, shape: tuple[int, int], dtype: str) -
     )
 
 
+def bytes_of_only(file: RawFile, name: str, shape: tuple[int, ...], dtype: str) -> RowSource:
+    """Source of the bytes of the tensor that is all a file holds; as :func:`rows_of_only`, of any shape."""
+    checkpoint, found = _only(file, shape, dtype)
+    return _bytes_of(file, file.path, found, checkpoint, name, {})
+
+
+def _only(file: RawFile, shape: tuple[int, ...], dtype: str) -> tuple[_Checkpoint, Tensor]:
+    checkpoint = _read(file)
+    found = checkpoint.tensors.get("")
+    shown = type(found).__name__
+    if isinstance(found, (Tensor, OpaqueTensor)):
+        shown = f"{found.shape} of {found.dtype}" if isinstance(found, Tensor) else f"Opaque ({found.kind})"
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (shape, dtype):
+        remedy = f"; save {found.remedy} in its place" if isinstance(found, OpaqueTensor) else ""
+        raise SourceError(
+            f"{file.path}: expected one tensor of shape {shape} of {dtype}, found {shortened(shown)}{remedy}"
+        )
+    return checkpoint, found
+
+
 @dataclass(frozen=True)
 class _Checkpoint:
     archive: Archive
@@ -171,6 +191,8 @@ class _Checkpoint:
     """Of the names of all members: a directory."""
     tensors: dict[str, Found]
     crc32: int
+    torchao: Mapping[str, str] = field(default_factory=dict)
+    """Names of weights that torchao has quantized, and the class of each."""
 
     def member_of(self, path: str, name: str, storage: Storage) -> Member:
         """Member that holds a storage; `name` is that of the tensor, for the error.
@@ -221,6 +243,26 @@ def _read(file: RawFile) -> _Checkpoint:
         if isinstance(tensor, Tensor):
             checkpoint.member_of(file.path, name, tensor.storage)
     return checkpoint
+
+
+def _read_whole(file: RawFile) -> _Checkpoint:
+    """A checkpoint that no index describes: weights of torchao as they are where it flattens them itself."""
+    checkpoint = _read(file)
+    tensors, kinds = dict(checkpoint.tensors), {}
+    for name, one in checkpoint.tensors.items():
+        parent, dot, leaf = name.rpartition(".")
+        whose, _, kind = one.kind.rpartition(".") if isinstance(one, OpaqueTensor) else ("", "", "")
+        if not isinstance(one, OpaqueTensor) or leaf != "weight" or whose.partition(".")[0] != "torchao":
+            continue
+        parts = {f"{parent}{dot}_weight_{part}": tensor for part, tensor in one.parts.items()}
+        if kind in _TORCHAO and parts and not parts.keys() & tensors.keys():
+            del tensors[name]
+            tensors.update(parts)
+            kinds[name] = kind
+    for name, one in tensors.items():
+        if isinstance(one, Tensor):
+            checkpoint.member_of(file.path, name, one.storage)
+    return replace(checkpoint, tensors=tensors, torchao=kinds)
 
 
 def _prefix(path: str, archive: Archive) -> str:
@@ -290,7 +332,12 @@ def _open(file: RawFile, checkpoint: _Checkpoint, name: str | None, origin: Fing
 
 def _open_bytes(file: RawFile, checkpoint: _Checkpoint, name: str, origin: Fingerprint) -> RowSource:
     where = f"{file.path}: tensor {shortened(repr(name))}"
-    tensor = _plain(where, checkpoint.tensors[name])
+    return _bytes_of(file, where, _plain(where, checkpoint.tensors[name]), checkpoint, name, origin)
+
+
+def _bytes_of(
+    file: RawFile, where: str, tensor: Tensor, checkpoint: _Checkpoint, name: str, origin: Fingerprint
+) -> RowSource:
     if tensor.quantizer is not None or tensor.negated or not _is_in_order(tensor):
         raise SourceError(
             f"{where} has strides {shortened(str(tensor.strides))} for shape {shortened(str(tensor.shape))}: "

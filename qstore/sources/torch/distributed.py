@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import zlib
 from contextlib import ExitStack
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import numpy as np
 
 from ...errors import IncompleteError, SourceError
 from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, shortened
 from ..containers.checkpoint_index import together
-from ..containers.tiles import Box, TiledRows, bands_of
+from ..containers.tensor_file import TensorFile
+from ..containers.tiles import Box, TiledRows, bands_of, byte_boxes
 from ..files import FilePart, RawFile, one_of_many
 from ..tensor_choice import only_matrix, unknown_tensor
-from .checkpoint_zip import rows_of_only
+from .checkpoint_zip import bytes_of_only, rows_of_only
 from .distributed_metadata import Piece, Place, Saved, read_metadata
 from .tensor_rows import conversion, item_dtype
+from .types import DTYPES
 
 __all__ = ["DISTRIBUTED_METADATA", "DistributedFormat", "is_distributed", "refuse_separate"]
 
@@ -75,17 +79,62 @@ class DistributedFormat:
         TensorError
             Several matrices and no name, or a name that is not there.
         """
-        with RawFile(_checked(path)) as file:
-            everything = read_metadata(file)
+        found = _Pieces(path)
         if tensor is None:
-            problems, _ = _looked_at(path, everything)
-            if problems:
-                raise SourceError(together(problems))
-            tensor = only_matrix(path, _infos(everything)).name
-        if tensor not in everything:
-            raise unknown_tensor(path, tensor, [name for name, saved in everything.items() if saved.dtype])
+            found.check_complete()
+            tensor = only_matrix(path, _infos(found.everything)).name
+        return found.open(tensor)
+
+    def tensor_file(self, path: str) -> TensorFile:
+        """All tensors by name, and other objects among them. Files that are not asked for may be missing."""
+        return _Pieces(path)
+
+
+class _Pieces(TensorFile):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with RawFile(_checked(path)) as file:
+            self.everything = read_metadata(file)
+        self.names = self.everything.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        return _info(name, self.everything[name])
+
+    def open(self, name: str) -> RowSource:
+        saved = self._saved(name)
+        check_matrix(_where(self.path, name), saved.shape, saved.dtype, conversion(saved.dtype))
+        shape, boxes = (saved.shape[0], saved.shape[1]), _boxes(saved)
+        return self._opened(name, saved, shape, boxes, item_dtype(saved.dtype))
+
+    def open_bytes(self, name: str) -> RowSource:
+        saved, where = self._saved(name), _where(self.path, name)
+        pieces = [(piece.offsets, piece.sizes) for piece in saved.pieces]
+        shape, boxes = byte_boxes(where, saved.shape, pieces, 8 * _item_size(where, saved))
+        return self._opened(name, saved, shape, boxes, None)
+
+    def check_complete(self) -> None:
+        problems, _ = _looked_at(self.path, self.everything)
+        if problems:
+            raise SourceError(together(problems))
+
+    def _saved(self, name: str) -> Saved:
+        if name not in self.everything:
+            raise unknown_tensor(
+                self.path, name, [one for one, saved in self.everything.items() if saved.dtype]
+            )
+        saved = self.everything[name]
+        if not saved.dtype:
+            raise SourceError(
+                f"{_where(self.path, name)} is opaque (an object): expected a tensor; nothing of it was made "
+                f"or run; where the checkpoint was made, save it as one: torch.as_tensor(values)"
+            )
+        return saved
+
+    def _opened(
+        self, name: str, saved: Saved, shape: tuple[int, int], boxes: list[Box], dtype: np.dtype[Any] | None
+    ) -> RowSource:
         with ExitStack() as on_error:
-            source = _open(path, everything, tensor, on_error)
+            source = _open(self.path, name, saved, shape, boxes, dtype, on_error)
             on_error.pop_all()
         return source
 
@@ -119,10 +168,11 @@ def refuse_separate(path: str) -> NoReturn:
 
 
 def _infos(everything: dict[str, Saved]) -> list[TensorInfo]:
-    return [
-        TensorInfo(name, saved.shape, saved.dtype or "opaque (an object)")
-        for name, saved in sorted(everything.items())
-    ]
+    return [_info(name, saved) for name, saved in sorted(everything.items())]
+
+
+def _info(name: str, saved: Saved) -> TensorInfo:
+    return TensorInfo(name, saved.shape, saved.dtype or "opaque (an object)")
 
 
 def _looked_at(path: str, everything: dict[str, Saved]) -> tuple[list[str], set[str]]:
@@ -174,15 +224,23 @@ def _place_of(path: str, name: str, piece: Piece) -> Place:
     return piece.place
 
 
-def _open(path: str, everything: dict[str, Saved], name: str, files: ExitStack) -> TiledRows:
-    saved, where = everything[name], _where(path, name)
-    if not saved.dtype:
-        raise SourceError(
-            f"{where} is opaque (an object): expected a tensor; nothing of it was made or run; where the "
-            f"checkpoint was made, save it as one: torch.as_tensor(values)"
-        )
-    check_matrix(where, saved.shape, saved.dtype, conversion(saved.dtype))
-    shape, boxes = (saved.shape[0], saved.shape[1]), _boxes(saved)
+def _item_size(where: str, saved: Saved) -> int:
+    if saved.dtype not in DTYPES:
+        raise SourceError(f"{where} holds {shortened(saved.dtype)}: expected a type of torch that is known")
+    return DTYPES[saved.dtype]
+
+
+def _open(
+    path: str,
+    name: str,
+    saved: Saved,
+    shape: tuple[int, int],
+    boxes: list[Box],
+    dtype: np.dtype[Any] | None,
+    files: ExitStack,
+) -> TiledRows:
+    """Rows of items, or of bytes where no dtype is given."""
+    where = _where(path, name)
     bands = bands_of(where, shape, boxes)
     numbers = dict.fromkeys(number for band in bands for number in band.boxes)
     places = {number: _plain_place(path, name, saved.pieces[number]) for number in numbers}
@@ -190,15 +248,18 @@ def _open(path: str, everything: dict[str, Saved], name: str, files: ExitStack) 
     opened = {file: files.enter_context(one_of_many(_beside(path, file), len(used))) for file in used}
     sources: dict[int, RowSource] = {}
     for number, place in places.items():
-        rows, columns = saved.pieces[number].sizes
-        part = FilePart(opened[place.file], place.begin, place.size)
-        sources[number] = rows_of_only(part, name, (rows, columns), saved.dtype)
+        part, sizes = FilePart(opened[place.file], place.begin, place.size), saved.pieces[number].sizes
+        sources[number] = (
+            bytes_of_only(part, name, sizes, saved.dtype)
+            if dtype is None
+            else rows_of_only(part, name, (sizes[0], sizes[1]), saved.dtype)
+        )
     return TiledRows(
         where,
         kind="torch distributed",
         name=name,
         shape=shape,
-        dtype=item_dtype(saved.dtype),
+        dtype=np.dtype(np.uint8) if dtype is None else dtype,
         boxes=boxes,
         bands=bands,
         sources=sources,

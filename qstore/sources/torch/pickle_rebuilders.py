@@ -258,10 +258,20 @@ def _rebuild_subclass(arguments: tuple[Any, ...]) -> Tensor | OpaqueTensor | Opa
         case (Function(call), made, tuple(inner), state) if call in _TENSORS:
             tensor: Tensor | OpaqueTensor = call(inner)
             if isinstance(made, Opaque):
-                return _opaque(tensor, made.name, _PLAIN)
+                parts = _torchao_parts(tensor.shape, state) if call is _rebuild_wrapper else {}
+                return replace(_opaque(tensor, made.name, _PLAIN), parts=parts)
             if isinstance(made, _TensorType):
                 return _with_attributes(tensor, arguments, state)
     raise _wrong_arguments(arguments)
+
+
+def _torchao_parts(shape: tuple[int, ...], state: Any) -> dict[str, Tensor]:
+    """What torchao keeps of a tensor with a code for each value; empty where it is not that."""
+    items = state.items[: _MOST_ATTRIBUTES + 1] if isinstance(state, Pairs) else ()
+    held = {name: value for name, value in items if isinstance(name, str)}
+    found = {name: held[name] for name in ("qdata", "scale", "zero_point") if held.get(name) is not None}
+    whole = "qdata" in found and "scale" in found and all(isinstance(one, Tensor) for one in found.values())
+    return found if whole and len(items) <= _MOST_ATTRIBUTES and found["qdata"].shape == shape else {}
 
 
 # ---------------------------------------------------------------- containers and marks

@@ -143,9 +143,12 @@ class OpaqueTensor:
         Empty where it is not known.
     remedy : str
         What to save in its place.
+    parts : dict of str to Tensor
+        Tensors that torchao keeps of one that it has quantized: "qdata", "scale", and "zero_point" in some.
     """
 
     kind: str
     dtype: str
     shape: tuple[int, ...]
     remedy: str
+    parts: dict[str, Tensor] = field(default_factory=dict)
