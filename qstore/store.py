@@ -506,7 +506,7 @@ class Store(ArrayMethods):
         if starts.size:
             backing.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
-            raise ValueError(f"there are {numbers.size} rows but no offsets: offsets must begin with 0")
+            raise ValueError(f"there are {numbers.size:,} rows but no offsets: offsets must begin with 0")
         return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
