@@ -66,7 +66,7 @@ class Resident:
     def __init__(self, most: int | None, size: int, window: int) -> None:
         self.most = most
         self.bounded = most is not None and size > most
-        self.left = np.array([(most or 0) // 2 // window], np.int64)
+        self.left = np.array([min(most or 0, size) // 2 // window], np.int64)
         self._window = window
         self._noted = 0
         self._maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
