@@ -170,7 +170,15 @@ class MissingExtraError(QStoreError, ImportError):
 
 
 class RemoteError(QStoreError, OSError):
-    """A remote object cannot be read, or what came is not what was asked for."""
+    """A remote object cannot be read, or what came is not what was asked for.
+
+    Attributes
+    ----------
+    status : int or None
+        What an HTTP server answered where that is the reason, or what it would have: 404, 403; else None.
+    """
+
+    status: int | None = None
 
 
 class RemoteNotFoundError(RemoteError, FileNotFoundError):

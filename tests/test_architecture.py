@@ -38,7 +38,7 @@ ROOT_FILES = {"__init__", "__main__", "environment", "errors", "opening", "store
 
 # In a sentence, or as a command.
 NAMED_FILE = re.compile(
-    r"(?<![\w/])((?:qstore|tests|tools|docs)/[\w./*-]*[\w*/]|\.ci/run|pyproject\.toml)(?![\w/])"
+    r"(?<![\w/])((?:qstore|tests|tools|docs|findings)/[\w./*-]*[\w*/]|\.ci/run|pyproject\.toml)(?![\w/])"
 )
 
 MODULES = {

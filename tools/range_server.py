@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import threading
 import time
@@ -32,7 +33,7 @@ _PIECE = 64 << 10
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves the bytes in `objects`, by name.
+    """Serves the bytes, or the mapped files, in `objects`, by name.
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class RangeServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.objects: dict[str, bytes] = {}
+        self.objects: dict[str, bytes | mmap.mmap] = {}
         self.times: dict[str, float] = {}
         self.validators = {"etag", "last-modified", "if-match"}
         self.fault: Fault | None = None
@@ -123,14 +124,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._range(content, asked, fault)
 
-    def _other_version(self, content: bytes) -> bool:
+    def _other_version(self, content: bytes | mmap.mmap) -> bool:
         wanted = self.headers.get("If-Match")
         return "if-match" in self.server.validators and wanted not in (None, _etag(content))
 
-    def _range(self, content: bytes, asked: str, fault: Fault | None) -> None:
+    def _range(self, content: bytes | mmap.mmap, asked: str, fault: Fault | None) -> None:
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
         if found is None or fault == "ignore ranges":
-            self._answer(200, content, self._validators(content))
+            self._answer(200, memoryview(content), self._validators(content))
             return
         first, last = int(found[1]), min(int(found[2]), len(content) - 1)
         if first >= len(content):
@@ -146,9 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
             del headers["Content-Range"]
         if fault == "encoded":
             headers["Content-Encoding"] = "gzip"
-        self._answer(206, content[first : last + 1], headers, fault)
+        self._answer(206, memoryview(content)[first : last + 1], headers, fault)
 
-    def _validators(self, content: bytes) -> dict[str, str]:
+    def _validators(self, content: bytes | mmap.mmap) -> dict[str, str]:
         headers = {"Accept-Ranges": "bytes"}
         if "etag" in self.server.validators:
             headers["ETag"] = _etag(content)
@@ -159,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(
         self,
         status: int,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         headers: dict[str, str] | None = None,
         fault: Fault | None = None,
     ) -> None:
@@ -168,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if fault == "long":
             self.send_header("Transfer-Encoding", "chunked")
-            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body) + 9, body + b"superfluo")
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body) + 9, bytes(body) + b"superfluo")
         else:
             self.send_header("Content-Length", str(len(body)))
         buffered: list[bytes] = self._headers_buffer  # type: ignore[attr-defined]
@@ -183,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
 
 
-def _etag(content: bytes) -> str:
+def _etag(content: bytes | mmap.mmap) -> str:
     return f'"{hashlib.sha256(content[:65536] + content[-65536:]).hexdigest()[:16]}{len(content):x}"'
 
 

@@ -27,6 +27,7 @@ const accepted_types WIDE_FLOAT = {"float32 or float64", 2, {FLOAT32, FLOAT64}};
 const accepted_types SINGLES = {"float32", 1, {FLOAT32}};
 const accepted_types CODES = {"uint8", 1, {UINT8}};
 const accepted_types SCALES = {"float64", 1, {FLOAT64}};
+const accepted_types PLACES = {"uint16", 1, {UINT16}};
 const accepted_types NUMBERS = {"int64", 1, {INT64}};
 const accepted_types HASHES = {"uint64", 1, {UINT64}};
 const accepted_types QUANTIZED = {"int16", 1, {INT16}};
@@ -125,7 +126,24 @@ int vector_argument(held_buffers *held, PyObject *object, const char *name, cons
     Py_buffer *view = array_argument(held, object, name, accepted, writable, 1, found);
     if (view == NULL || !has_length(name, "items", length, view->shape[0]))
         return -1;
-    *result = (vector){view->buf, view->strides[0], (size_t)view->shape[0]};
+    *result = (vector){view->buf, view->strides[0], (size_t)view->shape[0], NULL};
+    return 0;
+}
+
+int scales_argument(held_buffers *held, PyObject *object, Py_ssize_t length, vector *result)
+{
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2)
+        return vector_argument(held, object, "scales", &SCALES, 0, length, result, NULL);
+    vector values;
+    if (vector_argument(held, PyTuple_GetItem(object, 0), "places of scales", &PLACES, 0, length, result, NULL) < 0 ||
+        vector_argument(held, PyTuple_GetItem(object, 1), "values of scales", &SCALES, 0, PACKED_VALUES, &values,
+                        NULL) < 0)
+        return -1;
+    if (values.stride != 8) {
+        PyErr_SetString(PyExc_ValueError, "values of scales must be contiguous");
+        return -1;
+    }
+    result->values = values.data;
     return 0;
 }
 

@@ -26,7 +26,7 @@ typedef struct {
     element_type types[3];
 } accepted_types;
 
-extern const accepted_types ANY_FLOAT, WIDE_FLOAT, SINGLES, CODES, SCALES, NUMBERS, HASHES, QUANTIZED;
+extern const accepted_types ANY_FLOAT, WIDE_FLOAT, SINGLES, CODES, SCALES, PLACES, NUMBERS, HASHES, QUANTIZED;
 
 /* 0, or -1 with TypeError or ValueError set, which call the argument `name`. `rows`, `dim` or `length` of -1
  * mean any. `found` is the type, and may be NULL. */
@@ -34,6 +34,9 @@ int matrix_argument(held_buffers *held, PyObject *object, const char *name, cons
                     int writable, Py_ssize_t rows, Py_ssize_t dim, matrix *result, element_type *found);
 int vector_argument(held_buffers *held, PyObject *object, const char *name, const accepted_types *accepted,
                     int writable, Py_ssize_t length, vector *result, element_type *found);
+
+/* Scales of scattered rows: float64, or packed, a tuple of places in values and these. */
+int scales_argument(held_buffers *held, PyObject *object, Py_ssize_t length, vector *result);
 
 /* Whether the items of a buffer are of this type. */
 int has_type(const Py_buffer *view, element_type type);

@@ -33,7 +33,7 @@ void gather_rows(matrix codes, vector scales, vector rows, matrix out, output_ty
         if (i + ahead < rows.length)
             prefetch_row(&codes, &scales, row_number(&rows, i + ahead, codes.rows), bytes);
         size_t row = row_number(&rows, i, codes.rows);
-        dequantize((const uint8_t *)row_of(&codes, row), dim, float64_of(&scales, row), row_of(&out, i));
+        dequantize((const uint8_t *)row_of(&codes, row), dim, scale_of(&scales, row), row_of(&out, i));
     }
     if (streamed)
         end_streaming();

@@ -6,13 +6,23 @@
 #include "keys_module.h"
 #include "parts.h"
 #include "room.h"
+#include "runs.h"
 #include "table.h"
+#include "text.h"
 
 static int table_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
 {
     if (matrix_argument(held, args[0], "codes", &CODES, 0, -1, -1, codes, NULL) < 0)
         return -1;
     return vector_argument(held, args[1], "scales", &SCALES, 0, (Py_ssize_t)codes->rows, scales, NULL);
+}
+
+/* The same for scattered rows, whose scales may be packed. */
+static int row_arguments(held_buffers *held, PyObject *const *args, matrix *codes, vector *scales)
+{
+    if (matrix_argument(held, args[0], "codes", &CODES, 0, -1, -1, codes, NULL) < 0)
+        return -1;
+    return scales_argument(held, args[1], (Py_ssize_t)codes->rows, scales);
 }
 
 static PyObject *quantize(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -119,7 +129,7 @@ static PyObject *gather(PyObject *module, PyObject *const *args, Py_ssize_t narg
     vector scales, rows;
     element_type type;
     PyObject *result = NULL;
-    if (table_arguments(&held, args, &codes, &scales) == 0 &&
+    if (row_arguments(&held, args, &codes, &scales) == 0 &&
         vector_argument(&held, args[2], "rows", &NUMBERS, 0, -1, &rows, NULL) == 0 &&
         matrix_argument(&held, args[3], "out", &ANY_FLOAT, 1, (Py_ssize_t)rows.length, (Py_ssize_t)codes.dim, &out,
                         &type) == 0) {
@@ -129,6 +139,37 @@ static PyObject *gather(PyObject *module, PyObject *const *args, Py_ssize_t narg
             gather_rows(codes, scales, rows, out, output_of(type));
         return_to_python(state);
         result = PyLong_FromSsize_t(bad);
+    }
+    release_buffers(&held);
+    return result;
+}
+
+static PyObject *pack_scales_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (count_arguments("pack_scales", 4, nargs) < 0)
+        return NULL;
+    Py_ssize_t count = PyLong_AsSsize_t(args[2]);
+    if (count < 0 || count > PACKED_VALUES) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "count must be from 0 to %d", PACKED_VALUES);
+        return NULL;
+    }
+    held_buffers held;
+    held.count = 0;
+    vector scales, values, places;
+    PyObject *result = NULL;
+    if (vector_argument(&held, args[0], "scales", &SCALES, 0, -1, &scales, NULL) == 0 &&
+        vector_argument(&held, args[1], "values", &SCALES, 1, PACKED_VALUES, &values, NULL) == 0 &&
+        vector_argument(&held, args[3], "places", &PLACES, 1, (Py_ssize_t)scales.length, &places, NULL) == 0) {
+        if (values.stride != 8 || (places.stride != 2 && places.length > 1)) {
+            PyErr_SetString(PyExc_ValueError, "values and places must be contiguous");
+        } else {
+            PyThreadState *state = leave_python(scales.length, 1);
+            ptrdiff_t found = pack_scales(scales, (double *)values.data, (size_t)count, (uint16_t *)places.data);
+            return_to_python(state);
+            result = found == OUT_OF_MEMORY ? PyErr_NoMemory() : PyLong_FromSsize_t(found);
+        }
     }
     release_buffers(&held);
     return result;
@@ -186,7 +227,7 @@ static PyObject *pool(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     vector offsets;
     element_type type;
     PyObject *result = NULL;
-    if (table_arguments(&held, args, &job.codes, &job.scales) == 0 &&
+    if (row_arguments(&held, args, &job.codes, &job.scales) == 0 &&
         vector_argument(&held, args[2], "rows", &NUMBERS, 0, -1, &job.rows, NULL) == 0 &&
         vector_argument(&held, args[3], "offsets", &NUMBERS, 0, -1, &offsets, NULL) == 0 &&
         weights_argument(&held, args[4], (Py_ssize_t)job.rows.length, &job) == 0 &&
@@ -303,6 +344,8 @@ static PyMethodDef METHODS[] = {
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.engine.quantization.gather."),
     FAST(read_rows, "read_rows(fd, rows, total, pieces, mapped, windows, left, /)\n--\n\n"
                     "As qstore.engine.file_rows.read_rows."),
+    CALL(pack_scales, pack_scales_call, "pack_scales(scales, values, count, places, /)\n--\n\n"
+                                        "As qstore.engine.packed_scales.add_scales."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.engine.quantization.pool."),
     FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.engine.part_kernels.touch_parts."),
     FAST(gather_parts, "gather_parts(firsts, total, codes, scales, rows, out, /)\n--\n\n"
@@ -318,6 +361,18 @@ static PyMethodDef METHODS[] = {
     CALL(find_texts, find_texts_call, "find_texts(hashes, rows, offsets, bytes, keys, out, /)\n--\n\n"
                                       "As qstore.engine.key_search.find_texts."),
     CALL(find_ids, find_ids_call, "find_ids(sorted, rows, keys, out, /)\n--\n\nAs qstore.engine.key_search.find_ids."),
+    CALL(parse_rows, parse_rows_call, "parse_rows(text, tabs, values, /)\n--\n\n"
+                                      "The words of as many lines as there are rows of values, which are filled; None "
+                                      "where they are not all words and numbers as qstore.sources.words.text reads them, "
+                                      "or a number is too long to tell."),
+    CALL(count_lines, count_lines_call, "count_lines(text, /)\n--\n\n"
+                                        "As qstore.sources.words.text.count_lines, -1 for None."),
+    CALL(levels_are, levels_are_call, "levels_are(data, width, count, level, row, place, /)\n--\n\n"
+                                      "Whether Parquet's levels are 0 where rows of so many values begin (row 0: nowhere), "
+                                      "and else that level; place is that of the first value in its row."),
+    CALL(look_up_runs, look_up_runs_call, "look_up_runs(data, width, table, out, /)\n--\n\n"
+                                          "Fill out with the values of a dictionary of Parquet; False: data is cut off, or "
+                                          "leads out of the table."),
     {"crc32", crc32, METH_O, "crc32(data, /)\n--\n\nAs zlib.crc32."},
     {"crc32_is_fast", crc32_is_fast, METH_NOARGS, "crc32_is_fast()\n--\n\nWhether this machine has what makes it so."},
     {"scan", (PyCFunction)(void (*)(void))scan_function, METH_FASTCALL,

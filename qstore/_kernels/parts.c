@@ -137,13 +137,12 @@ static int part_argument(part_table *table, PyObject *codes, PyObject *scales, s
     part *found = &table->parts[k];
     if (codes == NULL || scales == NULL ||
         matrix_argument(&one, codes, "codes", &CODES, 0, -1, (Py_ssize_t)dim, &found->codes, NULL) < 0 ||
-        vector_argument(&one, scales, "scales", &SCALES, 0, (Py_ssize_t)found->codes.rows, &found->scales, NULL) <
-            0) {
+        scales_argument(&one, scales, (Py_ssize_t)found->codes.rows, &found->scales) < 0) {
         release_buffers(&one);
         return -1;
     }
-    memcpy(table->buffers + table->held, one.buffers, 2 * sizeof(Py_buffer));
-    table->held += 2;
+    memcpy(table->buffers + table->held, one.buffers, (size_t)one.count * sizeof(Py_buffer));
+    table->held += (size_t)one.count;
     return 0;
 }
 
@@ -160,7 +159,7 @@ static int parts_arguments(held_buffers *held, part_table *table, PyObject *cons
     }
     table->count = (size_t)count;
     table->parts = PyMem_Calloc((size_t)count + 1, sizeof *table->parts);
-    table->buffers = PyMem_Calloc(2 * (size_t)count + 1, sizeof *table->buffers);
+    table->buffers = PyMem_Calloc(3 * (size_t)count + 1, sizeof *table->buffers);
     if (table->parts == NULL || table->buffers == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -191,7 +190,7 @@ static ptrdiff_t find_places(const part_table *table, vector rows, place *places
         if (local >= found->codes.rows)
             return (ptrdiff_t)i;
         places[i].codes = row_of(&found->codes, local);
-        places[i].scale = found->scales.data + (ptrdiff_t)local * found->scales.stride;
+        places[i].scale = scale_place(&found->scales, local);
     }
     return ALL_GOOD;
 }

@@ -10,7 +10,7 @@
 
 static ALWAYS_INLINE double factor_of(const pool_job *job, size_t i, size_t row)
 {
-    double scale = float64_of(&job->scales, row);
+    double scale = scale_of(&job->scales, row);
     const char *weight = job->weights.data + (ptrdiff_t)i * job->weights.stride;
     if (job->weights.data == NULL)
         return scale;

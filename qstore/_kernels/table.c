@@ -33,8 +33,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_XDECREF(numpy);
     if (made->array_type == NULL ||
         matrix_argument(&made->held, codes, "codes", &CODES, 0, -1, -1, &made->codes, NULL) < 0 ||
-        vector_argument(&made->held, scales, "scales", &SCALES, 0, (Py_ssize_t)made->codes.rows, &made->scales,
-                        NULL) < 0) {
+        scales_argument(&made->held, scales, (Py_ssize_t)made->codes.rows, &made->scales) < 0) {
         Py_DECREF(made);
         return NULL;
     }
@@ -74,7 +73,7 @@ static PyObject *row(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         } else {
             const uint8_t *codes = (const uint8_t *)row_of(&from->codes, (size_t)place);
             active_kernels->dequantize[output_of(type)](codes, from->codes.dim,
-                                                        float64_of(&from->scales, (size_t)place), out.data);
+                                                        scale_of(&from->scales, (size_t)place), out.data);
             result = Py_None;
             Py_INCREF(result);
         }

@@ -26,6 +26,7 @@ from ..sources import (
     open_source,
     unknown_tensor,
 )
+from ..sources.addresses import as_address
 from ..sources.row_ranges import row_range
 from ..store import Store
 from ..store import open as open_store
@@ -33,7 +34,7 @@ from ..system import durable_files
 from ..system.options import check_path, flag, shown
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import partial_path
-from .one import BuildReport, build, check_coding, check_places, kind_of_keys, source_bytes
+from .one import BuildReport, build, check_coding, check_places, kind_of_keys, said_of, source_bytes
 from .plans import BuildPlan, least_bytes, planned
 from .verify_against import compared_with
 
@@ -130,6 +131,7 @@ def build_all(
     >>> [(os.path.basename(report.path), report.rows, report.dim) for report in reports]
     [('tables%2Fitem.h5', 9, 4), ('tables%2Fuser.h5', 5, 3)]
     """
+    source = as_address(source)
     tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
     how = {"scale": scale, "as_stored": as_stored}
     what = {"keys": keys, "key_encoding": key_encoding, "rows": rows, "missing_keys": missing_keys, **how}
@@ -200,6 +202,7 @@ def plan_all(
     SourceError, TensorError, ExistsError, OutputError, ResumeError
         What :func:`build_all` would raise before it reads data.
     """
+    source = as_address(source)
     tables = _tables(source, directory, tensor, rows, Choice(scale, as_stored))
     resume = flag("resume", resume)
     _check_outputs(source, tables, overwrite)
@@ -399,7 +402,7 @@ def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
 def _notes(source: Any, table: _Table, what: dict[str, Any]) -> tuple[str, ...]:
     how = {option: what[option] for option in ("scale", "as_stored")}
     with open_source(source, table.tensor.name, **how) as matrix:
-        return matrix.notes
+        return said_of(matrix, what["keys"])
 
 
 class _Share:

@@ -71,7 +71,8 @@ class BuildReport(Reported):
         Values that were NaN or infinite and are stored as 0 (``nonfinite="zero"``): how many, and where the
         first ones are. Of all rows, also of those that an interrupted build had done before.
     warnings : tuple of str
-        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
+        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss; texts
+        beside the rows that are not their keys.
     convention : str
         How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
@@ -120,10 +121,10 @@ def build(
     ----------
     source : path-like, list of path-like, array-like or iterable
         A file or checkpoint of any format in docs/sources.md (NumPy, safetensors, PyTorch, HDF5, GGUF,
-        Parquet, word vectors …); a list of such, whose rows follow one another; anything with ``.shape`` and
-        row slices (ndarray, memmap, h5py dataset, zarr array …); a tuple of two such, codes and scales; or
-        an iterable of 2-D chunks. A store, in any way that another program has written it, gives its codes,
-        scales and keys as they are.
+        Parquet, word vectors …), or the URL of one in safetensors, ``.npy`` or GGUF; a list of such, whose
+        rows follow one another; anything with ``.shape`` and row slices (ndarray, memmap, h5py dataset, zarr
+        array …); a tuple of two such, codes and scales; or an iterable of 2-D chunks. A store, in any way
+        that another program has written it, gives its codes, scales and keys as they are.
     path : path-like
         The store to make.
     tensor : str, optional
@@ -182,6 +183,8 @@ def build(
     SourceError, TensorError, NonFiniteError
         The source cannot be read, names are ambiguous or unknown, values are not finite; there are fewer or
         more keys than rows, or two rows have the same key.
+    RemoteError, MissingExtraError
+        What is behind a URL cannot be read, or a library for it is not installed.
     ExistsError, BusyError, OutputError
         The output exists, is being written, or cannot be written.
     ResumeError
@@ -212,6 +215,7 @@ def build(
     resume = flag("resume", resume)
     check_places(source, Path(os.path.abspath(path)), overwrite)
     with open_source(source, tensor, join, scale, as_stored) as matrix:
+        matrix.threads = threads
         check_coding(matrix, Coding(step, zero_point))
         first, last = row_range(rows, matrix.rows)
         count = None if last is None else last - first
@@ -262,7 +266,7 @@ def build(
             key_kind=writer.key_kind,
             unkeyed_rows=writer.unkeyed_rows,
             nonfinite=writer.nonfinite,
-            warnings=(*matrix.notes, *writer.warnings),
+            warnings=(*said_of(matrix, keys), *writer.warnings),
             convention=matrix.convention,
         )
     tell(f"{report.path}: made of {report.rows:,} rows, {resumed:,} of them done before")
@@ -289,6 +293,11 @@ def check_coding(matrix: Source, coding: Coding) -> None:
             "the source holds codes and scales, which are stored as they are: leave the step out (step=None, "
             "no --step)"
         )
+
+
+def said_of(matrix: Source, keys: Any) -> tuple[str, ...]:
+    """What the source says of itself; of names that are left out only where nothing was said of keys."""
+    return (*matrix.notes, *(matrix.unused_names if keys is None else ()))
 
 
 def kind_of_keys(matrix: Source, keys: Any, stream: KeyStream | None) -> Literal["given", "own"] | None:

@@ -54,7 +54,8 @@ _DESCRIPTION = """\
 Quantize a matrix to 8 bits a value and write it to OUT, in flat memory whatever its size.
 SRC is a .npy, .npz, HDF5, .safetensors, PyTorch, Keras, ONNX, word2vec, GloVe, fastText, fvecs, big-ann,
 Parquet, Arrow or GGUF file, the index of a checkpoint in several files, a directory that holds one, or raw
-values (--raw). docs/sources.md lists them all.
+values (--raw). docs/sources.md lists them all. Of a URL of a .npy, .safetensors or GGUF file, or of such an
+index, only the tensor that is wanted is fetched.
 Whole numbers that fit 8 bits are stored as they are with --step; else rows are rounded.
 Several SRC, or a quoted pattern of names, become one matrix, in the order given (a pattern: by name).
 OUT appears only when it is complete. A build that was interrupted goes on where it stopped when the
@@ -77,6 +78,7 @@ _EXAMPLES = """\
   qstore build part-0.npy part-1.npy -o vectors.h5
   qstore build model.safetensors --tensor embeddings.word_embeddings.weight -o words.h5
   qstore build model.safetensors --tensor 'tables.*.weight' -o tables/
+  qstore build https://host/model.safetensors --tensor embeddings.weight -o words.h5
   qstore build checkpoint-directory/ --tensor 'table.shard_*.weight' --join -o table.h5
   qstore build model.safetensors --tensor wte.weight --keys tokenizer.json -o words.h5
   qstore build values.raw --raw float32:768 -o vectors.h5

@@ -14,6 +14,7 @@ import qstore
 
 from ..errors import FormatError, IncompleteError, SourceError
 from ..system.reported import Reported
+from ..system.urls import printable_path
 from .arguments import Command, add_json
 from .printing import byte_size, print_json, print_table
 from .several_stores import stores_at
@@ -37,6 +38,7 @@ names them. A directory without a checkpoint stands for the stores in it."""
 _EXAMPLES = """\
   qstore ls model.safetensors
   qstore ls checkpoint-directory/ --json
+  qstore ls https://host/model.safetensors.index.json
   qstore ls tables/"""
 
 _HEADER = ("name", "shape", "dtype", "bytes", "values")
@@ -85,7 +87,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SRC",
         nargs="+",
-        help="a checkpoint, file or directory, or a store; or several; or a directory of stores (*.h5)",
+        help="a checkpoint, file or directory, or the URL of one, or a store; or several; or a directory of "
+        "stores (*.h5)",
     )
     parser.add_argument(
         "--as-stored", action="store_true", help="all tensors as they are, those of quantized weights too"
@@ -155,6 +158,7 @@ def _with_families(
     """All tensors, and those that are one matrix in pieces once more, unless some of these are missing."""
     from ..sources import numbered_tensors
 
+    path = printable_path(path)
     families = [] if missing is None else numbered_tensors(tensors, missing)
     return [
         *(_listed(tensor, path) for tensor in tensors),

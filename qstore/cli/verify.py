@@ -12,6 +12,7 @@ import qstore
 from ..reports.wording import counted, fidelity_facts, keys_of_rows, taken_for_zero, what_agrees, worst_rows
 from ..system.progress import staged_bar
 from ..system.reported import Reported
+from ..system.urls import printable_path
 from .arguments import (
     Command,
     add_against,
@@ -145,7 +146,7 @@ def _facts(
     facts.extend(("differs", f"{found.path}: {one}") for one in told)
     if arguments.quiet:
         return facts
-    return [*facts, *_agreements(found, names, " ".join(arguments.against or ()))]
+    return [*facts, *_agreements(found, names, " ".join(map(printable_path, arguments.against or ())))]
 
 
 def _agreements(found: Verified, names: dict[int, str | int], source: str) -> Iterator[tuple[str, object]]:

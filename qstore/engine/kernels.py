@@ -53,6 +53,7 @@ __all__ = [
 
 Codes = NDArray[np.uint8]
 Scales = NDArray[np.float64]
+RowScales = NDArray[np.float64] | quantization.PackedScales
 NonFinite = Literal["error", "zero"]
 PoolMode = Literal["sum", "mean"]
 
@@ -220,7 +221,7 @@ def _raise_out_of_bounds(row: int, total: int) -> NoReturn:
     raise IndexError(f"index {row} is out of bounds for axis 0 with size {total}")
 
 
-def _gather(codes: Codes, scales: Scales, rows: NDArray[np.int64], out: NDArray[Any]) -> int:
+def _gather(codes: Codes, scales: RowScales, rows: NDArray[np.int64], out: NDArray[Any]) -> int:
     try:
         bad: int = _engine.gather(codes, scales, rows, out)
     except ValueError:  # asked afterwards: it costs as much as a row
@@ -231,14 +232,14 @@ def _gather(codes: Codes, scales: Scales, rows: NDArray[np.int64], out: NDArray[
 
 
 def gather(
-    codes: Codes, scales: Scales, rows: NDArray[np.int64], out: NDArray[Any], threads: int | None = None
+    codes: Codes, scales: RowScales, rows: NDArray[np.int64], out: NDArray[Any], threads: int | None = None
 ) -> None:
     """Fill `out` with the values of the rows numbered `rows`.
 
     Parameters
     ----------
     codes : ndarray of uint8, shape (N, D)
-    scales : ndarray of float64, shape (N,)
+    scales : ndarray of float64, shape (N,), or PackedScales
     rows : ndarray of int64, shape (m,)
         In any order, with repeats; negative numbers count from the end.
     out : ndarray of float32, float64 or float16, shape (m, D)
@@ -261,7 +262,7 @@ def gather(
         in_parts(lambda a, b: _gather(codes, scales, rows[a:b], out[a:b]), rows.size, out.size, threads)
 
 
-def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64]) -> None:
+def check_rows(codes: Codes, scales: RowScales, rows: NDArray[np.int64]) -> None:
     """Raise the `IndexError` of :func:`gather` without reading anything."""
     # Without columns, that is all it does.
     bad = _gather(codes[:, :0], scales, rows, np.empty((rows.size, 0), np.float32))
@@ -269,7 +270,7 @@ def check_rows(codes: Codes, scales: Scales, rows: NDArray[np.int64]) -> None:
         _raise_out_of_bounds(int(rows[bad]), len(codes))
 
 
-def table(codes: Codes, scales: Scales) -> quantization.Table:
+def table(codes: Codes, scales: RowScales) -> quantization.Table:
     """A table that single rows are read from with the least around it: ``table.row(number, out)``.
 
     Rows of `codes`, of shape (N, D), are contiguous.
@@ -280,7 +281,7 @@ def table(codes: Codes, scales: Scales) -> quantization.Table:
 
 def pool(
     codes: Codes,
-    scales: Scales,
+    scales: RowScales,
     rows: NDArray[np.int64],
     offsets: NDArray[np.int64],
     weights: NDArray[Any] | None,

@@ -24,7 +24,7 @@ _PIECE_VALUES = 1 << 18
 
 Numbers = NDArray[np.int64]
 Codes = tuple[NDArray[np.uint8], ...]
-Scales = tuple[NDArray[np.float64], ...]
+Scales = tuple[kernels.RowScales, ...]
 
 
 def touch_parts(firsts: Numbers, total: int, rows: Numbers) -> NDArray[np.bool_]:
@@ -94,7 +94,7 @@ def copy_parts(
         _check(native.copy_parts(firsts, total, codes, scales, rows, out, out_scales))
         return
     for k, at, local in by_part(firsts, total, rows):
-        out[at], out_scales[at] = codes[k][local], scales[k][local]
+        out[at], out_scales[at] = codes[k][local], quantization.scales_at(scales[k], local)
 
 
 def _check(bad: int) -> None:

@@ -14,7 +14,7 @@ and float32 or float16 reads are that float64 value, rounded once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ __all__ = [
     "ELEMENT_TYPES",
     "OUTPUT_TYPES",
     "ZERO_POINT",
+    "PackedScales",
     "Table",
     "bag_lengths",
     "dequantize",
@@ -33,6 +34,7 @@ __all__ = [
     "marker_dtype",
     "pool",
     "quantize",
+    "scales_at",
     "to_float64",
 ]
 
@@ -230,15 +232,38 @@ def first_out_of_range(rows: NDArray[np.int64], total: int) -> int:
     return int(bad.argmax()) if bad.any() else -1
 
 
+class PackedScales(NamedTuple):
+    """Scales of which there are few different ones: the scale of row i is ``values[places[i]]``.
+
+    Attributes
+    ----------
+    places : ndarray of uint16, shape (N,)
+    values : ndarray of float64, shape (65536,)
+    """
+
+    places: NDArray[np.uint16]
+    values: NDArray[np.float64]
+
+
+def scales_at(scales: NDArray[np.float64] | PackedScales, rows: Any) -> NDArray[np.float64]:
+    """The scales of rows: of numbers or a slice."""
+    found: NDArray[np.float64]
+    found = scales.values[scales.places[rows]] if isinstance(scales, PackedScales) else scales[rows]
+    return found
+
+
 def gather(
-    codes: NDArray[np.uint8], scales: NDArray[np.float64], rows: NDArray[np.int64], out: NDArray[Any]
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float64] | PackedScales,
+    rows: NDArray[np.int64],
+    out: NDArray[Any],
 ) -> int:
     """Fill `out` with the dequantized rows numbered `rows`; negative numbers count from the end.
 
     Parameters
     ----------
     codes : ndarray of uint8, shape (N, D)
-    scales : ndarray of float64, shape (N,)
+    scales : ndarray of float64, shape (N,), or PackedScales
     rows : ndarray of int64, shape (m,)
         In any order, with repeats.
     out : ndarray of float64, float32 or float16, shape (m, D)
@@ -258,7 +283,7 @@ def gather(
                 np.take(codes, rows[piece], axis=0, out=held, mode="wrap")
             else:  # of some of the columns it would copy all rows first
                 held[...] = codes[rows[piece]]
-            room.dequantize(scales[rows[piece]], out[piece])
+            room.dequantize(scales_at(scales, rows[piece]), out[piece])
     return bad
 
 
@@ -268,7 +293,7 @@ class Table:
     The C engine holds the buffers of both as long as the table lives, which saves half of the time of a row.
     """
 
-    def __init__(self, codes: NDArray[np.uint8], scales: NDArray[np.float64]) -> None:
+    def __init__(self, codes: NDArray[np.uint8], scales: NDArray[np.float64] | PackedScales) -> None:
         self._codes, self._scales = codes, scales
 
     def row(self, number: int, out: NDArray[Any]) -> None:
@@ -277,7 +302,7 @@ class Table:
         if not -total <= number < total:
             raise IndexError(f"index {number} is out of bounds for axis 0 with size {total}")
         place = slice(number % total, number % total + 1)
-        dequantize(self._codes[place], self._scales[place], out[None])
+        dequantize(self._codes[place], scales_at(self._scales, place), out[None])
 
     def take(self, rows: Any, out: Any) -> int:
         """Fill `out` with few rows, without a word in between: by C, where nothing is unusual.
@@ -348,7 +373,7 @@ def _pool_one_by_one(
 
 def pool(
     codes: NDArray[np.uint8],
-    scales: NDArray[np.float64],
+    scales: NDArray[np.float64] | PackedScales,
     rows: NDArray[np.int64],
     offsets: NDArray[np.int64],
     weights: NDArray[Any] | None,
@@ -364,7 +389,7 @@ def pool(
     Parameters
     ----------
     codes : ndarray of uint8, shape (N, D)
-    scales : ndarray of float64, shape (N,)
+    scales : ndarray of float64, shape (N,), or PackedScales
     rows : ndarray of int64, shape (m,)
         The rows of all bags, one bag after the other; negative numbers count from the end.
     offsets : ndarray of int64, shape (bags,)
@@ -390,7 +415,9 @@ def pool(
     if bad >= 0:
         return bad
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        factors = scales[rows] if weights is None else weights.astype(np.float64) * scales[rows]
+        factors = scales_at(scales, rows)
+        if weights is not None:
+            factors = weights.astype(np.float64) * factors
         for piece in _pieces(*out.shape):
             sums = np.zeros(out[piece].shape)
             bags = lengths[piece]

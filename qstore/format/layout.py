@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.extent import Extent
+
 if TYPE_CHECKING:
     pass
 
@@ -118,18 +120,6 @@ class Parts(NamedTuple):
 
 
 NO_PARTS = Parts()
-
-
-class Extent(NamedTuple):
-    """Where the data of a dataset lies."""
-
-    offset: int
-    size: int
-
-    @property
-    def stop(self) -> int:
-        """First byte behind it."""
-        return self.offset + self.size
 
 
 class Facts(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels, quantization
+from ..engine.quantization import scales_at
 from ..format.layout import Shard, block_rows
 from ..system.paging import MANY_ROWS, SLOW_NS, Pager, Steps
 from ..system.threads import in_parts
@@ -72,7 +73,7 @@ class LocalStore(MappedStore, Backing):
         if self.resident.bounded:
             picked, factors = self._file().read_values(rows, columns)
         else:
-            picked, factors = codes[rows, columns], scales[rows]
+            picked, factors = codes[rows, columns], scales_at(scales, rows)
         kernels.dequantize_into(picked[:, None], factors, out[:, None])
 
     def gather(
@@ -127,7 +128,7 @@ class LocalStore(MappedStore, Backing):
             numbers = rows[start:stop]
             # "wrap" only saves NumPy a copy of the output: all numbers are in range.
             np.take(held_codes, numbers, axis=0, out=codes[start:stop], mode="wrap")
-            np.take(held_scales, numbers, out=scales[start:stop], mode="wrap")
+            scales[start:stop] = scales_at(held_scales, numbers)
 
         def read(start: int, stop: int) -> int:
             piece = slice(start, stop)

@@ -20,9 +20,14 @@ from ..format.layout import TYPES, Facts
 from ..keys.lookup import KeyIndex, open_keys
 from ..system import durable_files
 from ..system.paging import Pager, Resident
+from .resident_scales import load_scales
 from .row_file import Held, RowFile
 
 __all__ = ["MappedStore"]
+
+_VIEWS = (
+    "table", "file", "codes", "scales", "checksums", "row_codes", "row_scales", "keys", "fidelity",
+)  # fmt: skip
 
 
 class MappedStore:
@@ -33,7 +38,8 @@ class MappedStore:
     path : str
         Absolute path of the store.
     resident_scales : bool
-        Read all scales into private memory now.
+        Read all scales into private memory, in the background where they are many: then no page of the file
+        is touched for them.
     resident : Resident, int or None
         How much may stay mapped: shared with other files, or bytes, or any number.
     describe : callable
@@ -52,7 +58,7 @@ class MappedStore:
     codes, scales, checksums : ndarray
         Read-only views of the datasets.
     row_codes, row_scales : ndarray
-        The same for reads of scattered rows.
+        The same for reads of scattered rows; scales may be packed.
     table : Table
         The same for reads of single rows.
     file : RowFile
@@ -98,6 +104,7 @@ class MappedStore:
             with contextlib.suppress(OSError):  # the address space has room for one
                 self._scattered_map = _mapped(fd, size, path)
                 self._scattered_map.madvise(mmap.MADV_RANDOM)
+            scales_fd = os.dup(fd) if resident_scales else None
         except BaseException:
             os.close(fd)
             raise
@@ -110,7 +117,25 @@ class MappedStore:
         scales = range(first, first + (0 if resident_scales else 8 * facts.rows))
         self._held = Held(fd, size, scales, self.resident.left if self.resident.bounded else None)
         self.pager = Pager(self._map, codes_offset, facts.rows, facts.dim, scales_offset, self.resident)
+        self._closing = False
+        self.row_scales: kernels.RowScales
+        self._private_scales: kernels.RowScales | None = None
         self._make_views()
+        if scales_fd is not None:
+            load_scales(scales_fd, places["scales"].offset, self.facts.rows, self._take_up)
+
+    def _take_up(self, scales: kernels.RowScales) -> None:
+        """Read scattered rows with these scales from now on; called by any thread, also after closing."""
+        self._private_scales = scales
+        with contextlib.suppress(AttributeError, ValueError):  # closed
+            table, file = kernels.table(self.row_codes, scales), self._row_file(scales)
+            self.row_scales, self.table, self.file = scales, table, file
+        if self._closing:
+            self._drop_views()
+
+    def _drop_views(self) -> None:
+        for name in _VIEWS:
+            self.__dict__.pop(name, None)
 
     def _make_views(self) -> None:
         shape = (self.facts.rows, self.facts.dim)
@@ -118,19 +143,20 @@ class MappedStore:
         self.scales: NDArray[np.float64] = self._array(self._map, "scales")
         self.checksums: NDArray[np.uint32] = self._array(self._map, "checksums").reshape(-1, 2)
         self.row_codes: NDArray[np.uint8] = self._array(self._scattered_map, "codes").reshape(shape)
-        self.row_scales: NDArray[np.float64] = self._array(self._scattered_map, "scales")
-        if self.resident_scales:
-            self.scales = self.row_scales = np.array(self.scales)
-            self.scales.flags.writeable = False
-            self.resident.note(self.scales.nbytes)
+        self.row_scales = self._array(self._scattered_map, "scales")
+        if self._private_scales is not None:
+            self.row_scales = self._private_scales
         self.table = kernels.table(self.row_codes, self.row_scales)
-        places = self.facts.extents
-        scales = self.row_scales if self.resident_scales else places["scales"].offset
-        mapped = np.frombuffer(self._scattered_map, np.uint8)
-        self.file = RowFile(self._held, *shape, places["codes"].offset, scales, mapped)
+        self.file = self._row_file(self._private_scales)
         measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
+
+    def _row_file(self, scales: kernels.RowScales | None) -> RowFile:
+        places, rows = self.facts.extents, self.facts.rows
+        mapped = np.frombuffer(self._scattered_map, np.uint8)
+        held_scales = places["scales"].offset if scales is None else scales
+        return RowFile(self._held, rows, self.facts.dim, places["codes"].offset, held_scales, mapped)
 
     def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
         names = [name for name in self.facts.extents if name.startswith("keys/")]
@@ -142,7 +168,7 @@ class MappedStore:
         dtype = np.dtype(TYPES[name])
         return np.frombuffer(mapped, dtype, size // dtype.itemsize, offset) if size else np.empty(0, dtype)
 
-    def row_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    def row_arrays(self) -> tuple[NDArray[np.uint8], kernels.RowScales]:
         """Codes and scales for reads of scattered rows.
 
         Raises
@@ -225,11 +251,12 @@ class MappedStore:
         """
         if self._map.closed:
             return
-        del self.table, self.file, self.codes, self.scales, self.checksums, self.row_codes, self.row_scales
-        del self.keys, self.fidelity
+        self._closing = True
+        self._drop_views()
         try:
             self._map.close()
         except BufferError:
+            self._closing = False
             self._make_views()
             raise BufferError(
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "

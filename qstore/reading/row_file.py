@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.file_rows import WINDOW_BYTES, Piece, Window, read_rows
+from ..engine.kernels import RowScales
+from ..engine.quantization import scales_at
 
 __all__ = ["Held", "RowFile"]
 
@@ -24,7 +26,7 @@ class Held:
     size : int
         Bytes of the file.
     scales : range
-        The bytes of the scales: they may all be read through the map if that is allowed now.
+        The bytes of the scales: as much of them as may be is read through the map.
     left : ndarray of int64, shape (1,), or None
         How many windows may still be mapped; None where nothing is.
     """
@@ -34,9 +36,10 @@ class Held:
         self.left = left
         self.taken = np.zeros(0 if left is None else size // WINDOW_BYTES + 1, np.uint8)
         wanted = self.taken[scales.start // WINDOW_BYTES : -(-scales.stop // WINDOW_BYTES)]
-        if left is not None and wanted.size <= left[0]:  # each of these is touched more often than any other
-            wanted[:] = 1
-            left -= wanted.size
+        if left is not None:  # each of these is touched more often than any other
+            count = max(0, min(wanted.size, int(left[0])))
+            wanted[:count] = 1
+            left -= count
         if hasattr(os, "posix_fadvise"):  # a page that has gone since it was asked for is read alone
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
 
@@ -59,7 +62,7 @@ class RowFile:
     rows, dim : int
     codes_offset : int
         Where the codes begin.
-    scales : int or ndarray of float64, shape (N,)
+    scales : int or RowScales
         Where the scales begin, or all of them.
     mapped : ndarray of uint8
         A map of the file.
@@ -71,7 +74,7 @@ class RowFile:
         rows: int,
         dim: int,
         codes_offset: int,
-        scales: int | NDArray[np.float64],
+        scales: int | RowScales,
         mapped: NDArray[np.uint8],
     ) -> None:
         self._held = held
@@ -107,8 +110,7 @@ class RowFile:
         one = Piece(self._codes_offset + first_column, self._dim, codes.shape[1], codes)
         window = self._window if mapped else None
         if not isinstance(self._scales, int):
-            # "wrap" only saves NumPy a copy of the output: all numbers are in range.
-            np.take(self._scales, rows, out=scales, mode="wrap")
+            scales[:] = scales_at(self._scales, rows)
             return read_rows(self._held.fd, rows, self._rows, (one,), window)
         return read_rows(self._held.fd, rows, self._rows, (one, _scale_piece(self._scales, scales)), window)
 
@@ -123,7 +125,7 @@ class RowFile:
         if isinstance(self._scales, int):
             read_rows(self._held.fd, rows, self._rows, (_scale_piece(self._scales, scales),))
         else:
-            np.take(self._scales, rows, out=scales)
+            scales = scales_at(self._scales, rows)
         return codes, scales
 
     def ask(self, rows: NDArray[np.int64]) -> None:

@@ -180,8 +180,8 @@ def check_shard(shard: Shard, dim: int, found: Facts) -> None:
         raise ShardError(f"{shard.path} has {found.dim} columns, expected {dim} as the other shards have")
     if (found.rows, found.content_id) != (shard.rows, shard.content_id):
         raise ShardError(
-            f"{shard.path} holds {found.rows} rows with content {found.content_id}, expected "
-            f"{shard.rows} with {shard.content_id}: the file has been replaced; restore it, or publish "
+            f"{shard.path} holds {found.rows:,} rows with content {found.content_id}, expected "
+            f"{shard.rows:,} with {shard.content_id}: the file has been replaced; restore it, or publish "
             f"the shards anew"
         )
 

@@ -39,7 +39,7 @@ __all__ = ["ShardedStore"]
 _COPIED_CODES = 1 << 20
 
 _NO_KINDS: Mapping[str, KeyKind | None] = MappingProxyType({})
-_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[NDArray[np.float64], ...]]
+_Tables = tuple[NDArray[np.int64], int, tuple[NDArray[np.uint8], ...], tuple[kernels.RowScales, ...]]
 """First rows, rows in all, codes and scales, as :func:`.gather_parts` takes them."""
 
 

@@ -1,8 +1,8 @@
 """Stores that lie elsewhere, read in ranges: HTTP servers, object stores, whatever fsspec knows.
 
 Comes in: a URL, row numbers, keys. Goes out: what `reading.backing` promises, of few requests: `planning`
-joins places to ranges, `fetcher` reads them through a `reader`, `row_cache` keeps rows. Every response is
-checked.
+joins places to ranges, `fetcher` has them read by `system.remote_objects`, which checks every response,
+`row_cache` keeps rows.
 
 May use: reading, keys, format, engine, system, errors.
 """

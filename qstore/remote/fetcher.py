@@ -15,9 +15,9 @@ from ..errors import FormatError
 from ..format.layout import TYPES, Extent, Facts
 from ..keys.checking import checksum_problems
 from ..keys.lookup import KeyIndex, open_keys
+from ..system.remote_objects.reader import Reader
 from .metadata import Window, describe_all
 from .planning import coalesce, split
-from .reader import Reader
 from .row_cache import RowCache
 
 __all__ = ["Codes", "Fetcher", "Scales"]

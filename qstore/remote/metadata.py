@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..format.inspection import SHAPE_OFFSET, inspect
 from ..format.layout import ALIGNMENT, Extent, Facts, KeyPart, Parts, places, shapes
-from .reader import HEAD_BYTES, Reader
+from ..system.remote_objects.reader import HEAD_BYTES, Reader
 
 __all__ = ["Window", "describe", "describe_all"]
 

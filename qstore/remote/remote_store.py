@@ -19,10 +19,10 @@ from ..reading.backing import Backing
 from ..reading.parts import Part
 from ..reading.verify import VerifyReport, verify_parts
 from ..system.progress import Progress
+from ..system.remote_objects.opening import open_reader
 from ..system.urls import printable_url
 from .fetcher import Codes, Fetcher, Scales
 from .metadata import describe, describe_all
-from .opening import open_reader
 from .read_ahead import read_ahead
 
 __all__ = ["RemoteStore", "inspect_url"]

@@ -12,7 +12,7 @@ from ..keys.supply import MissingKeys
 from ..sources import RawSource
 from ..sources.concatenated import are_paths
 from ..store import Store
-from ..system.urls import is_url
+from ..system.urls import is_url, printable_path
 
 __all__ = ["keys_words", "made_by", "source_words", "store_name"]
 
@@ -47,9 +47,9 @@ def _named(source: Any) -> str:
     if isinstance(source, RawSource):
         return source.path
     if are_paths(source):
-        return ", ".join(os.fsdecode(path) for path in source)
+        return ", ".join(map(printable_path, source))
     if isinstance(source, (str, os.PathLike)):
-        return os.fsdecode(source)
+        return printable_path(source)
     shape = getattr(source, "shape", None)
     return f"{type(source).__name__} in memory" + ("" if shape is None else f", shape {tuple(shape)}")
 
@@ -70,9 +70,9 @@ def source_words(
     if isinstance(source, RawSource) and source.layout is not None:
         words = [source.path, "--raw", source.layout]
     elif are_paths(source):
-        words = [os.fsdecode(path) for path in source]
+        words = list(map(printable_path, source))
     elif isinstance(source, (str, os.PathLike)):
-        words = [os.fsdecode(source)]
+        words = [printable_path(source)]
     else:
         return None
     if tensor is not None:

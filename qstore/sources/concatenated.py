@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .addresses import as_address
 from .base import Fingerprint, Keys, RowSource, Source
 from .checks import check_range
 from .quantized import QuantizedSource
@@ -46,7 +47,7 @@ def concatenated(paths: Sequence[str | os.PathLike[str]], open_one: Callable[[st
     SourceError
         A path cannot be opened, or differs from the first in width or element type; it is named.
     """
-    return one_after_another([os.fsdecode(path) for path in paths], open_one)
+    return one_after_another([as_address(os.fsdecode(path)) for path in paths], open_one)
 
 
 def one_after_another(names: Sequence[str], open_one: Callable[[str], Source]) -> Source:
@@ -94,6 +95,7 @@ class _Parts(Source):
         self.keyed = all(part.keyed for part in parts)
         self.convention = " or ".join(dict.fromkeys(part.convention for part in parts if part.convention))
         self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+        self.unused_names = tuple(dict.fromkeys(said for part in parts for said in part.unused_names))
         self._parts = parts
         self._current = 0
 
@@ -125,12 +127,12 @@ class _Parts(Source):
             if rows <= before and before:
                 before -= rows
                 continue
-            self._current = number
+            self._current, part.threads = number, self.threads
             yield part, before
             before = 0
         if before:
             raise SourceError(
-                f"the inputs end early: expected more than {start} rows, found {start - before}"
+                f"the inputs end early: expected more than {start:,} rows, found {start - before:,}"
             )
 
     def count_rows(self) -> int:

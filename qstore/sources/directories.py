@@ -14,9 +14,10 @@ from ..errors import FormatError, SourceError
 from ..format.inspection import inspect_file
 from ..format.manifest import MANIFEST
 from ..system.stand_ins import refused_format
+from .addresses import Address, inside
 from .checks import shortened
 from .containers.checkpoint_index import files_of_index
-from .files import RawFile
+from .remote_files import open_file
 from .safetensors.shards import SHARD
 from .torch.checkpoint_zip import TorchZipFormat
 from .torch.distributed import DISTRIBUTED_METADATA, is_distributed, refuse_separate
@@ -65,11 +66,11 @@ def checkpoint_in(directory: str) -> str:
         found: list[str] = []
         below: list[str] = []
         for folder in folders:
-            files, inside = _listed(folder)
+            files, deeper = _listed(folder)
             weights = [] if folder != directory and _is_state(folder, files) else _weights_in(folder, files)
             found += weights
             names += [os.path.relpath(os.path.join(folder, name), directory) for name in files]
-            below += inside
+            below += deeper
             _check_few(directory, names)
         if found:
             return _only(directory, found)
@@ -86,24 +87,38 @@ def checkpoint_in(directory: str) -> str:
 
 def _listed(folder: str) -> tuple[list[str], list[str]]:
     """Names of the files in a folder, and paths of the folders in it; sorted, without hidden ones."""
-    files, inside = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and entry.name != DISTRIBUTED_METADATA:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    inside.append(entry.path)
-                elif os.path.isfile(entry.path):
-                    files.append(entry.name)
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
+    files, folders = _behind_url(folder) if isinstance(folder, Address) else _on_disk(folder)
+    files, folders = ([name for name in names if _is_shown(name)] for names in (files, folders))
     if MANIFEST in files:
         raise SourceError(
             f"{folder} is a qstore store of several files already: read it with qstore.open, or join its "
             f"files with qstore concat"
         )
-    return sorted(files), sorted(inside)
+    return sorted(files), [inside(folder, name) for name in sorted(folders)]
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") or name == DISTRIBUTED_METADATA
+
+
+def _on_disk(folder: str) -> tuple[list[str], list[str]]:
+    files, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif os.path.isfile(entry.path):
+                    files.append(entry.name)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
+    return files, folders
+
+
+def _behind_url(folder: Address) -> tuple[list[str], list[str]]:
+    from ..system.remote_objects.opening import list_folder
+
+    return list_folder(folder.url) or ([], [])
 
 
 def _check_few(directory: str, names: list[str]) -> None:
@@ -124,13 +139,10 @@ def _weights_in(folder: str, files: list[str]) -> list[str]:
         if stem and (stem not in by_stem or rank < by_stem[stem][0]):
             by_stem[stem] = rank, name
     if "model" in by_stem:
-        return [os.path.join(folder, by_stem["model"][1])]
-    paths = [os.path.join(folder, name) if name else folder for _, name in by_stem.values()]
+        return [inside(folder, by_stem["model"][1])]
+    paths = [inside(folder, name) if name else folder for _, name in by_stem.values()]
     parts = {
-        os.path.join(folder, part)
-        for path in paths
-        if path.endswith(".json")
-        for part in files_of_index(path)
+        inside(folder, part) for path in paths if path.endswith(".json") for part in files_of_index(path)
     }
     return [path for path in paths if path not in parts]
 
@@ -161,7 +173,7 @@ def _is_torch(folder: str, name: str) -> bool:
 def _begins(folder: str, name: str, like: Callable[[bytes], bool]) -> bool:
     """Whether the first bytes of a file are of some kind; not where it cannot be read."""
     try:
-        with RawFile(os.path.join(folder, name)) as file:
+        with open_file(inside(folder, name)) as file:
             return like(file.read_bytes(0, min(file.size, 4096)))
     except SourceError:
         return False

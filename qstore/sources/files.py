@@ -102,6 +102,14 @@ class RawFile:
             self.close()
             raise
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the file from another one in its place, as it stands in a fingerprint."""
+        return {"size": self.size, "mtime_ns": self.mtime_ns}
+
+    def will_read(self, begin: int, end: int) -> None:
+        """Say that the bytes from `begin` to before `end` are read next, from front to back for the most."""
+
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` (bytes) from position `offset` on.
 

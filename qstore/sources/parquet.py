@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, SourceError, TensorError
+from .ahead import Ahead
 from .base import Fingerprint, Keys, Source, TensorInfo
 from .checks import check_matrix, shortened
-from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, value_type
+from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, unused_names, value_type
 from .containers.byte_stream import FileBytes
+from .containers.parquet_pages import Declined, ListColumn
 from .files import RawFile
 from .tensor_choice import only_matrix, unknown_tensor
 
@@ -28,6 +30,9 @@ _MOST_BATCH_ROWS = 1 << 16
 _FOOTER_BYTES = 8
 # Without a buffer pyarrow holds a whole column of a row group, which can be gigabytes.
 _OPTIONS = {"buffer_size": 1 << 20, "pre_buffer": False}
+
+_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+_NOT_READ = (Declined, SourceError, *_FAULTS)
 
 
 class ParquetFormat:
@@ -88,6 +93,7 @@ class ParquetRows(Source):
     rows: int
 
     def __init__(self, path: str, tensor: str | None = None, *, keys: str | None = None) -> None:
+        self._ahead = Ahead()
         with ExitStack() as on_error:
             self._file = on_error.enter_context(RawFile(path))
             with _named_errors(path):
@@ -104,22 +110,35 @@ class ParquetRows(Source):
             self._footer_crc32 = _footer_crc32(self._file)
             self._closing = on_error.pop_all()
         self.keyed = keys is not None
+        self.unused_names = () if self.keyed else unused_names(self._parquet.schema_arrow)
 
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
-        """Yield the rows from `start` on in pieces of about 4 MiB."""
-        batches = self._batches(start, [self.name])
-        return (matrix(self._where, column, row, self.dim) for row, (column,) in batches)
+        """Yield the rows from `start` on, in pieces of a page or about 4 MiB."""
+        return (values for _, values in self._pieces(start))
 
     def keyed_chunks(self, start: int = 0) -> Iterator[tuple[NDArray[Any], Keys]]:
         """Yield the same with as many keys; raises `SourceError` where no column of keys was named."""
         if self._keys is None:
             raise SourceError(f"{self._where} was opened without keys=: name the column that holds them")
         self.check_keys()
-        where = f"{self._file.path}: column {shortened(repr(self._keys))}"
-        return (
-            (matrix(self._where, column, row, self.dim), key_values(where, keys, row))
-            for row, (column, keys) in self._batches(start, [self.name, self._keys])
-        )
+        return self._with_keys(start, self._keys)
+
+    def _with_keys(self, start: int, name: str) -> Iterator[tuple[NDArray[Any], Keys]]:
+        where = f"{self._file.path}: column {shortened(repr(name))}"
+        batches = self._batches(start, name, _MOST_BATCH_ROWS)
+        row, keys = next(batches, (start, None))
+        for first, values in self._pieces(start):
+            done = 0
+            while done < len(values) and keys is not None:
+                skipped = first + done - row
+                part = keys.slice(skipped, len(values) - done)
+                if len(part):
+                    with _named_errors(self._file.path):
+                        found = key_values(where, part, first + done)
+                    yield values[done : done + len(part)], found
+                    done += len(part)
+                else:
+                    row, keys = next(batches, (start, None))
 
     def check_keys(self) -> None:
         """Raise `SourceError` where there are two columns of the name, or it holds what can be no keys."""
@@ -133,20 +152,50 @@ class ParquetRows(Source):
                 f"whole numbers as keys; leave it out with keys=False (--no-keys), or give others with --keys"
             )
 
-    def _batches(self, start: int, names: list[str]) -> Iterator[tuple[int, list[Any]]]:
-        """Columns, batch by batch, with the number of the first row."""
+    def _pieces(self, start: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Rows from `start` on with the number of the first: by page as far as that goes, then by batch."""
+        row = start
+        for values in self._of_pages(start):
+            yield row, values
+            row += len(values)
+        if row < self.rows:
+            for first, column in self._batches(row, self.name, _batch_rows(self.dim, self.dtype)):
+                with _named_errors(self._file.path):
+                    found = matrix(self._where, column, first, self.dim)
+                yield first, found
+
+    def _of_pages(self, start: int) -> Iterator[NDArray[Any]]:
+        """Rows from `start` on, as long as the pages are such as are read without pyarrow."""
         groups, row = _groups_from(self._parquet.metadata, start)
-        size = _batch_rows(self.dim, self.dtype)
+        rest: NDArray[Any] | None = None
+        try:
+            column = ListColumn(self._file, self._parquet, self.name, self.dim, self.dtype)
+            pages = (
+                page
+                for group, first in zip(groups, [start - row] + [0] * len(groups), strict=False)
+                for page in column.pages(group, first)
+            )
+            large = self._file.size > _BATCH_BYTES and column.takes_time
+            for values in self._ahead.run(column.values, pages, self.threads, large):
+                found = values if rest is None or not len(rest) else np.concatenate([rest, values])
+                whole = len(found) - len(found) % self.dim
+                rest = found[whole:]
+                yield found[:whole].reshape(-1, self.dim)
+        except _NOT_READ:  # pyarrow reads the rows that are left, or says what is wrong
+            return
+
+    def _batches(self, start: int, name: str, size: int) -> Iterator[tuple[int, Any]]:
+        """A column, batch by batch, with the number of the first row."""
+        groups, row = _groups_from(self._parquet.metadata, start)
         with _named_errors(self._file.path):
-            for batch in self._parquet.iter_batches(
-                size, groups, list(dict.fromkeys(names)), use_threads=False
-            ):
+            for batch in self._parquet.iter_batches(size, groups, [name], use_threads=False):
                 skipped = min(max(0, start - row), len(batch))
-                columns = [batch.column(name).slice(skipped) for name in names]
-                yield row + skipped, columns
+                yield row + skipped, batch.column(name).slice(skipped)
                 row += len(batch)
         if row != self.rows:
-            raise SourceError(f"{self._where} expected {self.rows} rows, found {row}: the file is damaged")
+            raise SourceError(
+                f"{self._where} expected {self.rows:,} rows, found {row:,}: the file is damaged"
+            )
 
     def fingerprint(self) -> Fingerprint:
         """Size, time and footer of the file as they were when it was opened."""
@@ -166,19 +215,19 @@ class ParquetRows(Source):
         self._file.check_unchanged()
 
     def close(self) -> None:
-        """Give the file back. May be called twice, but not beside a running read."""
+        """Give the file back, once nothing reads it ahead any more. May be called twice."""
+        self._ahead.stop()
         self._closing.close()
 
 
 @contextmanager
 def _named_errors(path: str) -> Iterator[None]:
     """Turn what pyarrow raises on malformed files into SourceError."""
-    import_errors = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
     try:
         yield
     except (SourceError, MissingExtraError):
         raise
-    except import_errors as error:  # pyarrow's own types are all below these
+    except _FAULTS as error:  # pyarrow's own types are all below these
         raise SourceError(f"{path} cannot be read as Parquet: {shortened(str(error))}") from error
 
 
@@ -194,7 +243,7 @@ def _open(file: RawFile, stack: ExitStack) -> Any:
     counted = sum(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
     if counted != opened.metadata.num_rows:
         raise SourceError(
-            f"{file.path} expected {opened.metadata.num_rows} rows, found {counted} in its row groups: "
+            f"{file.path} expected {opened.metadata.num_rows:,} rows, found {counted:,} in its row groups: "
             f"the file is damaged"
         )
     return opened

@@ -12,6 +12,7 @@ from ..errors import IncompleteError, SourceError
 from ..system.options import flag, shown
 from ..system.stand_ins import Archive, archive_of, refused_format, stand_in, unpacking
 from ..system.urls import without_file_scheme
+from .addresses import Address, as_address, file_name
 from .arrow import ArrowFormat
 from .base import Source, TensorInfo
 from .bigann import BigANNFormat
@@ -33,6 +34,7 @@ from .onnx.tensors import OnnxFormat
 from .pairs import is_pair, pair_source
 from .parquet import ParquetFormat
 from .quantized_weights import Choice, listed, open_tensor
+from .remote_files import open_file
 from .safetensors.index import SafetensorsIndexFormat
 from .safetensors.shards import ShardsFormat
 from .safetensors.tensors import SafetensorsFormat
@@ -102,6 +104,13 @@ _PLACED: tuple[Format, ...] = (
     GGUFFormat(),
 )
 """Those that are read at any place."""
+
+_RANGED = tuple(
+    one
+    for one in _PLACED
+    if isinstance(one, (NpyFormat, SafetensorsFormat, SafetensorsIndexFormat, GGUFFormat))
+)
+"""Those that are read behind URLs, too: what is wanted lies in one place, which the header tells."""
 
 FORMATS: tuple[Format, ...] = (*_PLACED, *_STREAMED)
 """In the order they are tried: text, which tells least of itself, last."""
@@ -287,6 +296,9 @@ def _source_in_memory(obj: Any) -> Source:
 
 
 def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
+    given = as_address(given)
+    if isinstance(given, Address):
+        return _identify_behind_url(given)
     path = os.fsdecode(without_file_scheme(given))
     if os.path.isdir(path):
         path = checkpoint_in(path)
@@ -306,6 +318,37 @@ def _identify(given: str | os.PathLike[Any]) -> tuple[str, Format]:
             f"{path} is of no known format: expected one of {_known()}; it starts with {head[:8]!r}"
         )
     return path, file_format
+
+
+def _identify_behind_url(path: Address) -> tuple[str, Format]:
+    from ..system.remote_objects.opening import list_folder
+
+    place: str = path
+    if list_folder(path.url) is not None:
+        place = checkpoint_in(path)
+    elif not path.name:
+        raise SourceError(
+            f"{path} cannot be listed over HTTP: expected the URL of a file, such as model.safetensors "
+            f"or model.safetensors.index.json in it"
+        )
+    return place, _format_behind_url(place)
+
+
+def _format_behind_url(path: str) -> Format:
+    with open_file(path) as file:
+        if file.size == 0:
+            raise SourceError(f"{path} is empty: expected one of {_known(_RANGED)}")
+        head = file.read_bytes(0, min(file.size, _HEAD_BYTES))
+    name = file_name(path)
+    file_format = _by_content(_PLACED, name, head) or _by_name(FORMATS, name)
+    if file_format not in _RANGED:
+        store = " (a store need not be built: qstore.open and qstore info read it where it is)"
+        raise SourceError(
+            f"{path} is {'of no known format' if file_format is None else file_format.name}: expected one of "
+            f"{_known(_RANGED)}, which are read behind URLs; download it first, and give its path"
+            f"{store if isinstance(file_format, HDF5Format) else ''}"
+        )
+    return file_format
 
 
 def _by_content(formats: Iterable[Format], name: str, head: bytes) -> Format | None:
@@ -347,7 +390,6 @@ def _refuse_packed(file: RawFile, packing: Archive, inside: bytes) -> NoReturn:
     )
 
 
-def _known() -> str:
-    return ", ".join(f"{known.name} ({', '.join(known.suffixes)})" for known in FORMATS) + (
-        ", word vectors also packed (.gz, .xz, .bz2, .zip)"
-    )
+def _known(formats: Iterable[Format] = FORMATS) -> str:
+    names = ", ".join(f"{known.name} ({', '.join(known.suffixes)})" for known in formats)
+    return names + (", word vectors also packed (.gz, .xz, .bz2, .zip)" if formats is FORMATS else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..errors import SourceError
@@ -59,6 +59,13 @@ class TextEncoding(NamedTuple):
     def decode(self, word: bytes) -> str:
         """The text; UnicodeError where it is none."""
         return word.decode(self.name, self.errors)
+
+    def decode_all(self, words: Sequence[bytes]) -> list[str]:
+        """The texts of words without line feeds; UnicodeError where one is none."""
+        if self != UTF8 or not words:
+            return [self.decode(word) for word in words]
+        # At once: a line feed ends what came before it, whole or not.
+        return b"\n".join(words).decode().split("\n")
 
     def first_bad(self, words: Iterable[bytes]) -> int:
         """Number of the first word that cannot be decoded; there is one."""

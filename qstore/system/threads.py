@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..errors import SettingError
 from .options import whole_number
@@ -22,6 +22,7 @@ __all__ = [
     "in_parts",
     "is_in_background",
     "processors",
+    "read_ahead",
     "thread_count",
 ]
 
@@ -138,11 +139,11 @@ def in_parts(task: Callable[[int, int], object], count: int, values: int, thread
 
 def in_order(
     task: Callable[[_Item], _Result], items: Iterable[_Item], threads: int | None
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Yield ``task(item)`` of each item, in the order of the items, with as many threads (None: processors).
 
-    Items are taken on the caller's thread, two a thread ahead of what is yielded. If this ends early, no
-    task is under way any more.
+    Items are taken on the caller's thread, two a thread ahead of what is yielded; where taking one raises,
+    the results of those before it come first. If this ends early, no task is under way any more.
     """
     count = thread_count(threads)
     if count == 1:
@@ -151,14 +152,44 @@ def in_order(
     from concurrent.futures import ThreadPoolExecutor  # 5 ms: only for those who need it
 
     running: deque[Future[_Result]] = deque()
+    failure: Exception | None = None
     with ThreadPoolExecutor(count, thread_name_prefix="qstore-scan") as pool:
         try:
-            for item in items:
+            left = iter(items)
+            while True:
+                try:
+                    item = next(left)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
                 running.append(pool.submit(task, item))
                 if len(running) >= 2 * count:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+            if failure is not None:
+                raise failure
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def read_ahead(items: Iterable[_Item], most: int = 2) -> Generator[_Item, None, None]:
+    """Yield the items, which a thread of its own takes, up to `most` ahead of what is yielded.
+
+    If this ends early, no item is being taken any more.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # 5 ms: only for those who need it
+
+    left, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="qstore-read") as pool:
+        running = deque(pool.submit(next, left, end) for _ in range(most))
+        try:
+            while (item := running.popleft().result()) is not end:
+                running.append(pool.submit(next, left, end))
+                yield cast(_Item, item)
         finally:
             for future in running:
                 future.cancel()

@@ -6,9 +6,10 @@ import os
 import re
 from typing import Any, TypeGuard
 
-__all__ = ["is_url", "printable_url", "without_file_scheme"]
+__all__ = ["is_url", "printable_path", "printable_url", "without_file_scheme", "without_secrets"]
 
 _URL = re.compile(r"[A-Za-z][\w.+-]*(::[A-Za-z][\w.+-]*)*://")
+_ANY_URL = re.compile(r"[A-Za-z][\w.+-]*://[^\s'\"<>]*")
 _FILE_SCHEME = "file://"
 
 
@@ -38,3 +39,25 @@ def printable_url(url: str) -> str:
     """
     plain = re.sub(r"//[^/?#]*@", "//", url)
     return re.sub(r"\?.*", "?…", plain, flags=re.DOTALL)
+
+
+def printable_path(path: str | os.PathLike[str]) -> str:
+    """A URL as :func:`printable_url` shows it, and a path as it is.
+
+    Examples
+    --------
+    >>> printable_path("https://host/a?b"), printable_path("what?.npy")
+    ('https://host/a?…', 'what?.npy')
+    """
+    return printable_url(path) if is_url(path) else os.fsdecode(path)
+
+
+def without_secrets(text: str) -> str:
+    """A message of another library, with the URLs in it as :func:`printable_url` shows them.
+
+    Examples
+    --------
+    >>> without_secrets("0, message='', url='https://me:secret@host/a?signature=a1'")
+    "0, message='', url='https://host/a?…'"
+    """
+    return _ANY_URL.sub(lambda found: printable_url(found[0]), text)

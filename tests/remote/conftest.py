@@ -28,7 +28,7 @@ def quick_event_loop() -> None:
 
 @pytest.fixture
 def server(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
-    from qstore.remote import http_reader
+    from qstore.system.remote_objects import http_reader
 
     monkeypatch.setattr(http_reader, "_PAUSES", (0.01, 0.02, 0.03))
     before = {thread.name for thread in threading.enumerate()}

@@ -121,13 +121,15 @@ def test_an_object_that_changes(
         pickle.loads(text)
 
 
-def test_a_change_while_opening(url: str, server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_while_opening(
+    url: str, path: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from qstore.remote import metadata
 
     inspect = metadata._headers_to_come
 
     def change(head: bytes) -> list[Extent]:
-        server.objects["store.h5"] += b"\0"
+        server.objects["store.h5"] = path.read_bytes() + b"\0"
         return inspect(head)
 
     monkeypatch.setattr(metadata, "_headers_to_come", change)

@@ -73,7 +73,7 @@ class TestContract(SourceContract):
                 assert chunk.nbytes <= 4 << 20
         most += tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert (4 << 20) < most < (24 << 20)
+        assert (1 << 18) < most < (24 << 20)
 
 
 @pytest.fixture

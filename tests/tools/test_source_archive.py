@@ -18,7 +18,7 @@ import qstore
 pytest.importorskip("setuptools", "77", reason="builds the archives")
 
 ROOT = Path(__file__).parents[2]
-KEPT = (".ci", "README.md", "docs", "pyproject.toml", "qstore", "tests", "tools")
+KEPT = (".ci", "README.md", "docs", "findings", "pyproject.toml", "qstore", "tests", "tools")
 # What the tests of the archive leave out in its stead: it has no extension, and is no installed package.
 OF_THIS_RUN = ("PYTEST_ADDOPTS", "QSTORE_CI", "QSTORE_REQUIRE_EXTENSION")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import bars, building, cold, engines, opening, plots, pooling, reading, report, searching
+from bench import bars, building, cold, engines, opening, plots, pooling, reading, report, searching, sources
 from bench.options import Options
 from bench.rounds import Budget, Contest, Outcome, measure
 
@@ -42,9 +42,11 @@ MAIN: dict[str, Case] = {
     "huge": opening.huge,
     "import": opening.imports,
     "cold": cold.cold,
+    "cold-few": cold.cold_few,
     "cold-sequential": cold.cold_sequential,
     "build": building.build,
     "build-cold": building.build_cold,
+    "parsed": sources.parsed,
 }
 CURVES: dict[str, Case] = {
     "dims": reading.dims,
@@ -52,9 +54,19 @@ CURVES: dict[str, Case] = {
     "asked": reading.asked,
     "threads": reading.threads,
 }
-SLOW = ("cold", "cold-sequential", "build", "build-cold", "first-touch", "import")
+SLOW = ("cold", "cold-few", "cold-sequential", "build", "build-cold", "parsed", "first-touch", "import")
 # Building and waiting for the disk takes seconds: one engine is enough unless asked otherwise.
-ONE_ENGINE = ("cold", "cold-sequential", "build", "build-cold", "huge", "open", "import")
+ONE_ENGINE = (
+    "cold",
+    "cold-few",
+    "cold-sequential",
+    "build",
+    "build-cold",
+    "parsed",
+    "huge",
+    "open",
+    "import",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

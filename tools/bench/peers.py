@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "zarr": "zarr",
     "lance": "pylance",
     "safetensors": "safetensors",
+    "pyarrow": "pyarrow",
     "engramdb": "engramdb-python",
 }
 
@@ -85,7 +86,7 @@ def code_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str
         )
     )
     readers = [
-        Reader("numpy memmap of the codes", lambda rows: codes[rows], error=np.inf),
+        Reader("numpy memmap of the codes", lambda rows: codes[rows], values=codes),
         Reader(
             "numpy memmap of the codes, made to values",
             lambda rows: _values(codes[rows], scales[rows], np.empty((len(rows), scene.dim), np.float32)),
@@ -104,18 +105,19 @@ def code_readers(scene: Scene, options: Options) -> tuple[list[Reader], dict[str
         codes: NDArray[Any] = np.frombuffer(engram.fetch(rows), np.uint8).reshape(len(rows), scene.dim)
         return codes
 
-    return [*readers, Reader("engramdb Store.fetch of the codes", fetch, fetch, error=np.inf)], {}
+    return [*readers, Reader("engramdb Store.fetch of the codes", fetch, fetch, values=codes)], {}
 
 
 def _values(codes: NDArray[np.uint8], scales: NDArray[np.float64], out: NDArray[Any]) -> NDArray[Any]:
     codes ^= 128  # as int8 this is code - 128
-    return np.multiply(codes.view(np.int8), scales[:, None], out=out, casting="same_kind")
+    values: NDArray[Any] = np.multiply(codes.view(np.int8), scales[:, None], out=out, casting="same_kind")
+    return values
 
 
-def _taken(codes: Any, scales: Any) -> Callable[[Rows, NDArray[Any]], object]:
+def _taken(codes: Any, scales: Any) -> Callable[[Rows, NDArray[Any]], NDArray[Any]]:
     held: dict[int, tuple[NDArray[np.uint8], NDArray[np.float64]]] = {}
 
-    def into(rows: Rows, out: NDArray[Any]) -> object:
+    def into(rows: Rows, out: NDArray[Any]) -> NDArray[Any]:
         if len(rows) not in held:
             held[len(rows)] = np.empty((len(rows), codes.shape[1]), np.uint8), np.empty(len(rows))
         some, factors = held[len(rows)]

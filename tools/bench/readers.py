@@ -35,7 +35,7 @@ class Reader:
     take : callable
         Rows by number, as a fresh array.
     into : callable, optional
-        The same, into an array.
+        The same, into an array, which it returns.
     block : callable, optional
         Rows ``start`` to ``stop`` as a fresh array.
     one_by_one : callable, optional
@@ -43,14 +43,17 @@ class Reader:
         a call costs a quarter of what a row costs.
     error : float
         How far off a value may be, in units of the largest absolute value. Ours must be exact.
+    values : ndarray, optional
+        The rows that it reads, where these are not those of the scene's matrix: codes.
     """
 
     name: str
     take: Callable[[Rows], Any]
-    into: Callable[[Rows, NDArray[Any]], object] | None = None
+    into: Callable[[Rows, NDArray[Any]], Any] | None = None
     block: Callable[[int, int], Any] | None = None
     one_by_one: Callable[[list[int]], Any] | None = None
     error: float = 0.0
+    values: NDArray[Any] | None = None
     kind: Kind = "peer"
     before: Callable[[], object] = _nothing
 

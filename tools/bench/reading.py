@@ -52,7 +52,7 @@ def _setting(scene: Scene, asked: int, threads: int, output: str = "float32", **
 
 
 def _moved(scene: Scene, reader: Reader | None, asked: int, output: str) -> int:
-    item = 4 if reader and reader.kind != "ours" else 1
+    item = 4 if reader and reader.kind != "ours" and reader.values is None else 1
     return asked * scene.dim * (item + np.dtype(output).itemsize)
 
 
@@ -60,7 +60,8 @@ def _check(scene: Scene, reader: Reader, rows: Rows, output: str, found: Any) ->
     if reader.kind == "ours":
         check_same(found, scene.oracle(rows, output))
     else:
-        check_close(found, scene.values[rows], reader.error * scene.largest)
+        values = scene.values if reader.values is None else reader.values
+        check_close(found, values[rows], reader.error * scene.largest)
 
 
 def _check_one(scene: Scene, reader: Reader, number: int, found: Any) -> None:
@@ -103,12 +104,7 @@ def _gather_run(reader: Reader, requests: list[Rows], way: str, out: Any) -> Any
     take, into, count = reader.take, reader.into, len(requests)
     if way == "fresh" or into is None:
         return each(lambda number: take(requests[number % count]))
-
-    def fill(number: int) -> Any:
-        into(requests[number % count], out)
-        return out
-
-    return each(fill)
+    return each(lambda number: into(requests[number % count], out))
 
 
 def few(options: Options) -> Iterator[Contest]:

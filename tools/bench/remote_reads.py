@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import mmap
 import multiprocessing
 import statistics
 import sys
@@ -41,10 +42,10 @@ _SCAN_RANGE = 4 << 20
 
 def serve(path: str, latency: float, pipe: Connection) -> None:
     """Serve one file until the pipe closes; answer each message with the counts since the last one."""
-    with serving() as server:
-        server.latency = latency
-        server.objects["store.h5"] = Path(path).read_bytes()
-        pipe.send(server.url("store.h5"))
+    with serving() as server, open(path, "rb") as file:
+        server.latency, name = latency, Path(path).name
+        server.objects[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        pipe.send(server.url(name))
         while pipe.recv():
             pipe.send((server.requests, server.body_bytes, server.header_bytes))
             server.reset()

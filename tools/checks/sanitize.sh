@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The tests of kernels and keys over an extension built with the address and undefined-behavior sanitizers (gcc).
-# Works in a temporary copy of the repository; needs an environment with qstore's dependencies, pytest and
-# hypothesis. Any report ends the tests with an error.
+# The tests of kernels, keys and the parser of text over an extension built with the address and undefined-behavior
+# sanitizers (gcc). Works in a temporary copy of the repository; needs an environment with qstore's dependencies,
+# pytest and hypothesis. Any report ends the tests with an error.
 #
 #     tools/checks/sanitize.sh [PYTEST ARGUMENTS]
 set -euo pipefail
@@ -18,4 +18,5 @@ gcc -shared -fPIC -O1 -g -std=c11 -ffp-contract=off -fno-omit-frame-pointer \
 # Leaks are not looked for: the interpreter itself keeps memory until the end.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 QSTORE_REQUIRE_EXTENSION=1 PYTHONPATH="$work" \
-    "$python" -m pytest -q -p no:cacheprovider tests/engine tests/keys "$@"
+    "$python" -m pytest -q -p no:cacheprovider tests/engine tests/keys \
+    tests/sources/test_text_parser.py "$@"

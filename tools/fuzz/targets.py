@@ -25,6 +25,7 @@ import numpy as np
 
 import qstore
 from qstore.sources import RowSource, open_source
+from qstore.sources.words.text import TextWordVectors
 
 __all__ = [
     "SOURCES",
@@ -167,6 +168,10 @@ def check_source(path: Path) -> str:
 
 
 def _read_ends(source: Any) -> None:
+    if isinstance(source, TextWordVectors):
+        for piece in itertools.islice(source._pieces(0), _MOST_CHUNKS):
+            found, expected = (_rows_or_error(read, piece) for read in (source._parsed, source._specified))
+            _require(found == expected, f"{found} of text, specified is {expected}")
     if not isinstance(source, RowSource):
         for chunk in itertools.islice(source.chunks(), _MOST_CHUNKS):
             _require(chunk.ndim == 2 and chunk.shape[1] == source.dim, f"chunk of shape {chunk.shape}")
@@ -177,6 +182,14 @@ def _read_ends(source: Any) -> None:
     for row in (0, source.rows - 1):
         found = source.read(row, row + 1)
         _require(found.shape == (1, source.dim), f"row of shape {found.shape}")
+
+
+def _rows_or_error(read: Callable[[Any], Any], piece: Any) -> object:
+    try:
+        row, words, values, line = read(piece)
+    except qstore.SourceError as error:
+        return str(error)
+    return row, words, values.tobytes(), line
 
 
 def _npy() -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from ...errors import IncompleteError, SourceError
+from ..addresses import beside
 from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import shortened
 from ..files import RawFile
+from ..remote_files import exists, open_file
 from ..tensor_choice import only_matrix, unknown_tensor
 from .json_object import LONGEST_JSON, parse_json
 from .tensor_file import TensorFile
@@ -90,7 +91,7 @@ class IndexFormat(ABC):
         for shard in shards:
             if shard not in missing:
                 try:
-                    with RawFile(index.path_of(shard)) as file:
+                    with open_file(index.path_of(shard)) as file:
                         found[shard] = self.tensors_in(file)
                 except SourceError as error:
                     problems.append(str(error))
@@ -159,11 +160,11 @@ class _Index:
 
     def path_of(self, shard: str) -> str:
         """Where a shard lies: beside the index."""
-        return os.path.join(os.path.dirname(self.path), shard)
+        return beside(self.path, shard)
 
 
 def _read_index(path: str) -> _Index:
-    with RawFile(path) as file:
+    with open_file(path) as file:
         if file.size > LONGEST_JSON:
             raise SourceError(f"{path}: expected an index of at most {LONGEST_JSON} bytes, found {file.size}")
         text = file.read_bytes(0, file.size)
@@ -200,11 +201,11 @@ def files_of_index(path: str) -> set[str]:
 def _open_shard(index: _Index, shard: str) -> RawFile:
     if _missing(index, [shard]):
         raise SourceError(_are_missing(index, [shard]))
-    return RawFile(index.path_of(shard))
+    return open_file(index.path_of(shard))
 
 
 def _missing(index: _Index, shards: list[str]) -> list[str]:
-    return [shard for shard in shards if not os.path.exists(index.path_of(shard))]
+    return [shard for shard in shards if not exists(index.path_of(shard))]
 
 
 def _are_missing(index: _Index, missing: list[str]) -> str:

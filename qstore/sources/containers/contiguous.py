@@ -69,6 +69,7 @@ class ContiguousRows(RowSource):
             )
         self._where, self._file, self._kind, self._header_crc32 = where, file, kind, header_crc32
         self._offset, self._item, self._origin = offset, dtype, origin or {}
+        file.will_read(offset, end)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` as a fresh array; see :meth:`RowSource.read`."""
@@ -80,8 +81,7 @@ class ContiguousRows(RowSource):
         """Size, time and header of the file as they were when it was opened."""
         return {
             "kind": self._kind,
-            "size": self._file.size,
-            "mtime_ns": self._file.mtime_ns,
+            **self._file.identity,
             "dtype": self.dtype,
             "shape": [self.rows, self.dim],
             "tensor": self.name,

@@ -28,7 +28,7 @@ __all__ = [
 
 MAGIC = b"GGUF"
 _LONGEST_HEADER = 32 << 20
-_FIRST_READ = 1 << 20
+_FIRST_READ = 64 << 10
 _MOST_DIMENSIONS = 4
 # The largest models hold some thousands; each takes microseconds.
 _MOST_ENTRIES = 1 << 16

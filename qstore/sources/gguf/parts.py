@@ -6,15 +6,15 @@ of the gguf library. No part knows what the others hold: their headers are read,
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...errors import IncompleteError, SourceError
+from ..addresses import beside, file_name
 from ..base import TensorInfo
 from ..checks import shortened
-from ..files import RawFile
+from ..remote_files import exists, open_file
 from .header import Header, read_header, read_texts
 
 __all__ = ["Whole", "read_vocabulary", "read_whole"]
@@ -76,11 +76,11 @@ def read_whole(path: str) -> Whole:
     for number, part in enumerate(_parts(path, given)):
         if part == path:
             whole.headers[part] = given
-        elif os.path.exists(part):
+        elif exists(part):
             whole.headers[part] = _header(part)
             _check_part(part, number, whole.headers[part], given)
         else:
-            whole.missing.append(os.path.basename(part))
+            whole.missing.append(file_name(part))
     _check_together(whole, given)
     return whole
 
@@ -96,7 +96,7 @@ def read_vocabulary(path: str) -> list[str]:
     whole = read_whole(path)
     for part, header in whole.headers.items():
         if header.tokens is not None:
-            with RawFile(part) as file:
+            with open_file(part) as file:
                 return list(_decoded(part, read_texts(file, header.tokens)))
     whole.check_complete()
     raise SourceError(f"{path} has no vocabulary: expected an array of texts tokenizer.ggml.tokens")
@@ -114,12 +114,12 @@ def _decoded(path: str, tokens: list[bytes]) -> Iterator[str]:
 
 
 def _header(path: str) -> Header:
-    if _PIECE.fullmatch(path):
+    if _PIECE.fullmatch(file_name(path)):
         raise SourceError(
             f"{path} is a piece of a GGUF file that was cut: put all pieces together in order, "
             f"cat PIECES > whole.gguf, and give that"
         )
-    with RawFile(path) as file:
+    with open_file(path) as file:
         return read_header(file)
 
 
@@ -128,15 +128,14 @@ def _parts(path: str, header: Header) -> list[str]:
     split = header.split
     if split is None:
         return [path]
-    directory, name = os.path.split(path)
-    found = _NAME.fullmatch(name)
+    found = _NAME.fullmatch(file_name(path))
     if found is None or (int(found["number"]) - 1, int(found["count"])) != (split.number, split.count):
         raise SourceError(
             f"{path} is part {split.number + 1} of {split.count} of a GGUF file: expected a name that ends "
             f"with {_ending(split.number, split.count)}, by which the other parts are found; rename it so"
         )
     names = (found["stem"] + _ending(number, split.count) for number in range(split.count))
-    return [os.path.join(directory, name) for name in names]
+    return [beside(path, name) for name in names]
 
 
 def _ending(number: int, count: int) -> str:

@@ -14,6 +14,7 @@ from ..base import Fingerprint, RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
+from ..remote_files import open_file
 from ..tensor_choice import only_matrix, unknown_tensor
 from .header import MAGIC, Entry, Header, read_header
 from .parts import read_whole
@@ -71,7 +72,7 @@ class GGUFFormat:
             whole.check_complete()
             raise unknown_tensor(path, tensor, [info.name for info in whole.tensors()])
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(part))
+            file = on_error.enter_context(open_file(part))
             header = read_header(file)
             if tensor not in header.entries:
                 raise SourceError(f"{part} was changed while it was opened: open it again")
@@ -97,6 +98,7 @@ class DequantizedRows(RowSource):
         self._type_name, block, block_bytes = QUANTIZED_TYPES[entry.type]
         self._row_bytes = self.dim // block * block_bytes
         self._file, self._header, self._entry = file, header, entry
+        file.will_read(entry.begin, entry.end)
         self._library: Any = None
         if self._type_name not in ggml_blocks.BLOCK_TYPES:
             self._library, self._type = _library(self._where, entry.type)
@@ -129,8 +131,7 @@ class DequantizedRows(RowSource):
         """Size, time and header of the file as they were when it was opened."""
         return {
             "kind": "gguf",
-            "size": self._file.size,
-            "mtime_ns": self._file.mtime_ns,
+            **self._file.identity,
             "dtype": self._type_name,
             "shape": [self.rows, self.dim],
             "tensor": self.name,

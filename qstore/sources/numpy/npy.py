@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from ...engine.arrays import conversion, untyped
 from ...engine.quantization import marker_dtype
 from ...errors import SourceError
+from ..addresses import Address
 from ..base import RowSource, TensorInfo
 from ..checks import check_matrix, check_range, shortened, type_name
 from ..containers.contiguous import ContiguousRows
 from ..files import RawFile
+from ..remote_files import open_file
 
 __all__ = [
     "LONGEST_HEADER",
@@ -59,7 +61,7 @@ class NpyFormat:
         ------
         SourceError
         """
-        with RawFile(path) as file:
+        with open_file(path) as file:
             header = _read_header(file)
         return [TensorInfo("", header.shape, type_name(header.dtype))]
 
@@ -75,9 +77,14 @@ class NpyFormat:
         if tensor is not None:
             raise SourceError(f"{path}: a .npy file holds one array without a name; leave tensor= out")
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(path))
+            file = on_error.enter_context(open_file(path))
             header = _read_header(file)
             check_array(path, header, "np.load(path)", raw=True)
+            if header.fortran_order and isinstance(path, Address):
+                raise SourceError(
+                    f"{path} lies column after column (Fortran order), so that any row is all over the file: "
+                    f"expected rows, behind a URL; download it first, and give its path"
+                )
             rows = FortranRows if header.fortran_order else ContiguousRows
             source = rows(
                 file,

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import SourceError
+from ...errors import RemoteError, SourceError
+from ..addresses import Address, beside
 from ..containers.json_object import LONGEST_JSON, parse_json
-from ..files import RawFile
+from ..remote_files import open_file
 
 __all__ = ["Config"]
 
@@ -33,15 +34,19 @@ class Config:
     @classmethod
     def beside(cls, path: str) -> Config:
         """That of the directory of a checkpoint, or of a file in it; one that cannot be read says nothing."""
-        place = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), _NAME)
-        if not os.path.isfile(place):
+        place = os.path.join(path, _NAME) if os.path.isdir(path) else beside(path, _NAME)
+        if not isinstance(place, Address) and not os.path.isfile(place):
             return cls()
         try:
-            with RawFile(place) as file:
+            with open_file(place) as file:
                 if file.size > LONGEST_JSON:
                     return cls()
                 members = parse_json(place, file.read_bytes(0, file.size))
         except SourceError:
+            return cls()
+        except RemoteError as error:
+            if error.status is None:
+                raise
             return cls()
         return cls(any(isinstance(members.get(key), dict) for key in _SECTIONS), members)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -44,13 +45,17 @@ class Neighbours:
 
     def __init__(self, file: TensorFile) -> None:
         self.file = file
-        self.config = Config.beside(file.path)
         self._leaves: dict[str, list[str]] = {}
         self._telling: dict[str, _Telling] = {}
         self.holds_scales = False
         for name in file.names:
             self._leaves.setdefault(name.rpartition(".")[0], []).append(name)
             self.holds_scales = self.holds_scales or name.endswith(_OF_SCALED_WEIGHTS)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """What config.json says; it is looked for where something asks."""
+        return Config.beside(self.file.path)
 
     def family(self, name: str) -> Family:
         """What lies beside one tensor."""
@@ -96,9 +101,13 @@ class Family:
 
     def __init__(self, neighbours: Neighbours, name: str) -> None:
         self.neighbours, self.file, self.name = neighbours, neighbours.file, name
-        self.config = neighbours.config
         self.parent, _, self.leaf = name.rpartition(".")
         self.info = self.file.info(name)
+
+    @property
+    def config(self) -> Config:
+        """That of the checkpoint."""
+        return self.neighbours.config
 
     def sibling(self, leaf: str) -> str:
         """Name of another leaf under the same parent."""

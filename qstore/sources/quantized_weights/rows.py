@@ -63,13 +63,13 @@ class _Parts(RowSource):
     def fingerprint(self) -> Fingerprint | None:
         """Those of all tensors of the family, and what is made of them."""
         found = {name: part.fingerprint() or {} for name, part in self._parts.items()}
-        stamps = [one.pop("mtime_ns", 0) for one in found.values()]
+        stamps = [one.pop("mtime_ns", None) for one in found.values()]
         return {
             "kind": "quantized weight",
             "how": self.convention,
             "shape": [self.rows, self.dim],
             "parts": found,
-            "mtime_ns": max(stamps, default=0),
+            **({} if None in stamps else {"mtime_ns": max(stamps, default=0)}),
         }
 
     def check_unchanged(self) -> None:
@@ -264,7 +264,7 @@ class ScaledCodes(_Parts, QuantizedSource):
             return np.empty((0, self.dim), np.uint8), np.empty(0)
         codes = self._codes.read(start, stop)[:, : self.dim]
         if self._flip:
-            codes ^= self._flip
+            codes = codes ^ self._flip
         scales = self._scale.of_rows(start, stop)[:, 0].astype(np.float64)
         if self._divisor != 1:
             scales /= self._divisor

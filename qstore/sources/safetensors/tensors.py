@@ -22,6 +22,7 @@ from ..containers.contiguous import ContiguousRows
 from ..containers.json_object import LONGEST_JSON, parse_json
 from ..containers.tensor_file import TensorFile, byte_shape
 from ..files import RawFile
+from ..remote_files import open_file
 from ..tensor_choice import only_matrix, unknown_tensor
 from .sharding_info import Offsets, check_whole, saved_offsets
 
@@ -83,7 +84,7 @@ class SafetensorsFormat:
         ------
         SourceError
         """
-        with RawFile(path) as file:
+        with open_file(path) as file:
             header = read_header(file)
         return [header.entries[name].info for name in sorted(header.entries)]
 
@@ -98,7 +99,7 @@ class SafetensorsFormat:
             Several matrices and no name, or a name that is not there.
         """
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(path))
+            file = on_error.enter_context(open_file(path))
             header = read_header(file)
             source = ContiguousRows(file, **layout_of(path, header, tensor))
             on_error.pop_all()
@@ -112,9 +113,9 @@ class SafetensorsFormat:
 class _SafetensorsFile(TensorFile):
     def __init__(self, path: str) -> None:
         self.path = path
-        with RawFile(path) as file:
+        with open_file(path) as file:
             self._header = read_header(file)
-            self._version = file.size, file.mtime_ns
+            self._version = file.identity
         self.names = self._header.entries.keys()
 
     def info(self, name: str) -> TensorInfo:
@@ -131,8 +132,8 @@ class _SafetensorsFile(TensorFile):
 
     def _rows(self, layout: dict[str, Any]) -> RowSource:
         with ExitStack() as on_error:
-            file = on_error.enter_context(RawFile(self.path))
-            if (file.size, file.mtime_ns) != self._version:
+            file = on_error.enter_context(open_file(self.path))
+            if file.identity != self._version:
                 raise SourceError(f"{self.path} was changed while it was read; build again")
             source = ContiguousRows(file, **layout)
             on_error.pop_all()

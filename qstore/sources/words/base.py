@@ -122,7 +122,7 @@ class WordVectors(KeyedSource):
         most = most_content(self._file)
         if rows * row_bytes > most:
             raise SourceError(
-                f"{path} ends early: its header says {rows} rows of {dim} values, expected at least "
+                f"{path} ends early: its header says {rows:,} rows of {dim} values, expected at least "
                 f"{rows * row_bytes} bytes, found {most if most == size else f'at most {most}'}; "
                 f"the header is wrong, or the file was cut short while being saved or copied"
             )
@@ -133,7 +133,7 @@ class WordVectors(KeyedSource):
 
     def _decoded(self, found: WordRows) -> list[str]:
         try:
-            return [self._encoding.decode(word) for word in found.words]
+            return self._encoding.decode_all(found.words)
         except UnicodeError as error:
             bad = self._encoding.first_bad(found.words)
             place = f"row {found.row + bad}" + ("" if found.line is None else f" (line {found.line + bad})")

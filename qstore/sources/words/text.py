@@ -2,6 +2,9 @@
 
 Each number is parsed to the nearest float64 and rounded to float32, as gensim does it: word vectors are
 float32 printed in decimal, so that nine digits or more give the codes of the binary file they came from.
+
+What is read, and every error, is said here in Python. The extension reads the same, block by block, where all
+lines of one are as they should be, and leaves every other block to this.
 """
 
 from __future__ import annotations
@@ -9,12 +12,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine import kernels
 from ...errors import SourceError
+from ..ahead import Ahead
 from ..base import Source, TensorInfo
 from ..checks import shortened
 from ..containers.byte_stream import open_stream
@@ -22,7 +27,7 @@ from .base import HEADER, LONGEST_LINE, WordRows, WordVectors, refuse_name
 
 __all__ = ["TextWordVectors", "TextWordVectorsFormat", "starts_with_numbers"]
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 19
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r"
 _EITHER = re.compile(rb"[ \t]")
@@ -37,6 +42,15 @@ def starts_with_numbers(text: bytes) -> bool:
     line, newline, _ = text.partition(b"\n")
     fields = _EITHER.split(line.rstrip(_BLANKS))[1:] if newline else _EITHER.split(line)[1:-1]
     return bool(fields) and all(map(_NUMBER.fullmatch, fields[-_MOST_TRIED:]))
+
+
+class _Piece(NamedTuple):
+    """Lines of some rows, without a line feed behind the last one."""
+
+    row: int
+    line: int
+    lines: bytes
+    rows: int
 
 
 class TextWordVectorsFormat:
@@ -81,6 +95,10 @@ class TextWordVectors(WordVectors):
     """
 
     _kind = "word-vectors-text"
+
+    def __init__(self, path: str, *, key_encoding: str | None = None) -> None:
+        self._ahead = Ahead()
+        super().__init__(path, key_encoding=key_encoding)
 
     def __enter__(self) -> TextWordVectors:
         return self
@@ -145,49 +163,63 @@ class TextWordVectors(WordVectors):
         SourceError
             The file is damaged, or a blank line stands between rows.
         """
-        return sum(len(lines) for _, lines in self._lines()) if self.rows is None else self.rows
+        return sum(count for _, _, count in self._lines()) if self.rows is None else self.rows
 
     def _word_rows(self, start: int) -> Iterator[WordRows]:
-        """Pieces of about 1 MiB of text. Rows before `start` are counted, not parsed."""
+        """Pieces of about 512 KiB of text. Rows before `start` are counted, not parsed."""
+        large = self._file.size > _BLOCK_BYTES
+        return self._ahead.run(self._parsed, self._pieces(start), self.threads, large)
+
+    def close(self) -> None:
+        """Give the file back, once nothing reads it ahead any more. May be called twice."""
+        self._ahead.stop()
+        super().close()
+
+    def _pieces(self, start: int) -> Iterator[_Piece]:
         row, blocks = 0, self._lines()
-        for first, lines in blocks:
-            skipped = min(len(lines), max(0, start - row))
-            begin, row = row, row + len(lines)
+        for first, lines, count in blocks:
+            skipped = min(count, max(0, start - row))
+            begin, row = row, row + count
             if row == self.rows:  # who has all rows may stop: what follows is looked at now
-                row += len(next(blocks, (0, []))[1])
+                row += next(blocks, (0, b"", 0))[2]
             self._check_count(row, ended=False)
-            if skipped < len(lines):
-                words, values = self._parsed(lines[skipped:], first + skipped)
-                yield WordRows(begin + skipped, words, values, first + skipped)
+            if skipped < count:
+                wanted = lines.split(b"\n", skipped)[-1] if skipped else lines
+                yield _Piece(begin + skipped, first + skipped, wanted, count - skipped)
         self._check_count(row, ended=True)
 
     def _check_count(self, found: int, ended: bool) -> None:
         if self.rows is not None and (found > self.rows or (ended and found < self.rows)):
             raise SourceError(
-                f"{self._file.path}: its header says {self.rows} rows, found {'' if ended else 'at least '}"
-                f"{found}; the header is wrong, or the file was cut short or joined with another"
+                f"{self._file.path}: its header says {self.rows:,} rows, found {'' if ended else 'at least '}"
+                f"{found:,}; the header is wrong, or the file was cut short or joined with another"
             )
 
-    def _lines(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Lines of rows, block by block, without blanks at their ends, and the number of the first one."""
+    def _lines(self) -> Iterator[tuple[int, bytes, int]]:
+        """Lines of rows, block by block: the number of the first one, they themselves, and how many they are.
+
+        What is blank at the end of a block is left out.
+        """
         blank: int | None = None
-        for number, block in self._blocks():
+        for number, block, count, first_blank in self._blocks():
             rows = block.rstrip(_BLANKS + b"\n")
-            lines = [line.rstrip(_BLANKS) for line in rows.split(b"\n")] if rows else []
-            if b"" in lines:
-                blank = number + lines.index(b"")
-            if lines and blank is not None:
+            count -= block.count(b"\n", len(rows))
+            if rows and first_blank is not None and first_blank < count:
+                blank = number + first_blank
+            if rows and blank is not None:
                 raise SourceError(
                     f"{self._file.path}: line {blank} is blank: expected a word and {self.dim} numbers; "
                     f"blank lines may stand at the end only"
                 )
-            if blank is None and (b"\n" in block[len(rows) :] or not lines):
-                blank = number + len(lines)
-            if lines:
-                yield number, lines
+            if blank is None and first_blank is not None:
+                blank = number + first_blank
+            if rows:
+                yield number, rows, count
 
-    def _blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Whole lines after the header, some at a time, and the number of the first one, counted from 1."""
+    def _blocks(self) -> Iterator[tuple[int, bytes, int, int | None]]:
+        """Whole lines after the header, some at a time: the number of the first one, counted from 1, they
+        themselves, and what :func:`count_lines` says of them.
+        """
         stream, number, rest = open_stream(self._file), 1, b""
         if self._has_header:
             stream.readline(LONGEST_LINE)
@@ -195,25 +227,47 @@ class TextWordVectors(WordVectors):
         while block := stream.read(_BLOCK_BYTES):
             if b"\0" in block:
                 self._check_line(number + block.count(b"\n", 0, block.index(b"\0")), b"\0")
-            lines, newline, rest = (rest + block).rpartition(b"\n")
-            self._check_line(number, lines.partition(b"\n")[0] if newline else rest)
-            if newline:
-                yield number, lines.removeprefix(_BYTE_ORDER_MARK) if number == 1 else lines
-                number += lines.count(b"\n") + 1
-        yield number, rest.removeprefix(_BYTE_ORDER_MARK) if number == 1 else rest
+            end = block.rfind(b"\n")
+            if end < 0:
+                rest += block
+                self._check_length(number, len(rest))
+                continue
+            lines, rest = b"".join((rest, memoryview(block)[:end])), block[end + 1 :]
+            first_end = lines.find(b"\n")
+            self._check_length(number, len(lines) if first_end < 0 else first_end)
+            lines = lines.removeprefix(_BYTE_ORDER_MARK) if number == 1 else lines
+            count, blank = count_lines(lines)
+            yield number, lines, count, blank
+            number += count
+        rest = rest.removeprefix(_BYTE_ORDER_MARK) if number == 1 else rest
+        yield number, rest, *count_lines(rest)
 
     def _check_line(self, number: int, line: bytes) -> None:
-        if len(line) > LONGEST_LINE:
-            raise SourceError(
-                f"{self._file.path}: line {number} is longer than {LONGEST_LINE} bytes: expected a row a line"
-            )
+        self._check_length(number, len(line))
         if b"\0" in line:
             raise SourceError(f"{self._file.path}: line {number} holds a NUL byte: expected UTF-8 text")
 
-    def _parsed(self, lines: list[bytes], first: int) -> tuple[list[bytes], NDArray[np.float32]]:
+    def _check_length(self, number: int, length: int) -> None:
+        if length > LONGEST_LINE:
+            raise SourceError(
+                f"{self._file.path}: line {number} is longer than {LONGEST_LINE} bytes: expected a row a line"
+            )
+
+    def _parsed(self, piece: _Piece) -> WordRows:
+        native = kernels.extension()
+        if native is not None:
+            values = np.empty((piece.rows, self.dim), np.float32)
+            words = native.parse_rows(piece.lines, self._tabs, values)
+            if words is not None:
+                return WordRows(piece.row, words, values, piece.line)
+        return self._specified(piece)
+
+    def _specified(self, piece: _Piece) -> WordRows:
+        """What the extension reads, and what is wrong with all that it does not."""
         words: list[bytes] = []
         numbers: list[str] = []
-        for number, line in enumerate(lines, first):
+        for number, full_line in enumerate(piece.lines.split(b"\n"), piece.line):
+            line = full_line.rstrip(_BLANKS)
             if self._tabs:
                 word, vector = self._split_at_tab(line, number)
             elif line.count(b" ") == self.dim:
@@ -225,8 +279,8 @@ class TextWordVectors(WordVectors):
         try:
             values = _parse(numbers)
         except ValueError:
-            self._refuse_numbers(numbers, first)
-        return words, values
+            self._refuse_numbers(numbers, piece.line)
+        return WordRows(piece.row, words, values, piece.line)
 
     def _split_at_tab(self, line: bytes, number: int) -> tuple[bytes, bytes]:
         word, tab, vector = line.partition(b"\t")
@@ -270,6 +324,16 @@ class TextWordVectors(WordVectors):
             f"{self._file.path}: line {line} expected a number, found "
             f"{shortened(repr(found.decode('utf-8', 'backslashreplace')))}"
         )
+
+
+def count_lines(text: bytes) -> tuple[int, int | None]:
+    """How many lines there are, and the number of the first one of nothing but blanks, if any."""
+    native = kernels.extension()
+    if native is not None:
+        count, blank = native.count_lines(text)
+        return count, None if blank < 0 else blank
+    lines = [line.rstrip(_BLANKS) for line in text.split(b"\n")]
+    return len(lines), lines.index(b"") if b"" in lines else None
 
 
 def _numbers_behind_a_tab(line: bytes) -> list[bytes]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..format.layout import Extent
+from ..extent import Extent
 
 __all__ = ["HEAD_BYTES", "Connect", "Reader"]
 
@@ -28,12 +28,15 @@ class Reader(ABC):
         The URL for messages, without what may be secret in it.
     size : int
         Size of the object in bytes.
+    version : str
+        What tells it from other objects of this name, beside the size; empty where nothing does.
     head : bytes
         What opening it read already, from byte 0 on.
     """
 
     name: str
     size: int
+    version: str
     head: bytes
 
     @abstractmethod
@@ -47,6 +50,10 @@ class Reader(ABC):
         RemoteError
             They cannot be read, or what came is not what was asked for.
         """
+
+    def fetch_into(self, extent: Extent, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of one long extent; else as :meth:`fetch`."""
+        buffer[:] = self.fetch([extent])[0]
 
     @abstractmethod
     def reopened(self) -> Reader:

@@ -6,8 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ChangedError, RemoteError, RemoteNotFoundError
-from ..format.layout import Extent
+from ...errors import ChangedError, RemoteError, RemoteNotFoundError
+from ..extent import Extent
+from ..urls import without_secrets
 from .reader import HEAD_BYTES, Connect, Reader
 
 __all__ = ["FileSystemReader"]
@@ -38,11 +39,13 @@ class FileSystemReader(Reader):
         self._file_system, self._path = connect()
         self._identity = self._look()
         if self._identity.get("type") == "directory":
-            raise RemoteError(f"{name} is a directory, expected a store")
+            raise RemoteError(f"{name} is a directory, expected an object")
         size = self._identity.get("size")
         if not isinstance(size, int):
             raise RemoteError(f"{name}: the size of the object is not known: it cannot be read in ranges")
         self.size = size
+        told = {key: value for key, value in self._identity.items() if key not in ("size", "type")}
+        self.version = ", ".join(f"{key} {value}" for key, value in told.items())
         self.head = self.fetch([Extent(0, min(size, HEAD_BYTES))])[0] if size else b""
 
     def fetch(self, extents: Sequence[Extent]) -> list[bytes]:
@@ -74,8 +77,12 @@ class FileSystemReader(Reader):
 
     def _failed(self, error: Exception) -> RemoteError:
         if isinstance(error, FileNotFoundError):
-            return RemoteNotFoundError(f"{self.name}: there is no such object")
-        return RemoteError(f"{self.name}: {type(error).__name__}: {error}")
+            failed: RemoteError = RemoteNotFoundError(f"{self.name}: there is no such object")
+            failed.status = 404
+            return failed
+        failed = RemoteError(f"{self.name}: {type(error).__name__}: {without_secrets(str(error))}")
+        failed.status = 403 if isinstance(error, PermissionError) else None
+        return failed
 
     def reopened(self) -> Reader:
         """See :meth:`.Reader.reopened`."""

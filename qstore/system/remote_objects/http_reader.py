@@ -18,11 +18,15 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
-from ..format.layout import Extent
+from ...errors import ChangedError, ClosedError, RemoteError, RemoteNotFoundError
+from ..extent import Extent
+from ..urls import without_secrets
+from .plain_requests import PlainRequests
 from .reader import HEAD_BYTES, Connect, Reader
 
 if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
     import aiohttp
 
 __all__ = ["HttpReader"]
@@ -70,38 +74,50 @@ class HttpReader(Reader):
     def __init__(self, name: str, connect: Connect) -> None:
         self.name, self._connect = name, connect
         self._identity: _Identity | None = None
+        self._plain: PlainRequests | None = None
         self._start()
         try:
             self.head = self.fetch([Extent(0, HEAD_BYTES)])[0]
         except BaseException:
             self.close()
             raise
-        self.size = self._identity.size if self._identity else 0
+        size, etag, modified = self._identity or _Identity(0, None, None)
+        self.size, self.version = size, etag or modified or ""
 
     def _start(self) -> None:
         from aiohttp import ClientTimeout
-        from fsspec.asyn import get_loop, sync
+        from fsspec.asyn import get_loop
+        from fsspec.implementations.http import get_client
 
         file_system, path = self._connect()
         options = dict(file_system.kwargs)
         if "timeout" not in options and "timeout" not in file_system.client_kwargs:
             options["timeout"] = ClientTimeout(total=None, sock_connect=_PATIENCE, sock_read=_PATIENCE)
+        # With its own options, only the client that they are meant for knows what to do.
+        own = {*options, *file_system.client_kwargs} - {"headers", "timeout"}
+        self._takes_plain = not own and file_system.get_client is get_client
         self._headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
         self._options, self._url = options, file_system.encode_url(path)
         self._loop = get_loop()
-        client = functools.partial(file_system.get_client, loop=self._loop, **file_system.client_kwargs)
-        self._session = sync(self._loop, client)
-        self._ending = weakref.finalize(self, _close, self._session, self._loop, os.getpid())
+        self._client = functools.partial(file_system.get_client, loop=self._loop, **file_system.client_kwargs)
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
 
     def reopened(self) -> Reader:
         """See :meth:`.Reader.reopened`."""
         again = copy.copy(self)
+        again._plain = self._plain and self._plain.renewed()
         again._start()
         return again
 
     def close(self) -> None:
         """See :meth:`.Reader.close`."""
-        self._ending()
+        self._closed = True
+        if self._plain is not None:
+            self._plain.close()
+        if self._session is not None:
+            self._ending()
 
     def fetch(self, extents: Sequence[Extent]) -> list[bytes]:
         """See :meth:`.Reader.fetch`."""
@@ -112,6 +128,25 @@ class HttpReader(Reader):
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         return bodies
+
+    def fetch_into(self, extent: Extent, buffer: memoryview) -> None:
+        """See :meth:`.Reader.fetch_into`. aiohttp is asked where the quick way does not work."""
+        plain = self._plain
+        if plain is not None:
+            if plain.get_into(buffer, self._asking(extent), lambda answer: self._check(answer, extent)):
+                return
+            plain.close()
+            self._plain = None  # the address may have been for some time only
+        super().fetch_into(extent, buffer)
+
+    async def _connected(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed")
+        async with self._opening:
+            if self._session is None:
+                self._session = await self._client()
+                self._ending = weakref.finalize(self, _close, self._session, self._loop, os.getpid())
+        return self._session
 
     async def _fetch(self, extents: Sequence[Extent]) -> list[bytes]:
         bodies = [b""] * len(extents)
@@ -142,23 +177,31 @@ class HttpReader(Reader):
             except ClientError as error:
                 raise self._error(f"{type(error).__name__}: {error}") from error
             except RuntimeError as error:
-                if not self._session.closed:
+                if not self._closed:
                     raise
-                raise ClosedError(f"the store {self.name} is closed") from error
+                raise ClosedError(f"{self.name} is closed") from error
 
     async def _get(self, extent: Extent) -> bytes:
-        headers = {**self._headers, "Range": f"bytes={extent.offset}-{extent.stop - 1}"}
-        if self._identity and self._identity.etag and not self._identity.etag.startswith("W/"):
-            headers["If-Match"] = self._identity.etag
-        async with self._session.get(self._url, headers=headers, **self._options) as response:
+        headers = {**self._headers, **self._asking(extent)}
+        session = await self._connected()
+        async with session.get(self._url, headers=headers, **self._options) as response:
             try:
                 size = self._check(response, extent)
-                return await self._body(response, size)
+                body = await self._body(response, size)
             except BaseException:
                 response.close()  # else what is left of the body would be read
                 raise
+        if self._plain is None and self._takes_plain:
+            self._plain = PlainRequests(response.url, response.request_info.headers)
+        return body
 
-    def _check(self, response: aiohttp.ClientResponse, extent: Extent) -> int:
+    def _asking(self, extent: Extent) -> dict[str, str]:
+        headers = {"Range": f"bytes={extent.offset}-{extent.stop - 1}"}
+        if self._identity and self._identity.etag and not self._identity.etag.startswith("W/"):
+            headers["If-Match"] = self._identity.etag
+        return headers
+
+    def _check(self, response: aiohttp.ClientResponse | HTTPResponse, extent: Extent) -> int:
         """Size of the body that this response must have; an error unless it is what was asked for."""
         status = response.status
         if status == 416 and self._identity is None and response.headers.get("Content-Range") == "bytes */0":
@@ -189,21 +232,24 @@ class HttpReader(Reader):
         elif found != self._identity:
             raise self._changed(f"found {found}, expected {self._identity}")
 
-    def _ignored(self, response: aiohttp.ClientResponse) -> RemoteError:
+    def _ignored(self, response: aiohttp.ClientResponse | HTTPResponse) -> RemoteError:
         if self._identity is not None and _validators(response) != self._identity[1:]:
             return self._changed("the server sends it whole")
-        return self._error(
+        error = self._error(
             "the server ignores ranges and would send the whole file for each read; "
             "download it and open the copy"
         )
+        error.status = response.status
+        return error
 
-    def _refused(self, response: aiohttp.ClientResponse) -> Exception:
+    def _refused(self, response: aiohttp.ClientResponse | HTTPResponse) -> Exception:
         answer = f"the server answers {response.status} {response.reason}"
         if response.status in _WORTH_ANOTHER_TRY:
             return _TryAgainError(answer)
-        if response.status in (404, 410):
-            return RemoteNotFoundError(f"{self.name}: {answer}")
-        return self._error(answer)
+        missing = response.status in (404, 410)
+        error = RemoteNotFoundError(f"{self.name}: {answer}") if missing else self._error(answer)
+        error.status = response.status
+        return error
 
     async def _body(self, response: aiohttp.ClientResponse, size: int) -> bytes:
         parts, got = [], 0
@@ -220,10 +266,10 @@ class HttpReader(Reader):
         return ChangedError(f"{self.name} has changed since it was opened ({how}): open it again")
 
     def _error(self, what: str) -> RemoteError:
-        return RemoteError(f"{self.name}: {what}")
+        return RemoteError(f"{self.name}: {without_secrets(what)}")
 
 
-def _validators(response: aiohttp.ClientResponse) -> tuple[str | None, str | None]:
+def _validators(response: aiohttp.ClientResponse | HTTPResponse) -> tuple[str | None, str | None]:
     return response.headers.get("ETag"), response.headers.get("Last-Modified")
 
 
