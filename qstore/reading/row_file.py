@@ -26,7 +26,7 @@ class Held:
     size : int
         Bytes of the file.
     scales : range
-        The bytes of the scales: they may all be read through the map if that is allowed now.
+        The bytes of the scales: as much of them as may be is read through the map.
     left : ndarray of int64, shape (1,), or None
         How many windows may still be mapped; None where nothing is.
     """
@@ -36,9 +36,10 @@ class Held:
         self.left = left
         self.taken = np.zeros(0 if left is None else size // WINDOW_BYTES + 1, np.uint8)
         wanted = self.taken[scales.start // WINDOW_BYTES : -(-scales.stop // WINDOW_BYTES)]
-        if left is not None and wanted.size <= left[0]:  # each of these is touched more often than any other
-            wanted[:] = 1
-            left -= wanted.size
+        if left is not None:  # each of these is touched more often than any other
+            count = max(0, min(wanted.size, int(left[0])))
+            wanted[:count] = 1
+            left -= count
         if hasattr(os, "posix_fadvise"):  # a page that has gone since it was asked for is read alone
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
 
