@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 from .errors import FormatError, RemoteError
 from .format.inspection import inspect_file
@@ -20,6 +20,7 @@ from .reading.backing import Backing
 from .reading.local_store import LocalStore
 from .system import durable_files
 from .system.options import flag, shown, whole_number
+from .system.paging import usual_resident_bytes
 from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
@@ -41,8 +42,8 @@ AHEAD_BYTES = 512 << 20
 CACHE_BYTES = 64 << 20
 """Memory for rows of a remote store that were read lately, by default."""
 
-RESIDENT_BYTES = 1 << 30
-"""What of the files of a store may stay mapped in this process, by default."""
+RESIDENT_BYTES: Literal["auto"] = "auto"
+"""What of the files of a store may stay mapped in this process, by default: :func:`.usual_resident_bytes`."""
 
 
 def open_backing(
@@ -51,7 +52,7 @@ def open_backing(
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
     ahead_bytes: int = AHEAD_BYTES,
-    resident_bytes: int | None = RESIDENT_BYTES,
+    resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES,
 ) -> Backing:
     """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
 
@@ -67,7 +68,8 @@ def open_backing(
     resident_scales = flag("resident_scales", resident_scales)
     cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
     ahead_bytes = whole_number("ahead_bytes", ahead_bytes, 0)
-    if resident_bytes is not None:
+    automatic = isinstance(resident_bytes, str) and resident_bytes == RESIDENT_BYTES
+    if resident_bytes is not None and not automatic:
         resident_bytes = whole_number("resident_bytes", resident_bytes, 0)
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise TypeError(f"storage_options are {shown(storage_options)}, expected a mapping")
@@ -131,7 +133,7 @@ def _looked_at(what: Any) -> tuple[Any, ...]:
 
 
 def open_local(
-    what: Any, resident_scales: bool = False, resident_bytes: int | None = RESIDENT_BYTES
+    what: Any, resident_scales: bool = False, resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES
 ) -> Backing:
     """The data of a store on this machine: a path, a pattern of paths, or a list of paths.
 
@@ -144,6 +146,8 @@ def open_local(
     OSError
         It is not there or cannot be read.
     """
+    if resident_bytes == RESIDENT_BYTES:
+        resident_bytes = usual_resident_bytes()
     if isinstance(what, (list, tuple)):
         return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales, resident_bytes)
     path = _local(what)

@@ -991,7 +991,7 @@ def open(
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
     ahead_bytes: int = AHEAD_BYTES,
-    resident_bytes: int | None = RESIDENT_BYTES,
+    resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES,
 ) -> Store:
     """Open a store for reading.
 
@@ -1019,12 +1019,13 @@ def open(
         Most bytes under way by :meth:`Store.prefetch` and :meth:`Store.take_async`: of what is read (whole
         pages of a file) and of results that are not there yet. By default pages of codes and scales of
         65,536 rows.
-    resident_bytes : int, optional
-        The most of the files that stays mapped in this process, of all shards together; by default 1 GiB,
-        None for any number. A store that fits is read through the map. Of a larger one, most scattered rows
-        are copied out of the page cache instead, which takes longer than a mapped row and less than mapping
-        it, and ranges are given back behind the reader; the page cache keeps all of it. What arrays made from
-        :attr:`Store.codes` and :meth:`Store.parts` map does not count before the next such read.
+    resident_bytes : int, "auto" or None
+        The most of the files that stays mapped in this process, of all shards together: by default half of
+        the memory that the process may use, and 1 GiB at least; None for any number. A store that fits is
+        read through the map. Of a larger one, most scattered rows are copied out of the page cache instead,
+        which takes longer than a mapped row and less than mapping it, and ranges are given back behind the
+        reader; the page cache keeps all of it. What arrays made from :attr:`Store.codes` and
+        :meth:`Store.parts` map does not count before the next such read.
 
     Returns
     -------

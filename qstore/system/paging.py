@@ -9,18 +9,30 @@ kernel's count of major faults of this thread tells at 1 µs a look.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
+import os
 import resource
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-__all__ = ["MANY_ROWS", "SLOW_NS", "Pager", "Resident", "Steps", "Work"]
+__all__ = [
+    "MANY_ROWS",
+    "SLOW_NS",
+    "Pager",
+    "Resident",
+    "Steps",
+    "Work",
+    "memory_bytes",
+    "usual_resident_bytes",
+]
 
 Work = Callable[[int, int], object]
 
 _PAGE = mmap.PAGESIZE
+_LEAST_RESIDENT_BYTES = 1 << 30
 MANY_ROWS = 1024
 """From so many rows on, a request is worth being done in steps."""
 SLOW_NS = 100_000
@@ -37,6 +49,50 @@ _FIRST_ROWS = 16
 _LEAST_BYTES = 64 << 20
 # Between two steps the caches forget the caller: in memory, few large ones are faster.
 _WARM_STEPS = 4
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or what control groups that it is in allow, if less.
+
+    Looked up anew each time, in some small files of the kernel.
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * _PAGE]
+    with contextlib.suppress(OSError):
+        for line in _text("/proc/self/cgroup").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", "memory"):
+                limits += _group_limits(controllers, group)
+    return min(limits)
+
+
+def _group_limits(controllers: str, group: str) -> Iterator[int]:
+    """Limits of a control group and those around it; of version 2 where no controllers are named."""
+    root, name = (
+        ("/sys/fs/cgroup", "memory.max")
+        if not controllers
+        else ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    )
+    while True:
+        with contextlib.suppress(OSError, ValueError):  # "max", or the group is not seen from here
+            yield int(_text(f"{root}{group}/{name}"))
+        if group in ("", "/"):
+            return
+        group = group.rpartition("/")[0]
+
+
+def _text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+@functools.cache
+def usual_resident_bytes() -> int:
+    """What may stay mapped where nobody says: half of :func:`memory_bytes`, and 1 GiB at least.
+
+    What fits is in memory as a whole before long, and a mapped row takes a tenth of the time of one that is
+    copied out of the page cache.
+    """
+    return max(_LEAST_RESIDENT_BYTES, memory_bytes() // 2)
 
 
 class Resident:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import pickle
@@ -17,6 +18,7 @@ import qstore
 from qstore.engine.file_rows import WINDOW_BYTES
 from qstore.reading.local_store import LocalStore
 from qstore.reading.shard_files import ShardFiles
+from qstore.system import paging
 from qstore.system.paging import Resident, Steps
 
 ROWS, DIM = 500_000, 256
@@ -215,6 +217,40 @@ def test_pickling_keeps_it(large: Path, shards: Path) -> None:
     for path in (large, shards):
         with qstore.open(path, resident_bytes=MOST) as store, pickle.loads(pickle.dumps(store)) as copy:
             assert copy._mapping.reopening()[1]["resident_bytes"] == MOST
+
+
+def test_half_of_the_memory_by_default(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = paging.memory_bytes() // 2
+    assert 0 < half <= os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
+    with qstore.open(large) as store:
+        assert store._mapping.reopening()[1]["resident_bytes"] == max(1 << 30, half)
+    monkeypatch.setattr(paging, "memory_bytes", lambda: 1 << 20)
+    paging.usual_resident_bytes.cache_clear()
+    with qstore.open(large) as store:
+        assert store._mapping.reopening()[1]["resident_bytes"] == 1 << 30
+    paging.usual_resident_bytes.cache_clear()
+
+
+def test_the_least_limit_of_all_groups_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/self/cgroup": "5:cpu,cpuacct:/other\n4:memory:/a/b\n0::/x/y\n",
+        "/sys/fs/cgroup/x/y/memory.max": "max\n",
+        "/sys/fs/cgroup/x/memory.max": "7000000\n",
+        "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": "9223372036854771712\n",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": "8000000\n",
+    }
+
+    def read(path: str) -> io.StringIO:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path])
+
+    monkeypatch.setattr(paging, "open", read, raising=False)
+    assert paging.memory_bytes() == 7_000_000
+    del files["/sys/fs/cgroup/x/memory.max"]
+    assert paging.memory_bytes() == 8_000_000
+    files.clear()
+    assert paging.memory_bytes() == os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
 
 
 @pytest.mark.parametrize(("given", "error"), [(-1, ValueError), (1.5, ValueError), ("1G", ValueError)])
