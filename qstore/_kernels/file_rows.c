@@ -127,7 +127,7 @@ static int read_all(row_source *from, vector rows, size_t total, size_t *missing
         }
         if (waiting + from->count <= IN_FLIGHT && i + 1 < rows.length)
             continue;
-        for (size_t j = 0; j < waiting; j++) {
+        for (size_t j = waiting; j-- > 0;) { /* the last one first: when it is there most of the others are */
             const piece *one = &from->pieces[later[j] % from->count];
             const size_t row = begin + later[j] / from->count;
             int error = copy_then(from->fd, place_of(one, rows, row, total), row_of(&one->out, row), one->size);
