@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import pickle
 import sys
@@ -23,6 +24,9 @@ MakeStore = Callable[..., qstore.Store]
 
 dask = pytest.importorskip("dask", reason="tests the integration of Dask")
 da = pytest.importorskip("dask.array", reason="tests the integration of Dask")
+
+for name in ("lazy", "reductions"):  # each test runs alone, so none may count on what another imports
+    importlib.import_module(f"qstore.dask.{name}")
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 python tools/checks/versions.py                        every Python that is found
 python tools/checks/versions.py python3.13 /opt/p/bin/python -- tests/engine tests/reading
 
-Each Python gets an environment of its own in a temporary folder: what qstore needs, the optional libraries that
-have a wheel for it, and the package itself, one wheel for all, built by the Python that runs this. Versions are
-printed, and how each run ended; the exit status is 1 where one failed.
+Each Python gets an environment of its own in a temporary folder: what qstore needs, the optional libraries
+that have a wheel for it, and the package itself, one wheel for all, built by the Python that runs this.
+Versions are printed, and how each run ended; the exit status is 1 where one failed.
 """
 
 from __future__ import annotations
