@@ -1,6 +1,7 @@
 """The short form of the tests on every Python that is here, each with the newest libraries it installs.
 
 python tools/checks/versions.py                        every Python that is found
+python tools/checks/versions.py --bare                 without the optional libraries
 python tools/checks/versions.py python3.13 /opt/p/bin/python -- tests/engine tests/reading
 
 Each Python gets an environment of its own in a temporary folder: what qstore needs, the optional libraries
@@ -74,7 +75,7 @@ def wheel_in(folder: Path) -> Path:
     return wheel
 
 
-def environment_of(program: str, folder: Path, wheel: Path) -> Path | None:
+def environment_of(program: str, folder: Path, wheel: Path, bare: bool) -> Path | None:
     """The interpreter of a new environment; None where what qstore needs does not install."""
     subprocess.run([program, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
@@ -89,7 +90,7 @@ def environment_of(program: str, folder: Path, wheel: Path) -> Path | None:
     ]
     if subprocess.run([*install, *NEEDED, str(wheel)], check=False).returncode:
         return None
-    if subprocess.run([*install, *OPTIONAL], check=False, capture_output=True).returncode == 0:
+    if bare or subprocess.run([*install, *OPTIONAL], check=False, capture_output=True).returncode == 0:
         return python
     for library in OPTIONAL:  # those that have a wheel
         if subprocess.run([*install, library], check=False, capture_output=True).returncode:
@@ -97,10 +98,10 @@ def environment_of(program: str, folder: Path, wheel: Path) -> Path | None:
     return python
 
 
-def passes(program: str, wheel: Path, tests: list[str], folder: Path) -> bool:
+def passes(program: str, wheel: Path, tests: list[str], folder: Path, bare: bool) -> bool:
     """Whether the tests pass on this Python, which is printed with what it runs on."""
     print(f"{program}: Python {version_of(program)}", flush=True)
-    python = environment_of(program, folder / "venv", wheel)
+    python = environment_of(program, folder / "venv", wheel, bare)
     if python is None:
         print("  FAILED: what qstore needs does not install", flush=True)
         return False
@@ -129,6 +130,8 @@ def passes(program: str, wheel: Path, tests: list[str], folder: Path) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Run the tests on each Python; 1 where they failed on one."""
+    bare = "--bare" in arguments
+    arguments = [argument for argument in arguments if argument != "--bare"]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     programs, tests = arguments[:cut] or pythons(), arguments[cut + 1 :]
     if not programs:
@@ -140,7 +143,7 @@ def main(arguments: list[str]) -> int:
         for number, program in enumerate(programs):
             folder = Path(work) / str(number)
             folder.mkdir()
-            results.append(passes(program, wheel, tests or list(TESTS), folder))
+            results.append(passes(program, wheel, tests or list(TESTS), folder, bare))
             shutil.rmtree(folder)
     return 0 if all(results) else 1
 
