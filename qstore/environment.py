@@ -8,6 +8,7 @@ import os
 import platform
 from dataclasses import dataclass
 
+from .engine.file_rows import how
 from .engine.kernels import engine_name
 from .system.reported import Reported
 from .system.threads import THREADS_VARIABLE, processors
@@ -29,6 +30,9 @@ class Environment(Reported):
         Versions; None where the library is missing or does not load.
     engine : str
         The kernels in use, with the instructions C has chosen: ``"C (avx2)"``, ``"NumPy"``.
+    cold_reads : str
+        How rows that are not in memory are read: ``"preadv2 (RWF_NOWAIT), posix_fadvise, pread"``, or what of
+        that the system allows.
     extension_problem : str or None
         Why the C extension is not in use.
     variables : dict
@@ -47,6 +51,7 @@ class Environment(Reported):
     hdf5: str | None
     tqdm: str | None
     engine: str
+    cold_reads: str
     extension_problem: str | None
     variables: dict[str, str]
     cpu: str
@@ -66,6 +71,7 @@ def environment() -> Environment:
         hdf5=_hdf5_version(),
         tqdm=_version("tqdm"),
         engine=engine_name(),
+        cold_reads=how(),
         extension_problem=_extension_problem(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         cpu=_cpu_model(),

@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 from .errors import FormatError, RemoteError
 from .format.inspection import inspect_file
@@ -20,11 +20,13 @@ from .reading.backing import Backing
 from .reading.local_store import LocalStore
 from .system import durable_files
 from .system.options import flag, shown, whole_number
+from .system.paging import usual_resident_bytes
 from .system.urls import is_url, printable_url, without_file_scheme
 
 __all__ = [
     "AHEAD_BYTES",
     "CACHE_BYTES",
+    "RESIDENT_BYTES",
     "common_facts",
     "describe_file",
     "natural_order",
@@ -40,6 +42,9 @@ AHEAD_BYTES = 512 << 20
 CACHE_BYTES = 64 << 20
 """Memory for rows of a remote store that were read lately, by default."""
 
+RESIDENT_BYTES: Literal["auto"] = "auto"
+"""What of the files of a store may stay mapped in this process, by default: :func:`.usual_resident_bytes`."""
+
 
 def open_backing(
     what: Any,
@@ -47,6 +52,7 @@ def open_backing(
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
     ahead_bytes: int = AHEAD_BYTES,
+    resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES,
 ) -> Backing:
     """The data of a store: behind a URL, or as :func:`open_local` takes it; see :func:`qstore.open`.
 
@@ -62,6 +68,9 @@ def open_backing(
     resident_scales = flag("resident_scales", resident_scales)
     cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
     ahead_bytes = whole_number("ahead_bytes", ahead_bytes, 0)
+    automatic = isinstance(resident_bytes, str) and resident_bytes == RESIDENT_BYTES
+    if resident_bytes is not None and not automatic:
+        resident_bytes = whole_number("resident_bytes", resident_bytes, 0)
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise TypeError(f"storage_options are {shown(storage_options)}, expected a mapping")
     backing: Backing
@@ -76,7 +85,7 @@ def open_backing(
             f"storage_options are for URLs, and {what!r:.200} is none: expected a URL, or no options"
         )
     found = _looked_at(what)  # before: what comes while it is opened is newer
-    backing = open_local(what, resident_scales)
+    backing = open_local(what, resident_scales, resident_bytes)
     pages = -(-backing.facts.dim // mmap.PAGESIZE) + (0 if resident_scales else 1)
     backing.found, backing.ahead = found, Ahead(ahead_bytes, pages * mmap.PAGESIZE)
     return backing
@@ -123,7 +132,9 @@ def _looked_at(what: Any) -> tuple[Any, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def open_local(what: Any, resident_scales: bool) -> Backing:
+def open_local(
+    what: Any, resident_scales: bool = False, resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES
+) -> Backing:
     """The data of a store on this machine: a path, a pattern of paths, or a list of paths.
 
     Raises
@@ -135,14 +146,17 @@ def open_local(what: Any, resident_scales: bool) -> Backing:
     OSError
         It is not there or cannot be read.
     """
+    if resident_bytes == RESIDENT_BYTES:
+        resident_bytes = usual_resident_bytes()
     if isinstance(what, (list, tuple)):
-        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales)
+        return _open_files([os.path.abspath(_local(path)) for path in what], resident_scales, resident_bytes)
     path = _local(what)
     if os.path.isdir(path):
-        return _open_directory(os.path.abspath(path), resident_scales)
+        return _open_directory(os.path.abspath(path), resident_scales, resident_bytes)
     if not os.path.lexists(path) and _is_pattern(path):
-        return _open_files([os.path.abspath(one) for one in _matching(path)], resident_scales)
-    return LocalStore(os.path.abspath(path), resident_scales)
+        found = [os.path.abspath(one) for one in _matching(path)]
+        return _open_files(found, resident_scales, resident_bytes)
+    return LocalStore(os.path.abspath(path), resident_scales, resident=resident_bytes)
 
 
 def _local(path: Any) -> str:
@@ -184,18 +198,18 @@ def natural_order(name: str) -> tuple[Any, ...]:
     )
 
 
-def _open_directory(directory: str, resident_scales: bool) -> Backing:
+def _open_directory(directory: str, resident_scales: bool, resident_bytes: int | None) -> Backing:
     from .format.manifest import read_manifest
     from .reading.shard_files import ShardFiles, check_files
     from .reading.sharded_store import ShardedStore
 
     manifest = read_manifest(directory)
     check_files(directory, manifest)
-    files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, follow=False)
+    files = ShardFiles(manifest.shards, manifest.facts.dim, resident_scales, False, resident_bytes)
     return ShardedStore(directory, manifest.facts, files, directory, resident_scales)
 
 
-def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
+def _open_files(paths: Sequence[str], resident_scales: bool, resident_bytes: int | None) -> Backing:
     """Without a manifest, the headers of all files have to be read now."""
     from .reading.shard_files import ShardFiles
     from .reading.sharded_store import ShardedStore
@@ -210,7 +224,7 @@ def _open_files(paths: Sequence[str], resident_scales: bool) -> Backing:
         first += description.rows
     facts = common_facts(found, shards)
     path = paths[0] if len(paths) == 1 else f"{paths[0]} … {os.path.basename(paths[-1])}"
-    files = ShardFiles(shards, facts.dim, resident_scales, follow=True)
+    files = ShardFiles(shards, facts.dim, resident_scales, True, resident_bytes)
     return ShardedStore(path, facts, files, list(paths), resident_scales, _different_kinds(found, shards))
 
 

@@ -18,7 +18,7 @@ from .engine.narrowing import tell_infinite
 from .engine.quantization import OUTPUT_TYPES
 from .errors import ClosedError, FormatError
 from .format.layout import Shard
-from .opening import AHEAD_BYTES, CACHE_BYTES, newer_backing, open_backing, reopening
+from .opening import AHEAD_BYTES, CACHE_BYTES, RESIDENT_BYTES, newer_backing, open_backing, reopening
 from .reading import indexing
 from .reading.backing import Backing
 from .reading.parts import Part
@@ -506,7 +506,7 @@ class Store(ArrayMethods):
         if starts.size:
             backing.pool(numbers, starts, factors, mode, sums, threads)
         elif numbers.size:
-            raise ValueError(f"there are {numbers.size} rows but no offsets: offsets must begin with 0")
+            raise ValueError(f"there are {numbers.size:,} rows but no offsets: offsets must begin with 0")
         return sums if out is not None else sums.astype(self._dtype, copy=False)
 
     def blocks(self, rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -991,6 +991,7 @@ def open(
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = CACHE_BYTES,
     ahead_bytes: int = AHEAD_BYTES,
+    resident_bytes: int | Literal["auto"] | None = RESIDENT_BYTES,
 ) -> Store:
     """Open a store for reading.
 
@@ -1018,6 +1019,13 @@ def open(
         Most bytes under way by :meth:`Store.prefetch` and :meth:`Store.take_async`: of what is read (whole
         pages of a file) and of results that are not there yet. By default pages of codes and scales of
         65,536 rows.
+    resident_bytes : int, "auto" or None
+        The most of the files that stays mapped in this process, of all shards together: by default half of
+        the memory that the process may use, and 1 GiB at least; None for any number. A store that fits is
+        read through the map. Of a larger one, most scattered rows are copied out of the page cache instead,
+        which takes longer than a mapped row and less than mapping it, and ranges are given back behind the
+        reader; the page cache keeps all of it. What arrays made from :attr:`Store.codes` and
+        :meth:`Store.parts` map does not count before the next such read.
 
     Returns
     -------
@@ -1037,7 +1045,7 @@ def open(
     OSError
         The file is not there or cannot be read.
     """
-    backing = open_backing(path, resident_scales, storage_options, cache_bytes, ahead_bytes)
+    backing = open_backing(path, resident_scales, storage_options, cache_bytes, ahead_bytes, resident_bytes)
     return Store(backing, np.dtype(np.float32))
 
 

@@ -457,7 +457,7 @@ class Writer:
             return None
         block = packed(keys, self.rows)
         if block.rows != rows:
-            raise SourceError(f"{block.rows} keys were given for {rows} rows, expected one for each")
+            raise SourceError(f"{block.rows:,} keys were given for {rows:,} rows, expected one for each")
         return KeyStream([block])
 
     @property
@@ -495,7 +495,7 @@ class Writer:
         found = self._unfinished.key_kind
         if self.rows and kind != found:
             raise SourceError(
-                f"{said(kind)} were given, expected {said(found)}, as the {self.rows} rows before have"
+                f"{said(kind)} were given, expected {said(found)}, as the {self.rows:,} rows before have"
             )
         self._unfinished.key_kind = kind
 
@@ -566,7 +566,7 @@ class Writer:
         try:
             if self._expected is not None and self.rows != self._expected:
                 raise SourceError(
-                    f"{self.rows} rows were given, expected {self._expected}: nothing is published"
+                    f"{self.rows:,} rows were given, expected {self._expected:,}: nothing is published"
                 )
             if self._pending:
                 self._flush_pending()
@@ -602,7 +602,7 @@ class Writer:
 
     def _check_room(self, more: int) -> None:
         if self._expected is not None and self.rows + more > self._expected:
-            raise SourceError(f"{self.rows + more} rows were given, expected {self._expected}")
+            raise SourceError(f"{self.rows + more:,} rows were given, expected {self._expected:,}")
 
     def __enter__(self) -> Writer:
         return self

@@ -1,6 +1,7 @@
 /* The extension module qstore._native: bindings. */
 #include "arguments.h" /* Python.h, before all of the system */
 #include "crc32.h"
+#include "file_rows.h"
 #include "gguf.h"
 #include "keys_module.h"
 #include "parts.h"
@@ -343,6 +344,8 @@ static PyMethodDef METHODS[] = {
     FAST(gather, "gather(codes, scales, rows, out, /)\n--\n\nAs qstore.engine.quantization.gather."),
     CALL(pack_scales, pack_scales_call, "pack_scales(scales, values, count, places, /)\n--\n\n"
                                         "As qstore.engine.packed_scales.add_scales."),
+    FAST(read_rows, "read_rows(fd, rows, total, pieces, mapped, windows, left, /)\n--\n\n"
+                    "As qstore.engine.file_rows.read_rows."),
     FAST(pool, "pool(codes, scales, rows, offsets, weights, mode, out, /)\n--\n\nAs qstore.engine.quantization.pool."),
     FAST(touch_parts, "touch_parts(firsts, total, rows, touched, /)\n--\n\nAs qstore.engine.part_kernels.touch_parts."),
     FAST(gather_parts, "gather_parts(firsts, total, codes, scales, rows, out, /)\n--\n\n"

@@ -175,7 +175,7 @@ def _files_of(sources: Sequence[str | os.PathLike[str]]) -> tuple[Facts, list[Sh
     wholes: list[Shard] = []
     first = 0
     for source in sources:
-        backing = open_local(source, resident_scales=False)
+        backing = open_local(source)
         facts.append(backing.facts)
         wholes.append(Shard(backing.path, first, backing.facts.rows, backing.facts.content_id))
         shards.extend(shard._replace(first=first + shard.first) for shard in backing.shards)

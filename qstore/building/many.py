@@ -34,7 +34,7 @@ from ..system import durable_files
 from ..system.options import check_path, flag, shown
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import partial_path
-from .one import BuildReport, build, check_coding, check_places, kind_of_keys, source_bytes
+from .one import BuildReport, build, check_coding, check_places, kind_of_keys, said_of, source_bytes
 from .plans import BuildPlan, least_bytes, planned
 from .verify_against import compared_with
 
@@ -402,7 +402,7 @@ def _has_keys(source: Any, table: _Table, keys: Any) -> bool:
 def _notes(source: Any, table: _Table, what: dict[str, Any]) -> tuple[str, ...]:
     how = {option: what[option] for option in ("scale", "as_stored")}
     with open_source(source, table.tensor.name, **how) as matrix:
-        return matrix.notes
+        return said_of(matrix, what["keys"])
 
 
 class _Share:

@@ -71,7 +71,8 @@ class BuildReport(Reported):
         Values that were NaN or infinite and are stored as 0 (``nonfinite="zero"``): how many, and where the
         first ones are. Of all rows, also of those that an interrupted build had done before.
     warnings : tuple of str
-        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss.
+        What deserves a look, in words: values that 8 bits keep badly, or would keep without loss; texts
+        beside the rows that are not their keys.
     convention : str
         How the values are computed of several tensors of the source, in words; empty where they lie in it.
     """
@@ -265,7 +266,7 @@ def build(
             key_kind=writer.key_kind,
             unkeyed_rows=writer.unkeyed_rows,
             nonfinite=writer.nonfinite,
-            warnings=(*matrix.notes, *writer.warnings),
+            warnings=(*said_of(matrix, keys), *writer.warnings),
             convention=matrix.convention,
         )
     tell(f"{report.path}: made of {report.rows:,} rows, {resumed:,} of them done before")
@@ -292,6 +293,11 @@ def check_coding(matrix: Source, coding: Coding) -> None:
             "the source holds codes and scales, which are stored as they are: leave the step out (step=None, "
             "no --step)"
         )
+
+
+def said_of(matrix: Source, keys: Any) -> tuple[str, ...]:
+    """What the source says of itself; of names that are left out only where nothing was said of keys."""
+    return (*matrix.notes, *(matrix.unused_names if keys is None else ()))
 
 
 def kind_of_keys(matrix: Source, keys: Any, stream: KeyStream | None) -> Literal["given", "own"] | None:

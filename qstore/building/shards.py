@@ -30,7 +30,7 @@ from ..system.messages import tell, warn
 from ..system.options import check_path, flag
 from ..system.progress import Progress, rows_progress
 from ..writing.output_paths import journal_path, partial_path
-from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, source_bytes
+from .one import BuildReport, build, check_coding, identity_of, kind_of_keys, said_of, source_bytes
 from .plans import BuildPlan, least_bytes, planned
 from .publishing import publish_shards
 from .shard_record import RECORD, Start, Told, add_finished, begin, mark_failed, shard_name, start_of
@@ -162,7 +162,7 @@ def build_shards(
         key_kind=describe_file(shards[0].path).key_kind,
         unkeyed_rows=job.unkeyed_rows,
         nonfinite=job.nonfinite,
-        warnings=(*matrix.notes, *joined_warnings(job.warnings)),
+        warnings=(*said_of(matrix, keys), *joined_warnings(job.warnings)),
         convention=matrix.convention,
     )
 

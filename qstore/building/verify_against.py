@@ -195,7 +195,7 @@ def compared_with(
             found = f"the source has {matrix.dim} columns, the store {store.shape[1]}"
             return _mismatch(0, found), findings
         if last is not None and last - first != len(store):
-            return _mismatch(0, f"the source has {last - first} rows, the store {len(store)}"), findings
+            return _mismatch(0, f"the source has {last - first:,} rows, the store {len(store):,}"), findings
         stream = given_keys(keys, matrix, first, last, key_encoding, missing_keys, compared=True)
         carried = matrix.keyed and keys is None
         if (carried or stream is not None) and store.key_kind is None:
@@ -379,7 +379,7 @@ def _compare(
     except _TooLong:
         return _mismatch(done, f"the source has more rows than the store's {len(store)}")
     if done < len(store):
-        return _mismatch(done, f"the source has {done} rows, the store {len(store)}")
+        return _mismatch(done, f"the source has {done:,} rows, the store {len(store):,}")
     problems = []
     if differing:
         named = f"1 row differs: row {shown[0]}"

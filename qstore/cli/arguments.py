@@ -151,9 +151,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON value instead of text")
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
+def add_quiet(parser: argparse.ArgumentParser, silenced: str = "no progress bar and no summary") -> None:
     """``-q``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
+    parser.add_argument("-q", "--quiet", action="store_true", help=silenced)
 
 
 def add_tensor(parser: argparse.ArgumentParser) -> None:

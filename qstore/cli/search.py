@@ -97,7 +97,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", metavar="A:B", type=any_slice, help="look only at these rows: A:B or A:B:STEP"
     )
     parser.add_argument("--threads", metavar="N", type=at_least(1), help="default: one a processor")
-    add_quiet(parser)
+    add_quiet(parser, "no progress bar; what is found is printed all the same")
     add_json(parser)
 
 
@@ -137,7 +137,7 @@ def _rows_asked(arguments: argparse.Namespace, store: Store) -> NDArray[np.int64
         words = [arguments.key] if arguments.keys is None else lines_of(arguments.keys)
         return np.array(rows_of_words(store, words), np.int64)
     if not -len(store) <= arguments.row < len(store):
-        raise QStoreError(f"{arguments.file} has {len(store)} rows: there is no row {arguments.row}")
+        raise QStoreError(f"{arguments.file} has {len(store):,} rows: there is no row {arguments.row}")
     return np.array([arguments.row], np.int64)
 
 

@@ -30,7 +30,7 @@ _EXAMPLES = """\
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stores(parser)
     add_threads(parser)
-    add_quiet(parser)
+    add_quiet(parser, "no progress bar; what is found is printed all the same")
     add_json(parser)
 
 

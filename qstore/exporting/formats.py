@@ -71,8 +71,12 @@ def _by_suffix(path: str) -> Format:
     for known in FORMATS:
         if path.lower().endswith(known.suffixes):
             return known
+    name = os.path.basename(path)
     names = ", ".join(f"{' '.join(known.suffixes)} ({known.name})" for known in FORMATS)
+    csv = ""
+    if name.lower().endswith(".csv"):
+        csv = f"; CSV is written by qstore get STORE : --format csv -o {name}"
     raise ExportError(
-        f"the name {os.path.basename(path)} tells no format: expected one that ends with {names}; "
-        f"or say it with format= (--format)"
+        f"the name {name} tells no format: expected one that ends with {names}; "
+        f"or say it with format= (--format){csv}"
     )

@@ -203,4 +203,4 @@ def _listed(keys: Any) -> Sequence[Any]:
 
 def _check_keys(keys: Sequence[str] | None, rows: int) -> None:
     if keys is not None and len(keys) != rows:
-        raise ExportError(f"there are {len(keys)} keys, expected one for each of the store's {rows} rows")
+        raise ExportError(f"there are {len(keys):,} keys, expected one for each of the store's {rows:,} rows")

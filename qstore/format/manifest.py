@@ -169,7 +169,7 @@ def _checked(text: bytes, directory: str) -> Manifest:
         key_kind=_key_kind(found),
     )
     if sum(shard.rows for shard in shards) > _MOST_ROWS:
-        raise FormatError(f"the shards have more than {_MOST_ROWS} rows")
+        raise FormatError(f"the shards have more than {_MOST_ROWS:,} rows")
     manifest = Manifest(facts, (), ()).with_shards(shards, [entry["bytes"] for entry in listed])
     if manifest.facts.rows != rows:
         raise FormatError(f'"rows" is {rows}, but the shards have {manifest.facts.rows}')
@@ -257,7 +257,7 @@ def _shard(entry: Any, directory: str) -> Shard:
     name, rows, size, content_id = (_member(entry, key, kind) for key, kind in _SHARD_MEMBERS.items())
     check_name(name)
     if not (0 <= rows <= _MOST_ROWS and 0 <= size <= _MOST_ROWS):
-        raise FormatError(f"shard {name} has {rows} rows and {size} bytes, which cannot be")
+        raise FormatError(f"shard {name} has {rows:,} rows and {size} bytes, which cannot be")
     if not re.fullmatch("[0-9a-f]{32}", content_id):
         raise FormatError(f'the "content_id" of shard {name} is not 32 hexadecimal digits')
     return Shard(os.path.join(directory, name), 0, rows, content_id)

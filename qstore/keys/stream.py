@@ -97,7 +97,7 @@ class KeyStream:
             raise too_few(self, self.taken, f"row: {rows}")
         if missing and self.kind() == "integer":
             raise SourceError(
-                f"there are {self.taken} keys, and whole numbers cannot leave row {self.taken} and those "
+                f"there are {self.taken:,} keys, and whole numbers cannot leave row {self.taken} and those "
                 f"behind it without one: {only_rows(self.taken)}, or give texts, str(number)"
             )
         return joined([*parts, packed([None] * missing)]) if missing or not parts else joined(parts)
@@ -170,10 +170,10 @@ def too_few(stream: KeyStream, keys: int, whom: str) -> SourceError:
     if stream.compared:
         none = ', or missing_keys="none" (--missing-keys none) if the store was built so'
         remedy = "give the keys that the store was built with" + ("" if stream.kind() == "integer" else none)
-        return SourceError(f"there are {keys} keys, expected one for each {whom}: {remedy}{stream.note}")
+        return SourceError(f"there are {keys:,} keys, expected one for each {whom}: {remedy}{stream.note}")
     none = 'leave the others without one with missing_keys="none" (--missing-keys none), or '
     remedy = only_rows(keys) if stream.kind() == "integer" else none + only_rows(keys)
-    return SourceError(f"there are {keys} keys, expected one for each {whom}; {remedy}{stream.note}")
+    return SourceError(f"there are {keys:,} keys, expected one for each {whom}; {remedy}{stream.note}")
 
 
 def only_rows(keys: int) -> str:

@@ -114,20 +114,19 @@ def _check(stream: KeyStream, count: int, rows: int, last: int | None, behind: l
         named = ", ".join(f"{stream.placed[row]!r:.80} (row {row})" for row in beyond[:SHOWN])
         more = ", …" if len(beyond) > SHOWN else ""
         raise SourceError(
-            f"keys lie beyond the last of the source's {rows} rows: {named}{more}; expected rows up to "
+            f"keys lie beyond the last of the source's {rows:,} rows: {named}{more}; expected rows up to "
             f"{rows - 1}{end}: leave these keys out, if the others belong to its rows"
         )
     if count > rows:
         more = ", …" if count - rows > len(behind) else ""
         raise SourceError(
-            f"there are {count} keys, expected one for each of the source's {rows} rows: none is left for "
-            f"{', '.join(f'{key!r:.80}' for key in behind)}{more}{end}: give only the first "
-            f"{rows}, if these belong to its rows{stream.note}"
+            f"there are {count:,} keys, expected one for each of the source's {rows:,} rows: none is left "
+            f"for {', '.join(f'{key!r:.80}' for key in behind)}{more}{end}: give only the first "
+            f"{rows:,}, if these belong to its rows{stream.note}"
         )
     if count < rows and count != last and (not stream.padded or stream.kind() == "integer"):
-        raise too_few(
-            stream, count, f"of the source's {rows} rows{'' if stream.compared else ': nothing is published'}"
-        )
+        end = "" if stream.compared else ": nothing is published"
+        raise too_few(stream, count, f"of the source's {rows:,} rows{end}")
 
 
 def inline_keys(matrix: Source, first: int, rows: int | None) -> Iterator[tuple[NDArray[Any], Any]]:

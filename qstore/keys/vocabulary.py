@@ -28,7 +28,7 @@ def in_order(path: str, pairs: Iterable[tuple[Any, Any]], padded: bool) -> KeySt
     if count > len(tokens) and not padded:
         missing = next(row for row in range(count) if row not in tokens)
         raise SourceError(
-            f"{path}: {len(tokens)} keys have rows up to {count - 1}: {count - len(tokens)} rows have no "
+            f"{path}: {len(tokens):,} keys have rows up to {count - 1}: {count - len(tokens):,} rows have no "
             f"key, the first is row {missing}; {_ALLOWED} these without one"
         )
     stream = KeyStream.of(tokens.get(row) for row in range(count))

@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import kernels
+from ..engine.file_rows import WINDOW_BYTES
 from ..errors import ClosedError
 from ..format.inspection import inspect_file
 from ..format.layout import TYPES, Facts
 from ..keys.lookup import KeyIndex, open_keys
 from ..system import durable_files
-from ..system.paging import Pager
+from ..system.paging import Pager, Resident
 from .resident_scales import load_scales
+from .row_file import Held, RowFile
 
 __all__ = ["MappedStore"]
 
 _VIEWS = (
-    "table", "codes", "scales", "checksums", "row_codes", "row_scales", "keys", "fidelity",
+    "table", "file", "codes", "scales", "checksums", "row_codes", "row_scales", "keys", "fidelity",
 )  # fmt: skip
 
 
@@ -38,6 +40,8 @@ class MappedStore:
     resident_scales : bool
         Read all scales into private memory, in the background where they are many: then no page of the file
         is touched for them.
+    resident : Resident, int or None
+        How much may stay mapped: shared with other files, or bytes, or any number.
     describe : callable
         (descriptor, path) → the facts of the open file, checked.
     follow : bool
@@ -49,6 +53,7 @@ class MappedStore:
         What the checked metadata says.
     shape : tuple of int
         (rows, columns).
+    resident : Resident
     pager : Pager
     codes, scales, checksums : ndarray
         Read-only views of the datasets.
@@ -56,6 +61,8 @@ class MappedStore:
         The same for reads of scattered rows; scales may be packed.
     table : Table
         The same for reads of single rows.
+    file : RowFile
+        The same for reads that map nothing, or only what they may.
     fidelity : ndarray of float64, or None
         What the build measured; None where it did not.
     keys : KeyIndex or None
@@ -79,6 +86,7 @@ class MappedStore:
         path: str,
         resident_scales: bool = False,
         *,
+        resident: Resident | int | None = None,
         describe: Callable[[int, str], Facts] = inspect_file,
         follow: bool = True,
     ) -> None:
@@ -97,11 +105,18 @@ class MappedStore:
                 self._scattered_map = _mapped(fd, size, path)
                 self._scattered_map.madvise(mmap.MADV_RANDOM)
             scales_fd = os.dup(fd) if resident_scales else None
-        finally:
+        except BaseException:
             os.close(fd)
-        places = self.facts.extents
-        scales_offset = None if resident_scales else places["scales"].offset
-        self.pager = Pager(self._map, places["codes"].offset, self.facts.dim, scales_offset)
+            raise
+        self.resident = resident if isinstance(resident, Resident) else Resident(resident, size, WINDOW_BYTES)
+        for held in (self._map, self._scattered_map):
+            self.resident.watch(held)
+        places, facts = self.facts.extents, self.facts
+        codes_offset, first = places["codes"].offset, places["scales"].offset
+        scales_offset = None if resident_scales else first
+        scales = range(first, first + (0 if resident_scales else 8 * facts.rows))
+        self._held = Held(fd, size, scales, self.resident.left if self.resident.bounded else None)
+        self.pager = Pager(self._map, codes_offset, facts.rows, facts.dim, scales_offset, self.resident)
         self._closing = False
         self.row_scales: kernels.RowScales
         self._private_scales: kernels.RowScales | None = None
@@ -112,9 +127,9 @@ class MappedStore:
     def _take_up(self, scales: kernels.RowScales) -> None:
         """Read scattered rows with these scales from now on; called by any thread, also after closing."""
         self._private_scales = scales
-        with contextlib.suppress(AttributeError):  # closed
-            table = kernels.table(self.row_codes, scales)
-            self.row_scales, self.table = scales, table
+        with contextlib.suppress(AttributeError, ValueError):  # closed
+            table, file = kernels.table(self.row_codes, scales), self._row_file(scales)
+            self.row_scales, self.table, self.file = scales, table, file
         if self._closing:
             self._drop_views()
 
@@ -132,9 +147,16 @@ class MappedStore:
         if self._private_scales is not None:
             self.row_scales = self._private_scales
         self.table = kernels.table(self.row_codes, self.row_scales)
+        self.file = self._row_file(self._private_scales)
         measured = "fidelity" in self.facts.extents
         self.fidelity: NDArray[np.float64] | None = self._array(self._map, "fidelity") if measured else None
         self.keys: KeyIndex | None = open_keys(self.path, self._key_arrays(self._scattered_map))
+
+    def _row_file(self, scales: kernels.RowScales | None) -> RowFile:
+        """Reads scales from the file where there are no others."""
+        places, mapped = self.facts.extents, np.frombuffer(self._scattered_map, np.uint8)
+        held_or_offset = places["scales"].offset if scales is None else scales
+        return RowFile(self._held, *self.shape, places["codes"].offset, held_or_offset, mapped)
 
     def _key_arrays(self, mapped: mmap.mmap) -> dict[str, NDArray[Any]]:
         names = [name for name in self.facts.extents if name.startswith("keys/")]
@@ -200,6 +222,7 @@ class MappedStore:
             keys = self.keys
         except AttributeError:
             raise self.closed() from None
+        self.resident.note(0)
         if keys is None:
             raise IndexError(f"the rows of {self.path} have no keys: they are found by number only")
         return keys
@@ -239,7 +262,8 @@ class MappedStore:
                 f"{self.path} cannot be closed while arrays made from store.codes or store.scales are alive; "
                 "delete them first (rows read from the store are copies and do not matter)"
             ) from None
-        # A read under way in another thread may still hold the other one; it goes when that ends.
+        # A read under way in another thread may still hold the others; they go when that ends.
+        del self._held
         with contextlib.suppress(BufferError):
             self._scattered_map.close()
 

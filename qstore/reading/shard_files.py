@@ -12,18 +12,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..engine.file_rows import WINDOW_BYTES
 from ..errors import ClosedError, FormatError, ShardError, VersionError
 from ..format.inspection import inspect_file
 from ..format.layout import Facts, Shard
 from ..format.manifest import Manifest
 from ..keys.repeats import KeyFile
+from ..system.paging import Resident
 from ..system.stand_ins import HEAD_BYTES, pointer
 from .local_store import LocalStore
 
 __all__ = ["MOST_MAPPED", "ShardFiles", "check_files"]
 
 MOST_MAPPED = 100
-"""Shards mapped at a time. Each has two maps, and a map holds a descriptor: 1,024 are usual for a process."""
+"""Shards mapped at a time. Each holds three descriptors, two of them for maps: a process may have 1,024."""
 
 _SHOWN = 3
 
@@ -44,13 +46,24 @@ class ShardFiles:
         Columns that each must have.
     resident_scales : bool
         As for one file; only of those that are mapped.
+    resident_bytes : int or None
+        How much of all of them may stay mapped; None for any number.
     follow : bool
         Whether their paths may be links.
     """
 
-    def __init__(self, shards: Sequence[Shard], dim: int, resident_scales: bool, follow: bool) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        dim: int,
+        resident_scales: bool,
+        follow: bool,
+        resident_bytes: int | None = None,
+    ) -> None:
         self.shards = shards
         self._dim = dim
+        size = sum(shard.rows for shard in shards) * (dim + 8)
+        self.resident = Resident(resident_bytes, size, WINDOW_BYTES)
         self._resident_scales = resident_scales
         self._follow = follow
         self._open: dict[int, LocalStore] = {}
@@ -108,7 +121,13 @@ class ShardFiles:
             return self._describe(number, fd, path)
 
         try:
-            found = LocalStore(shard.path, self._resident_scales, describe=describe, follow=self._follow)
+            found = LocalStore(
+                shard.path,
+                self._resident_scales,
+                resident=self.resident,
+                describe=describe,
+                follow=self._follow,
+            )
         except (VersionError, ShardError):
             raise
         except FormatError as error:
@@ -161,8 +180,8 @@ def check_shard(shard: Shard, dim: int, found: Facts) -> None:
         raise ShardError(f"{shard.path} has {found.dim} columns, expected {dim} as the other shards have")
     if (found.rows, found.content_id) != (shard.rows, shard.content_id):
         raise ShardError(
-            f"{shard.path} holds {found.rows} rows with content {found.content_id}, expected "
-            f"{shard.rows} with {shard.content_id}: the file has been replaced; restore it, or publish "
+            f"{shard.path} holds {found.rows:,} rows with content {found.content_id}, expected "
+            f"{shard.rows:,} with {shard.content_id}: the file has been replaced; restore it, or publish "
             f"the shards anew"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import kernels, quantization
+from ..engine import kernels
+from ..engine.file_rows import UNKNOWN
 from ..engine.part_kernels import by_part, copy_parts, gather_parts, touch_parts
 from ..errors import ClosedError, NoViewError, QStoreError
 from ..format import layout
 from ..format.layout import Facts, Shard
 from ..keys.lookup import KeyIndex
 from ..keys.packed import KeyKind, said
-from ..system.paging import MANY_ROWS, Pager, Steps, Work
+from ..system.paging import Pager, Steps
 from ..system.progress import Progress, rows_progress
 from .backing import Backing
 from .indexing import ALL
-from .local_store import fill_slice
+from .local_store import fill_slice, in_pieces, pool_copied
 from .parts import Part
 from .shard_files import MOST_MAPPED, ShardFiles
 from .sharded_keys import ShardedKeys
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from .verify import VerifyReport
 
 __all__ = ["ShardedStore"]
-
-# Codes that are copied side by side to be pooled: they stay in the caches of one core.
-_POOLED_BYTES = 1 << 20
 
 # Codes of rows that are read beside the result, where it takes their shards in groups.
 _COPIED_CODES = 1 << 20
@@ -77,10 +75,11 @@ class ShardedStore(Backing):
         self.shards: tuple[Shard, ...] = tuple(files.shards)
         self._files = files
         self._key_kinds = key_kinds
-        self._reopening = reopening, {"resident_scales": resident_scales}
+        options = {"resident_scales": resident_scales, "resident_bytes": files.resident.most}
+        self._reopening = reopening, options
         self._firsts = [shard.first for shard in self.shards]
         self._first_rows = np.array(self._firsts, np.int64)
-        self._pager = _ShardSteps(facts, self._first_rows, files)
+        self._pager = Steps(facts.rows, facts.dim, files.resident.bounded)
 
     # One by one -----------------------------------------------------------------------------------
 
@@ -124,21 +123,78 @@ class ShardedStore(Backing):
         self, rows: NDArray[np.int64], columns: slice, out: NDArray[Any], threads: int | None = None
     ) -> None:
         """See :meth:`.Backing.gather`."""
-        for at, tables in self._groups(rows, columns):
-            filled = out if at is ALL else np.empty((len(at), out.shape[1]), out.dtype)
-            self._scattered(rows[at], partial(_gather_step, tables, rows[at], filled, threads))
-            if at is not ALL:
-                out[at] = filled
+
+        def through_maps(start: int, stop: int) -> None:
+            numbers, to = rows[start:stop], out[start:stop]
+            for at, tables in self._groups(numbers, columns):
+                filled = to if at is ALL else np.empty((len(at), to.shape[1]), to.dtype)
+                gather_parts(*tables, numbers[at], filled, threads)
+                if at is not ALL:
+                    to[at] = filled
+
+        def read(start: int, stop: int) -> int:
+            piece = np.empty((stop - start, out.shape[1]), np.uint8), np.empty(stop - start)
+            missing = self._read(rows[start:stop], 0 if columns is ALL else columns.start, *piece)
+            kernels.dequantize_into(*piece, out[start:stop], threads)
+            return missing
+
+        self._scattered(rows, out.shape[1], through_maps, read)
 
     def gather_codes(
         self, rows: NDArray[np.int64], codes: NDArray[np.uint8], scales: NDArray[np.float64]
     ) -> None:
         """See :meth:`.Backing.gather_codes`."""
-        for at, tables in self._groups(rows, ALL):
-            filled = (codes, scales) if at is ALL else (np.empty_like(codes[at]), np.empty(len(at)))
-            self._scattered(rows[at], partial(_copy_step, tables, rows[at], *filled))
-            if at is not ALL:
-                codes[at], scales[at] = filled
+
+        def through_maps(start: int, stop: int) -> None:
+            numbers, to = rows[start:stop], (codes[start:stop], scales[start:stop])
+            for at, tables in self._groups(numbers, ALL):
+                filled = to if at is ALL else (np.empty_like(codes[at]), np.empty(len(at)))
+                copy_parts(*tables, numbers[at], *filled)
+                if at is not ALL:
+                    to[0][at], to[1][at] = filled
+
+        def read(start: int, stop: int) -> int:
+            return self._read(rows[start:stop], 0, codes[start:stop], scales[start:stop])
+
+        self._scattered(rows, self.facts.dim, through_maps, read)
+
+    def _scattered(
+        self,
+        rows: NDArray[np.int64],
+        dim: int,
+        through_maps: Callable[[int, int], None],
+        read: Callable[[int, int], int],
+    ) -> None:
+        """All rows by `through_maps` at once, or piece by piece while they may have to be waited for."""
+        self._check_open()
+        steps = self._pager
+        if steps.cold:
+            touch_parts(self._first_rows, self.facts.rows, rows)  # all of them before any is written
+            in_pieces(steps, dim, through_maps, read)(0, rows.size)
+        else:
+            begun = time.perf_counter_ns()
+            through_maps(0, rows.size)
+            steps.note_few(rows.size, time.perf_counter_ns() - begun)
+
+    def _read(
+        self,
+        rows: NDArray[np.int64],
+        first_column: int,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float64],
+    ) -> int:
+        """Fill `codes` and `scales` from the files; how many pieces were not in memory, or UNKNOWN."""
+        pieces = list(by_part(self._first_rows, self.facts.rows, rows))
+        if len(pieces) > 1 and not self._pager.found:
+            for shard, _, local in pieces:
+                self._files.get(shard).ask(local)
+        missing = 0
+        for shard, at, local in pieces:
+            filled = np.empty((len(at), codes.shape[1]), np.uint8), np.empty(len(at))
+            found = self._files.get(shard).file.read(local, first_column, *filled, self._pager.found)
+            codes[at], scales[at] = filled
+            missing = UNKNOWN if min(found, missing) < 0 else missing + found
+        return missing
 
     def _groups(self, rows: NDArray[np.int64], columns: slice) -> Iterator[tuple[Any, _Tables]]:
         """Yield (places in `rows`, the parts they lie in), of few enough shards to be mapped at a time.
@@ -169,22 +225,14 @@ class ShardedStore(Backing):
         codes = tuple(codes if columns is ALL else codes[:, columns] for codes, _ in pairs)
         return self._first_rows[shards], self.facts.rows, codes, tuple(scales for _, scales in pairs)
 
-    def _scattered(self, rows: NDArray[np.int64], work: Work) -> None:
-        """Call ``work(start, stop)`` over parts of `rows`."""
-        if rows.size < MANY_ROWS and not self._pager.cold:
-            begun = time.perf_counter_ns()
-            work(0, rows.size)
-            self._pager.note_few(rows.size, time.perf_counter_ns() - begun)
-        else:
-            self._pager.scattered(rows, self.facts.rows, work)
-
     def ask(self, rows: NDArray[np.int64]) -> bool:
         """See :meth:`.Backing.ask`: shards that are not open would have to be looked at first."""
         self._check_open()
         touched = np.flatnonzero(touch_parts(self._first_rows, self.facts.rows, rows))
         if not all(map(self._files.is_open, touched.tolist())):
             return False
-        self._pager.ask_scattered(rows, self.facts.rows)
+        for shard, _, local in by_part(self._first_rows, self.facts.rows, rows):
+            self._files.get(shard).ask(local)
         return True
 
     def pool(
@@ -201,20 +249,8 @@ class ShardedStore(Backing):
         Bags are pooled from copies of their codes, so that each is added up in order by the one kernel.
         """
         self._check_open()
-        ends = offsets + quantization.bag_lengths(offsets, rows.size)
         touch_parts(self._first_rows, self.facts.rows, rows)
-        most = max(1, _POOLED_BYTES // self.facts.dim)
-        bag = 0
-        while bag < offsets.size:
-            first = int(offsets[bag])
-            stop = max(bag + 1, int(np.searchsorted(ends, first + most, side="right")))
-            last = int(ends[stop - 1])
-            codes, scales = np.empty((last - first, self.facts.dim), np.uint8), np.empty(last - first)
-            self.gather_codes(rows[first:last], codes, scales)
-            factors = None if weights is None else weights[first:last]
-            numbers, bags = np.arange(last - first), offsets[bag:stop] - first
-            kernels.pool(codes, scales, numbers, bags, factors, mode, out[bag:stop], threads)
-            bag = stop
+        pool_copied(self, rows, offsets, weights, mode, out, threads)
 
     # The whole ------------------------------------------------------------------------------------
 
@@ -224,9 +260,9 @@ class ShardedStore(Backing):
         while first < last:
             shard = self._shard_of(first)
             start, stop = self._firsts[shard], self._firsts[shard] + self.shards[shard].rows
-            held, file = slice(first - start, min(last, stop) - start), self._files.get(shard)
             # No name for the views: while this waits, they would keep the store from being closed.
-            yield Part(first, file.view("codes")[held], file.view("scales")[held])
+            parts = self._files.get(shard).parts(first - start, min(last, stop) - start)
+            yield from map(partial(_moved, start), parts)
             first = stop
 
     def walk(self) -> Iterator[tuple[Part, Pager | None]]:
@@ -335,31 +371,5 @@ class ShardedStore(Backing):
         self._files.close()
 
 
-def _gather_step(
-    tables: _Tables, rows: NDArray[np.int64], out: NDArray[Any], threads: int | None, start: int, stop: int
-) -> None:
-    gather_parts(*tables, rows[start:stop], out[start:stop], threads)
-
-
-def _copy_step(
-    tables: _Tables,
-    rows: NDArray[np.int64],
-    codes: NDArray[np.uint8],
-    scales: NDArray[np.float64],
-    start: int,
-    stop: int,
-) -> None:
-    copy_parts(*tables, rows[start:stop], codes[start:stop], scales[start:stop])
-
-
-class _ShardSteps(Steps):
-    """Asks for the pages of rows in the shards they lie in; slices are read shard by shard anyway."""
-
-    def __init__(self, facts: Facts, first_rows: NDArray[np.int64], files: ShardFiles) -> None:
-        super().__init__(facts.dim)
-        self._first_rows, self._files = first_rows, files
-
-    def ask_scattered(self, rows: NDArray[np.int64], total: int) -> None:
-        """See :meth:`.Steps.ask_scattered`."""
-        for shard, _, local in by_part(self._first_rows, total, rows):
-            self._files.get(shard).pager.ask_scattered(local, self._files.shards[shard].rows)
+def _moved(rows: int, part: Part) -> Part:
+    return part._replace(first=rows + part.first)

@@ -400,11 +400,11 @@ def _differences(a: Store, b: Store, found: _Drifts, keys: KeyChanges | None) ->
     if a.shape[1] != b.shape[1]:
         yield f"{a.shape[1]} columns against {b.shape[1]}: no rows were compared"
     if len(a) != len(b):
-        matched = "" if keys is not None else f": the first {min(len(a), len(b))} were compared"
-        yield f"{len(a)} rows against {len(b)}{matched}"
+        matched = "" if keys is not None else f": the first {min(len(a), len(b)):,} were compared"
+        yield f"{len(a):,} rows against {len(b):,}{matched}"
     if found.changed:
-        yield f"{found.changed} of {found.compared} rows changed"
+        yield f"{found.changed:,} of {found.compared:,} rows changed"
     if a.key_kind != b.key_kind:
         yield f"keys: {a.key_kind or 'none'} against {b.key_kind or 'none'}; rows were matched by number"
     if keys is not None and (keys.added or keys.removed or keys.moved):
-        yield f"keys: {keys.added} added, {keys.removed} removed, {keys.moved} moved"
+        yield f"keys: {keys.added:,} added, {keys.removed:,} removed, {keys.moved:,} moved"

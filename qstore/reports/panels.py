@@ -230,9 +230,10 @@ def _draw_error_cdf(axes: Axes, facts: Facts, theme: Theme) -> None:
     shares = 100 * np.arange(1, relative.size + 1) / relative.size
     shown = share_of_rows(relative.size, facts.stats.rows)
     axes.step(relative[above], shares[above], where="post", color=theme.main, linewidth=1.6, label=shown)
+    of_sample = f" of these {shown}" if facts.fidelity is None and relative.size < facts.stats.rows else ""
     for percentile, value in relative_percentiles(facts).items():
         style = "-" if percentile == "50" else "--"
-        label = f"{percentile} %: at most {number(value)} %"
+        label = f"{percentile} %{of_sample}: at most {number(value)} %"
         axes.axvline(value, color=theme.accent, linewidth=1.2, linestyle=style, label=label)
     if relative[-1] > 8 * relative[above][0]:
         _logarithmic(axes, "x")

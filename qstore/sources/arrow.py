@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import MissingExtraError, SourceError, TensorError
 from .base import Fingerprint, Keys, Source, TensorInfo
 from .checks import check_matrix, shortened
-from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, value_type
+from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, unused_names, value_type
 from .containers.byte_stream import FileBytes
 from .files import RawFile
 from .tensor_choice import only_matrix, unknown_tensor
@@ -104,6 +104,7 @@ class ArrowRows(Source):
                 info = self._batches.column(tensor)
                 fields = [field for field in self._batches.schema if field.name == _OWN_KEYS]
                 self.keyed = bool(fields) and not any(is_list(field.type) for field in fields)
+            self.unused_names = () if self.keyed else unused_names(self._batches.schema)
             self.name, self.dtype = tensor, info.dtype
             self._where = f"{path}: column {shortened(repr(tensor))}"
             check_matrix(self._where, info.shape, info.dtype)
@@ -212,7 +213,8 @@ class _Batches:
                 batch = reader.get_batch(number) if self._is_file else reader.read_next_batch()
                 if len(batch) != length:
                     raise SourceError(
-                        f"{self._file.path}: record batch {number} expected {length} rows, found {len(batch)}"
+                        f"{self._file.path}: record batch {number} expected {length:,} rows, "
+                        f"found {len(batch):,}"
                     )
                 if wanted:
                     yield row, batch

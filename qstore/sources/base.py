@@ -71,6 +71,8 @@ class Source(ABC):
         How the values are computed of several tensors, in words; empty where they lie in the source.
     notes : tuple of str
         What deserves a look, in words, whatever the values are.
+    unused_names : tuple of str
+        What could name the rows and is not taken unless it is given as their keys, in words.
     threads : int or None
         How many threads may unpack and parse, where it is read from front to back; None: as many as
         `thread_count` says.
@@ -83,6 +85,7 @@ class Source(ABC):
     keyed: bool = False
     convention: str = ""
     notes: tuple[str, ...] = ()
+    unused_names: tuple[str, ...] = ()
     threads: int | None = None
 
     @property

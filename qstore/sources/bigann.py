@@ -116,9 +116,9 @@ def _item(path: str, head: bytes, rows: int, dim: int) -> np.dtype[Any]:
     if len(fitting) != 1:
         raws = " or ".join(f"--raw {item.newbyteorder('=').name}:{dim}:8" for item in fitting.values())
         raise SourceError(
-            f"{path} is laid out as the big-ann benchmarks do: {rows} rows of {dim} values of {size} bytes, "
-            f"but its name does not tell their type: expected one that ends with {' or '.join(fitting)}; "
-            f"rename it, or say the type: {raws}"
+            f"{path} is laid out as the big-ann benchmarks do: {rows:,} rows of {dim} values of {size} "
+            f"bytes, but its name does not tell their type: expected one that ends with "
+            f"{' or '.join(fitting)}; rename it, or say the type: {raws}"
         )
     return next(iter(fitting.values()))
 
@@ -131,6 +131,6 @@ def _check_size(file: RawFile, rows: int, dim: int, item: np.dtype[Any]) -> None
     if _suffix(file.path) == ".ibin" and file.size == _HEAD_BYTES + rows * dim * 8:
         why = f"it holds neighbours and their distances: read the former with --raw int32:{dim}:8 --rows 0:N"
     raise SourceError(
-        f"{file.path} says {rows} rows of {dim} columns of {item.newbyteorder('=').name}: expected "
+        f"{file.path} says {rows:,} rows of {dim} columns of {item.newbyteorder('=').name}: expected "
         f"{expected} bytes, found {file.size}; {why}"
     )

@@ -81,5 +81,5 @@ def check_range(where: str, start: int, stop: int, rows: int) -> None:
     """
     if not 0 <= start <= stop <= rows:
         raise SourceError(
-            f"{where} has {rows} rows: expected 0 ≤ start ≤ stop ≤ {rows}, found {start}:{stop}"
+            f"{where} has {rows:,} rows: expected 0 ≤ start ≤ stop ≤ {rows}, found {start}:{stop}"
         )

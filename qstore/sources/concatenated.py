@@ -95,6 +95,7 @@ class _Parts(Source):
         self.keyed = all(part.keyed for part in parts)
         self.convention = " or ".join(dict.fromkeys(part.convention for part in parts if part.convention))
         self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+        self.unused_names = tuple(dict.fromkeys(said for part in parts for said in part.unused_names))
         self._parts = parts
         self._current = 0
 
@@ -131,7 +132,7 @@ class _Parts(Source):
             before = 0
         if before:
             raise SourceError(
-                f"the inputs end early: expected more than {start} rows, found {start - before}"
+                f"the inputs end early: expected more than {start:,} rows, found {start - before:,}"
             )
 
     def count_rows(self) -> int:

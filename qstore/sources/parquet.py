@@ -14,7 +14,7 @@ from ..errors import MissingExtraError, SourceError, TensorError
 from .ahead import Ahead
 from .base import Fingerprint, Keys, Source, TensorInfo
 from .checks import check_matrix, shortened
-from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, value_type
+from .containers.arrow_columns import can_be_key, is_list, key_values, matrix, unused_names, value_type
 from .containers.byte_stream import FileBytes
 from .containers.parquet_pages import Declined, ListColumn
 from .files import RawFile
@@ -110,6 +110,7 @@ class ParquetRows(Source):
             self._footer_crc32 = _footer_crc32(self._file)
             self._closing = on_error.pop_all()
         self.keyed = keys is not None
+        self.unused_names = () if self.keyed else unused_names(self._parquet.schema_arrow)
 
     def chunks(self, start: int = 0) -> Iterator[NDArray[Any]]:
         """Yield the rows from `start` on, in pieces of a page or about 4 MiB."""
@@ -192,7 +193,9 @@ class ParquetRows(Source):
                 yield row + skipped, batch.column(name).slice(skipped)
                 row += len(batch)
         if row != self.rows:
-            raise SourceError(f"{self._where} expected {self.rows} rows, found {row}: the file is damaged")
+            raise SourceError(
+                f"{self._where} expected {self.rows:,} rows, found {row:,}: the file is damaged"
+            )
 
     def fingerprint(self) -> Fingerprint:
         """Size, time and footer of the file as they were when it was opened."""
@@ -240,7 +243,7 @@ def _open(file: RawFile, stack: ExitStack) -> Any:
     counted = sum(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
     if counted != opened.metadata.num_rows:
         raise SourceError(
-            f"{file.path} expected {opened.metadata.num_rows} rows, found {counted} in its row groups: "
+            f"{file.path} expected {opened.metadata.num_rows:,} rows, found {counted:,} in its row groups: "
             f"the file is damaged"
         )
     return opened

@@ -41,7 +41,7 @@ def row_range(rows: slice | tuple[int, int] | None, total: int | None) -> tuple[
     if total is not None:
         first, last, _ = wanted.indices(total)
         if wanted.stop is not None and wanted.stop > total:
-            raise SourceError(f"rows ends at {shown(wanted.stop)}, but the source has {total} rows")
+            raise SourceError(f"rows ends at {shown(wanted.stop)}, but the source has {total:,} rows")
         return first, max(first, last)
     first, last = wanted.start or 0, wanted.stop
     if first < 0 or (last is not None and last < first):

@@ -111,7 +111,7 @@ class Origin:
         """
         reason = self._differing(journal.given, journal.failed)
         if not reason and rows is not None and journal.listed > rows:
-            reason = f"{journal.listed} rows are done, expected at most {rows}"
+            reason = f"{journal.listed:,} rows are done, expected at most {rows:,}"
         if reason and not journal.failed:
             raise ResumeError(
                 f"{unfinished} was begun with other parameters: {reason}; restore them, or start again "

@@ -401,7 +401,7 @@ def test_a_writer_that_stopped_for_another_reason_insists(tmp_path: Path, clean:
         raise Interrupt
     with pytest.raises(qstore.ResumeError, match="nonfinite was 'error', is 'zero'"):
         qstore.Writer(tmp_path / "x.h5", DIM, resume=True, nonfinite="zero")
-    with pytest.raises(qstore.ResumeError, match="1500 rows are done, expected at most 1200"):
+    with pytest.raises(qstore.ResumeError, match="1,500 rows are done, expected at most 1,200"):
         qstore.Writer(tmp_path / "x.h5", DIM, 1200, resume=True)
 
 

@@ -87,7 +87,7 @@ def test_row_ranges_of_streams(tmp_path: Path, matrix: NDArray[Any], rows: Any) 
 
 
 def test_a_stream_that_is_too_short(tmp_path: Path, matrix: NDArray[Any]) -> None:
-    with pytest.raises(qstore.SourceError, match="3001 rows were given, expected 4000"):
+    with pytest.raises(qstore.SourceError, match="3,001 rows were given, expected 4,000"):
         qstore.build(iter([matrix]), tmp_path / "x.h5", rows=(0, 4000))
     assert not (tmp_path / "x.h5").exists()
 
@@ -254,8 +254,10 @@ def test_verify_against(tmp_path: Path, npy: Path, matrix: NDArray[Any]) -> None
         assert (report.ok, report.differing_rows, report.first_differing_row) == (False, 2, 7)
         assert report.problems == ("2 rows differ, the first ones: 7, 2000",)
         assert "47 columns, the store 48" in qstore.verify_against(store, matrix[:, :47]).problems[0]
-        assert "3000 rows, the store 3001" in qstore.verify_against(store, matrix[1:]).problems[0]
-        assert "2000 rows, the store 3001" in qstore.verify_against(store, iter([matrix[:2000]])).problems[0]
+        assert "3,000 rows, the store 3,001" in qstore.verify_against(store, matrix[1:]).problems[0]
+        assert (
+            "2,000 rows, the store 3,001" in qstore.verify_against(store, iter([matrix[:2000]])).problems[0]
+        )
         assert qstore.verify_against(store, np.vstack([matrix, matrix]), rows=slice(3001, None)).ok
 
 

@@ -70,7 +70,7 @@ def test_every_range_of_rows_of_several_inputs(parts: list[Path], matrix: NDArra
         for start, stop in itertools.combinations_with_replacement(edges, 2):
             np.testing.assert_array_equal(source.read(start, stop), matrix[start:stop])
         for start, stop in ((-1, 5), (5, 3), (0, 3002)):
-            with pytest.raises(qstore.SourceError, match="3001 rows"):
+            with pytest.raises(qstore.SourceError, match="3,001 rows"):
                 source.read(start, stop)
 
 
@@ -142,7 +142,7 @@ def test_streams_follow_one_another_too(matrix: NDArray[Any]) -> None:
     for start in (0, 999, 1000, 1001, 3000, 3001):
         found = np.concatenate([matrix[:0], *streams().chunks(start)])
         np.testing.assert_array_equal(found, matrix[start:])
-    with pytest.raises(qstore.SourceError, match="expected more than 3002 rows, found 3001"):
+    with pytest.raises(qstore.SourceError, match="expected more than 3,002 rows, found 3,001"):
         list(streams().chunks(3002))
     arrays = ConcatenatedChunks([ArraySource(matrix[:5]), ArraySource(matrix[5:])])
     assert arrays.rows == 3001

@@ -67,7 +67,7 @@ def test_build_in_shards_with_keys_and_rows(tmp_path: Path, matrix: NDArray[Any]
         assert [shard.rows for shard in store.shards] == [300, 300, 300, 50]
         assert store.rows_of([150, 2997]).tolist() == [0, 949]
         np.testing.assert_array_equal(store.key_of(slice(None)), keys[50:])
-    with pytest.raises(qstore.SourceError, match="there are 1000 keys, expected one for each"):
+    with pytest.raises(qstore.SourceError, match="there are 1,000 keys, expected one for each"):
         qstore.build_shards(matrix[:999], tmp_path / "y", 300, keys=keys)
     with pytest.raises(qstore.SourceError, match="there are 5 keys, expected one for each"):
         qstore.build_shards(iter([matrix]), tmp_path / "z", 300, keys=iter(range(5)))

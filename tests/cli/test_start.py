@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -32,6 +34,11 @@ def test_help_imports_no_library_and_no_other_command(words: list[str]) -> None:
     wrong = words in ([], ["nothing"])
     expected = [f"qstore.cli.{words[0]}"] if len(words) == 2 else []
     assert run.stderr.splitlines()[-1].split() == [str(2 if wrong else 0), *expected]
+
+
+def test_the_page_has_the_start_of_every_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    assert sorted(re.findall(r"`qstore (\w+) --help` \| \d+ ", page)) == sorted(COMMANDS)
 
 
 def test_choices_are_those_of_the_library() -> None:

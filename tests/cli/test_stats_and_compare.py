@@ -41,6 +41,13 @@ def test_stats_json(run: Run, store: Path, folder: Path) -> None:
     assert json.loads(run("stats", folder / "empty.h5", "--json").out)["norms"]["mean"] is None
 
 
+def test_quiet_leaves_what_is_found(run: Run, store: Path) -> None:
+    for words in (("stats", store), ("search", store, "--row", "7")):
+        assert run(*words, "-q") == run(*words)
+        assert run(*words).out
+        assert "is printed all the same" in run(words[0], "--help").out.replace("\n", " ")
+
+
 # compare ---------------------------------------------------------------------------------------------
 
 

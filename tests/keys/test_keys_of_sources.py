@@ -100,3 +100,18 @@ def test_a_plan_counts_keys(tmp_path: Path) -> None:
         qstore.SourceError, match="there are 2 keys, expected one for each of the source's 3 rows"
     ):
         qstore.plan(np.eye(3), tmp_path / "s.h5", keys=["a", "b"])
+
+
+@pytest.mark.parametrize("index", [["a", "b", "c"], [5, 6, 7], None])
+def test_the_index_of_a_table_is_left_out_and_it_is_said(tmp_path: Path, index: list[Any] | None) -> None:
+    pandas = pytest.importorskip("pandas", reason="its tables have an index")
+    frame = pandas.DataFrame(np.eye(3, 2, dtype=np.float32), index=index)
+    report = qstore.build(frame, tmp_path / "store.h5")
+    said = [warning for warning in report.warnings if "left out" in warning]
+    assert (report.key_kind, len(said)) == (None, index == ["a", "b", "c"])
+    if said:
+        assert "give keys=frame.index" in said[0]
+        report = qstore.build(frame, tmp_path / "store.h5", keys=frame.index, overwrite=True)
+        assert (report.key_kind, [one for one in report.warnings if "left out" in one]) == ("text", [])
+        with qstore.open(tmp_path / "store.h5") as store:
+            assert store.key_of(slice(None)) == index

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 import qstore
 from qstore.reading.ahead import Ahead
 from qstore.reading.local_store import LocalStore
+from qstore.reading.row_file import RowFile
 from qstore.system import threads
-from qstore.system.paging import Pager
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 VALUES = np.random.default_rng(1).standard_normal((3000, 24)).astype(np.float32)
@@ -265,7 +265,7 @@ def test_prefetch_of_nothing_where_nothing_may_be_under_way(path: Path) -> None:
 
 def test_few_rows_are_asked_for_at_once(store: qstore.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
-    monkeypatch.setattr(Pager, "ask_scattered", lambda self, rows, total: asked.append(rows.tolist()))
+    monkeypatch.setattr(RowFile, "ask", lambda self, rows: asked.append(rows.tolist()))
     sharded = len(store.shards) > 1
     assert store.prefetch([[1, -2999], [5, 5]]) == 4
     assert idle(store)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import qstore
 from qstore.reading.local_store import LocalStore
-from qstore.system.paging import Pager
+from qstore.system.paging import Pager, Steps
 
 MakeStore = Callable[..., qstore.Store]
 
@@ -267,15 +267,18 @@ def test_warm_reads_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with qstore.open(tmp_path / "x.h5") as store:
         store.verify()
         pager = pager_of(store)
-        asked: list[tuple[int, int]] = []
-        monkeypatch.setattr(pager, "ask", lambda *rows: asked.append(rows))
-        monkeypatch.setattr(pager, "ask_scattered", lambda rows, total: asked.append((len(rows), total)))
-        pager.cold = True
-        store.take(np.arange(0, 30_000, 3))
-        assert len(asked) == 1
+        missing: list[int] = []
+
+        def noted(rows: int, found_missing: int, nanoseconds: int) -> None:
+            missing.append(found_missing)
+            Steps.note_read(pager, rows, found_missing, nanoseconds)
+
+        monkeypatch.setattr(pager, "note_read", noted)
+        store.take(np.arange(0, 30_000, 3), threads=1)
+        assert missing == [0, 0, 0, 0]  # pieces of 1,024 rows, until 4,096 were there
         assert not pager.cold
-        store.take(np.arange(0, 30_000, 2))
-        assert len(asked) == 1
+        store.take(np.arange(0, 30_000, 2), threads=1)
+        assert len(missing) == 4
 
 
 def test_pickle_keeps_the_scales_resident(tmp_path: Path, matrix: NDArray[Any]) -> None:

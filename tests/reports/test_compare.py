@@ -54,7 +54,7 @@ def test_every_figure(make_store: MakeStore, matrix: NDArray[np.float32]) -> Non
     assert found.drift.count == 6
     assert found.angles.count == 5
     assert found.angles.maximum == pytest.approx(max(1.0, *(1 - cosine[[3, 999, 1700, 2500]])), rel=1e-12)
-    assert found.differences == ("6 of 3001 rows changed",)
+    assert found.differences == ("6 of 3,001 rows changed",)
 
 
 def test_equal_stores_and_paths(make_store: MakeStore, matrix: NDArray[np.float32], no_leaks: None) -> None:
@@ -80,7 +80,7 @@ def test_other_shapes(make_store: MakeStore, matrix: NDArray[np.float32]) -> Non
     a = make_store(matrix, "a.h5")
     shorter = qstore.compare(a, make_store(matrix[:2000], "b.h5"))
     assert (shorter.equal, shorter.rows_compared, shorter.rows_changed) == (False, 2000, 0)
-    assert shorter.differences == ("3001 rows against 2000: the first 2000 were compared",)
+    assert shorter.differences == ("3,001 rows against 2,000: the first 2,000 were compared",)
     narrower = qstore.compare(a, make_store(matrix[:, :40], "c.h5"))
     assert (narrower.equal, narrower.rows_compared) == (False, 0)
     assert "48 columns against 40: no rows were compared" in narrower.differences

@@ -77,6 +77,18 @@ def test_pictures_say_how_many_rows_they_show(
     assert "All 40 rows in" in figures_of(folder / "few.html")["pca"][1]
 
 
+def test_a_picture_alone_says_that_its_lines_are_of_a_sample(
+    make_store: MakeStore, matrix: NDArray[np.float32], folder: Path
+) -> None:
+    store = make_store(matrix)
+    qstore.plot(store, "x.svg", kind="error-cdf", source=matrix)
+    text = (folder / "x.svg").read_text()
+    assert "99 % of these 1,500 of 3,001 rows: at most " in text
+    few = make_store(matrix[20:60], "few.h5")
+    qstore.plot(few, "few.svg", kind="error-cdf", source=matrix[20:60])
+    assert "99 %: at most " in (folder / "few.svg").read_text()
+
+
 def test_lines_of_the_picture_are_the_figures_of_the_table(
     make_store: MakeStore, matrix: NDArray[np.float32], folder: Path
 ) -> None:

@@ -69,7 +69,7 @@ def test_no_columns(tmp_path: Path) -> None:
 def test_counts_that_no_file_can_hold(tmp_path: Path) -> None:
     path = tmp_path / "m.fbin"
     path.write_bytes(b"\xff" * 8 + bytes(100))
-    refused(path, "says 4294967295 rows of 4294967295 columns of float32")
+    refused(path, "says 4,294,967,295 rows of 4294967295 columns of float32")
 
 
 def test_neighbours_with_distances(tmp_path: Path) -> None:

@@ -175,3 +175,34 @@ def test_a_matrix_called_key_is_no_column_of_keys(tmp_path: Path, kind: str) -> 
             assert not source.keyed
         qstore.build(tmp_path / "x.parquet", tmp_path / f"{tensor}.h5", tensor=tensor)
         assert keys_of(tmp_path / f"{tensor}.h5") is None
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["string", "dictionary"])
+def test_texts_of_another_name_are_left_out_and_it_is_said(tmp_path: Path, form: str, kind: str) -> None:
+    words, path = TEXT_COLUMNS[kind](), tmp_path / f"x.{form}"
+    table = pyarrow.table({"word": words, "v": vectors(), "n": pyarrow.array([3, 1, 2])})
+    if form == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table)
+    report = qstore.build(path, tmp_path / "s.h5")
+    said = [warning for warning in report.warnings if "left out" in warning]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "column 'word' of texts left out: to name the rows by it, call it 'key', or give it"
+    )
+    assert qstore.build_shards(path, tmp_path / "shards", 2).warnings[0] == said[0]
+    for keys in (False, words):  # as it says, or left out on purpose
+        found = qstore.build(path, tmp_path / "s.h5", keys=keys, overwrite=True)
+        assert not any("left out" in warning for warning in found.warnings)
+    assert keys_of(tmp_path / "s.h5") == TEXTS
+
+
+def test_with_a_column_of_keys_nothing_is_left_out(tmp_path: Path) -> None:
+    table = pyarrow.table({"word": TEXTS, "v": vectors(), "key": TEXTS})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    report = qstore.build(tmp_path / "x.parquet", tmp_path / "s.h5")
+    assert report.key_kind == "text"
+    assert not any("left out" in warning for warning in report.warnings)

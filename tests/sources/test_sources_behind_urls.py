@@ -415,10 +415,15 @@ def test_an_object_without_a_version_is_compared(
 
 def test_a_killed_build_goes_on(server: RangeServer, local: bytes, tmp_path: Path) -> None:
     server.objects["m.safetensors"] = checkpoint()
-    server.latency = 0.15
     url, out = server.url("m.safetensors"), tmp_path / "out.h5"
-    command = [sys.executable, "-m", "qstore", "build", url, "-o", str(out), "--tensor", "table"]
-    with subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.DEVNULL) as process:
+    script = f"""\
+import qstore
+from qstore.system.remote_objects import session
+session._PIECE = {64 << 10}
+qstore.build({url!r}, {str(out)!r}, tensor="table", threads=1)
+"""
+    server.latency = 0.15  # before each of 235 answers, four at a time
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
         while not journal_path(out).exists() or qstore.plan(url, out, tensor="table").rows_resumed == 0:
             assert process.poll() is None
             time.sleep(0.01)

@@ -297,9 +297,9 @@ def test_bad_dim(tmp_path: Path, dim: Any) -> None:
 
 
 def test_number_of_rows_is_checked(tmp_path: Path, matrix: NDArray[Any]) -> None:
-    with pytest.raises(qstore.SourceError, match="3001 rows were given, expected 3002"):
+    with pytest.raises(qstore.SourceError, match="3,001 rows were given, expected 3,002"):
         write(tmp_path / "x.h5", [matrix], rows=3002)
-    with pytest.raises(qstore.SourceError, match="3001 rows were given, expected 3000"):
+    with pytest.raises(qstore.SourceError, match="3,001 rows were given, expected 3,000"):
         write(tmp_path / "x.h5", [matrix], rows=3000)
     assert os.listdir(tmp_path) == []
 

@@ -42,6 +42,7 @@ MAIN: dict[str, Case] = {
     "huge": opening.huge,
     "import": opening.imports,
     "cold": cold.cold,
+    "cold-few": cold.cold_few,
     "cold-sequential": cold.cold_sequential,
     "build": building.build,
     "build-cold": building.build_cold,
@@ -53,9 +54,19 @@ CURVES: dict[str, Case] = {
     "asked": reading.asked,
     "threads": reading.threads,
 }
-SLOW = ("cold", "cold-sequential", "build", "build-cold", "parsed", "first-touch", "import")
+SLOW = ("cold", "cold-few", "cold-sequential", "build", "build-cold", "parsed", "first-touch", "import")
 # Building and waiting for the disk takes seconds: one engine is enough unless asked otherwise.
-ONE_ENGINE = ("cold", "cold-sequential", "build", "build-cold", "parsed", "huge", "open", "import")
+ONE_ENGINE = (
+    "cold",
+    "cold-few",
+    "cold-sequential",
+    "build",
+    "build-cold",
+    "parsed",
+    "huge",
+    "open",
+    "import",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

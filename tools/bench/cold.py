@@ -25,9 +25,10 @@ from .readers import Rows
 from .rounds import Contest, Entrant, each
 from .scene import check_same
 
-__all__ = ["cold", "cold_sequential"]
+__all__ = ["cold", "cold_few", "cold_sequential"]
 
 _ASKED = 20_000
+_FEW = 16
 _CHUNK_ROWS = 1 << 14
 
 
@@ -164,14 +165,36 @@ def cold(options: Options) -> Iterator[Contest]:
         yield Contest("cold", setting, [*entrants, _disk_limit(files.store, touched)])
 
 
+def cold_few(options: Options) -> Iterator[Contest]:
+    """16 scattered rows, as a token asks for, with and without the scales in memory."""
+    with tempfile.TemporaryDirectory(prefix="qstore-bench-", dir=options.folder) as folder:
+        files = _Files(Path(folder), options.cold_bytes, options.dim)
+        ours = list(np.random.default_rng(17).integers(0, files.rows, (options.slow_budget.most, _FEW)))
+        touched = files.touched(ours[0])
+        entrants = [
+            _entrant(f"{engines.label(level)}{said}", reader, _take, ours, files.values, touched, True)
+            for level in options.levels
+            for said, reader in (
+                ("", _our_reader(files, level)),
+                (", resident_scales", _our_reader(files, level, resident_scales=True)),
+            )
+        ]
+        entrants += [
+            _entrant(name, reader, take, ours, files.codes, touched)
+            for name, reader, take in _code_readers(files)
+        ]
+        setting = {"rows": files.rows, "dim": files.dim, "asked": _FEW, "touched": touched, "threads": 1}
+        yield Contest("cold few", setting, [*entrants, _disk_limit(files.store, touched)])
+
+
 def _take(held: Any, rows: Rows) -> Any:
     return held[rows]
 
 
-def _our_reader(files: _Files, level: str) -> _ColdReader:
+def _our_reader(files: _Files, level: str, resident_scales: bool = False) -> _ColdReader:
     def open_store() -> qstore.Store:
         engines.use(level)
-        return qstore.open(files.store)
+        return qstore.open(files.store, resident_scales=resident_scales)
 
     return _ColdReader(files.store, open_store)
 

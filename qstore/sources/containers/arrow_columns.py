@@ -11,7 +11,7 @@ from ...errors import SourceError
 from ..base import Keys
 from ..checks import is_utf8, shortened, type_name
 
-__all__ = ["can_be_key", "is_list", "key_values", "matrix", "value_type"]
+__all__ = ["can_be_key", "is_list", "key_values", "matrix", "unused_names", "value_type"]
 
 
 def is_list(kind: Any) -> bool:
@@ -25,9 +25,27 @@ def can_be_key(kind: Any) -> bool:
     """Whether it is a type of keys: strings, bytes without a type, whole numbers, or a dictionary of them."""
     from pyarrow import types
 
-    if types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = _plain(kind)
     return bool(_is_text(kind) or _is_bytes(kind) or types.is_integer(kind))
+
+
+def unused_names(schema: Any) -> tuple[str, ...]:
+    """What to say of columns of texts, of which none is taken for keys."""
+    names = [repr(field.name) for field in schema if _is_text(_plain(field.type))]
+    if not names:
+        return ()
+    held, first = ("column", "it") if len(names) == 1 else ("columns", "one")
+    return (
+        f"{held} {shortened(', '.join(names))} of texts left out: to name the rows by {first}, call it "
+        f"'key', or give it as keys= (--keys, a text file with a line a row)",
+    )
+
+
+def _plain(kind: Any) -> Any:
+    """The type of the values, which a dictionary may hold."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _is_text(kind: Any) -> bool:

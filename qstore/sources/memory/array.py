@@ -59,6 +59,7 @@ class ArraySource(RowSource):
         self.rows, self.dim = shape
         row_bytes = self.dim * np.dtype(np.float32).itemsize
         self._array = array
+        self.unused_names = _unused_names(array)
         self._chunks = ChunkRows(self.rows, rows_of_chunks(array), row_bytes)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -79,6 +80,18 @@ class ArraySource(RowSource):
     def fingerprint(self) -> Fingerprint:
         """Type and shape: what values an array holds cannot be told without reading them all."""
         return {"kind": "array", "dtype": self.dtype, "shape": [self.rows, self.dim]}
+
+
+def _unused_names(array: Any) -> tuple[str, ...]:
+    """What to say of the index of a table of pandas, where that holds texts."""
+    kind = type(array)
+    is_table = kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"
+    if not is_table or array.index.inferred_type != "string":
+        return ()
+    return (
+        "the index of the DataFrame holds texts and is left out: to name the rows by it, give "
+        "keys=frame.index",
+    )
 
 
 def nested_list_source(rows: list[Any] | tuple[Any, ...]) -> ArraySource:

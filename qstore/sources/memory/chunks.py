@@ -89,7 +89,7 @@ class ChunkSource(Source):
                 yield chunk[max(0, start - row) :]
             row = end
         if row < start:
-            raise SourceError(f"the chunks end early: expected more than {start} rows, found {row}")
+            raise SourceError(f"the chunks end early: expected more than {start:,} rows, found {row:,}")
 
     def _checked(self, values: Any, number: int, row: int) -> NDArray[np.generic]:
         chunk = as_array(values, f"chunk {number} (from row {row})", SourceError)

@@ -122,7 +122,7 @@ class WordVectors(KeyedSource):
         most = most_content(self._file)
         if rows * row_bytes > most:
             raise SourceError(
-                f"{path} ends early: its header says {rows} rows of {dim} values, expected at least "
+                f"{path} ends early: its header says {rows:,} rows of {dim} values, expected at least "
                 f"{rows * row_bytes} bytes, found {most if most == size else f'at most {most}'}; "
                 f"the header is wrong, or the file was cut short while being saved or copied"
             )

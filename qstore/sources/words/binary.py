@@ -145,8 +145,8 @@ class BinaryWordVectors(WordVectors):
 
     def _ends_early(self, row: int) -> SourceError:
         return SourceError(
-            f"{self._file.path} ends early: its header says {self.rows} rows, expected row {row}, found the "
-            f"end of the file; it was cut short while being saved or copied: get it again"
+            f"{self._file.path} ends early: its header says {self.rows:,} rows, expected row {row}, found "
+            f"the end of the file; it was cut short while being saved or copied: get it again"
         )
 
     def _check_end(self, rest: bytes, stream: BinaryIO) -> None:
@@ -155,7 +155,7 @@ class BinaryWordVectors(WordVectors):
             left = more.lstrip(b"\n")
         if left:
             raise SourceError(
-                f"{self._file.path} goes on after its last row: its header says {self.rows} rows, found "
+                f"{self._file.path} goes on after its last row: its header says {self.rows:,} rows, found "
                 f"{left[:40]!r} behind them; the header is wrong, or a word holds a space"
             )
 

@@ -273,7 +273,7 @@ def _read_model(file: RawFile) -> _Model:
     used = words + (bucket if longest > 0 else 0)
     if columns != dim or input_rows < used:
         raise _damaged(
-            file, f"a matrix of {input_rows} × {columns}, expected at least {used} rows of {dim} columns"
+            file, f"a matrix of {input_rows} × {columns}, expected at least {used:,} rows of {dim} columns"
         )
     offset = place + 1 + _MATRIX.size
     if offset + input_rows * dim * 4 > file.size:

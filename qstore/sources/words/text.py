@@ -191,8 +191,8 @@ class TextWordVectors(WordVectors):
     def _check_count(self, found: int, ended: bool) -> None:
         if self.rows is not None and (found > self.rows or (ended and found < self.rows)):
             raise SourceError(
-                f"{self._file.path}: its header says {self.rows} rows, found {'' if ended else 'at least '}"
-                f"{found}; the header is wrong, or the file was cut short or joined with another"
+                f"{self._file.path}: its header says {self.rows:,} rows, found {'' if ended else 'at least '}"
+                f"{found:,}; the header is wrong, or the file was cut short or joined with another"
             )
 
     def _lines(self) -> Iterator[tuple[int, bytes, int]]:

@@ -86,9 +86,12 @@ class Session:
         """
         key = window, number
         with self._lock:
-            for one in range(number, last + 1):
+            # Others may be done with pieces that were ahead when this was asked: none comes ahead twice.
+            ahead = range(max(number, window.ahead) + 1, last + 1)
+            for one in (number, *ahead):
                 if (window, one) not in self._pieces:
                     self._pieces[window, one] = self._begun().submit(window.load, one)
+            window.ahead = max(window.ahead, last)
             coming = self._pieces[key]
             self._pieces.move_to_end(key)
             while len(self._pieces) * _PIECE > _HELD + _HELD_A_THREAD * thread_count(None):
@@ -189,13 +192,18 @@ class Window:
     """Bytes of an object that are read from front to back for the most part, by any threads.
 
     A piece is dropped once it has been read to its end. Reading ahead begins with the second one.
+
+    Attributes
+    ----------
+    ahead : int
+        The last piece that was asked for so far.
     """
 
     def __init__(self, session: Session, whole: RemoteObject, begin: int, end: int) -> None:
         self._session, self._whole, self._begin, self._end = session, whole, begin, end
         self._count = -(-(end - begin) // _PIECE)
         self._lock = threading.Lock()
-        self._furthest = 0
+        self._furthest = self.ahead = 0
         self._left: dict[int, tuple[int, bool]] = {}
 
     def load(self, number: int) -> memoryview:
