@@ -70,7 +70,7 @@ static ALWAYS_INLINE int suits_vnni(const pool_job *job, size_t rows)
 
 static ALWAYS_INLINE int suits_pairs(const pool_job *job, size_t rows)
 {
-    return rows >= 12 && job->codes.dim >= 32 && job->type == OUT_FLOAT32;
+    return rows >= 8 && job->codes.dim >= 32 && job->type == OUT_FLOAT32;
 }
 
 #endif
