@@ -107,6 +107,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     os.chdir(before)
 
 
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests(scene: Scene) -> None:
+    """What is handed in as a text names nothing, though it was an output before."""
+    for made in scene.directory.glob("abc*"):
+        if made.is_dir():
+            shutil.rmtree(made)
+        else:
+            made.unlink()
+
+
 Call = Callable[[Scene, Any], object]
 Arguments = Callable[[Scene], dict[str, Any]]
 

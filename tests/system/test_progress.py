@@ -39,7 +39,7 @@ def told(source: Any, path: Path, **options: Any) -> list[tuple[RowsDone, int | 
 
 def rising(fractions: list[float | None]) -> bool:
     known = [fraction for fraction in fractions if fraction is not None]
-    return len(known) == len(fractions) and known == sorted(known) and known[0] < 0.2 and known[-1] > 0.999
+    return len(known) == len(fractions) and known == sorted(known) and known[0] < 0.3 and known[-1] > 0.999
 
 
 @pytest.mark.parametrize("kind", ["text without a header", "text in several files"])
