@@ -11,8 +11,8 @@
  *
  * The rest of the proof is that of pool_vnni.c: the specified sum of n rows is within (n + 3) * 2^-53 * 128 * sum|f|,
  * and where value - error and value + error round to the same float32, it is the specified one. Where they do not,
- * which happens in one of 600 blocks of 32 columns of 40 random rows, or where the factors do not suit, the specified
- * way is taken. Two words would leave one of twenty values uncertain, and nearly every block. */
+ * which happens in one of 550 blocks of 32 columns of 40 random rows, or where the factors do not suit, the specified
+ * way is taken. Two words would leave one of four values uncertain, and nearly every block. */
 #include "pool.h"
 
 #if QSTORE_X86
