@@ -136,7 +136,30 @@ void widen_float16_baseline(const char *x, size_t n, float *out) { widen_float16
 COMPILE_FOR(avx2, TARGET_AVX2)
 COMPILE_FOR(avx512, TARGET_AVX512)
 
-TARGET_AVX2 uint32_t largest_float32_avx2(const char *x, size_t n) { return largest_float32_body(x, n); }
+static ALWAYS_INLINE TARGET_AVX2 __m256i larger_avx2(__m256i largest, const char *x)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    return _mm256_max_epi32(largest, _mm256_and_si256(_mm256_loadu_si256((const __m256i *)x), magnitude));
+}
+
+/* Two chains, as below; the last eight overlap the ones before them. */
+TARGET_AVX2 uint32_t largest_float32_avx2(const char *x, size_t n)
+{
+    if (n < 8)
+        return largest_float32_body(x, n);
+    __m256i even = _mm256_setzero_si256(), odd = even;
+    size_t j = 0;
+    for (; j + 32 <= n; j += 32) {
+        even = larger_avx2(larger_avx2(even, x + 4 * j), x + 4 * j + 64);
+        odd = larger_avx2(larger_avx2(odd, x + 4 * j + 32), x + 4 * j + 96);
+    }
+    for (; j + 8 <= n; j += 8)
+        even = larger_avx2(even, x + 4 * j);
+    even = _mm256_max_epi32(larger_avx2(even, x + 4 * (n - 8)), odd);
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
 
 /* Two chains: one could not take in 128 bytes a cycle. */
 TARGET_AVX512 uint32_t largest_float32_avx512(const char *x, size_t n)
@@ -203,32 +226,38 @@ TARGET_AVX512 void codes_float32_avx512(const char *x, size_t n, double scale, u
     }
 }
 
-/* Eight codes in 32-bit lanes; the lanes near a tie join the mask, from bit `place` on. */
-static ALWAYS_INLINE TARGET_AVX2 __m256i eight_codes_avx2(const char *x, __m256 inverse, uint32_t *near_tie, int place)
+/* Eight codes in 32-bit lanes, and how far off they are. */
+static ALWAYS_INLINE TARGET_AVX2 __m256i eight_codes_avx2(const char *x, __m256 inverse, __m256 *off)
 {
     const __m256 magic = _mm256_set1_ps(MAGIC);
     __m256 value = _mm256_loadu_ps((const float *)x);
     __m256 code = _mm256_fmadd_ps(value, inverse, magic);
-    __m256 off = _mm256_fmsub_ps(value, inverse, _mm256_sub_ps(code, magic));
-    __m256 far = _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), off), _mm256_set1_ps(0.5f - TIE_FUSED),
-                               _CMP_GT_OQ);
-    *near_tie |= (uint32_t)_mm256_movemask_ps(far) << place;
+    __m256 difference = _mm256_fmsub_ps(value, inverse, _mm256_sub_ps(code, magic));
+    *off = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), difference);
     return _mm256_and_si256(_mm256_castps_si256(code), _mm256_set1_epi32(255));
+}
+
+static ALWAYS_INLINE TARGET_AVX2 uint32_t near_tie_avx2(__m256 off)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(off, _mm256_set1_ps(0.5f - TIE_FUSED), _CMP_GT_OQ));
 }
 
 static ALWAYS_INLINE TARGET_AVX2 void thirty_two_codes_avx2(const char *x, __m256 inverse, double scale,
                                                             uint8_t *codes)
 {
-    uint32_t near_tie = 0;
-    __m256i first = eight_codes_avx2(x, inverse, &near_tie, 0);
-    __m256i second = eight_codes_avx2(x + 32, inverse, &near_tie, 8);
-    __m256i third = eight_codes_avx2(x + 64, inverse, &near_tie, 16);
-    __m256i fourth = eight_codes_avx2(x + 96, inverse, &near_tie, 24);
+    __m256 off[4];
+    __m256i first = eight_codes_avx2(x, inverse, off);
+    __m256i second = eight_codes_avx2(x + 32, inverse, off + 1);
+    __m256i third = eight_codes_avx2(x + 64, inverse, off + 2);
+    __m256i fourth = eight_codes_avx2(x + 96, inverse, off + 3);
     __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(first, second), _mm256_packus_epi32(third, fourth));
     /* packing works within 128-bit halves: put the groups of four codes back in order */
     packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_storeu_si256((__m256i *)codes, packed);
-    redo(near_tie, x, 32, scale, codes);
+    if (near_tie_avx2(_mm256_max_ps(_mm256_max_ps(off[0], off[1]), _mm256_max_ps(off[2], off[3]))))
+        redo(near_tie_avx2(off[0]) | near_tie_avx2(off[1]) << 8 | near_tie_avx2(off[2]) << 16 |
+                 near_tie_avx2(off[3]) << 24,
+             x, 32, scale, codes);
 }
 
 TARGET_AVX2 void codes_float32_avx2(const char *x, size_t n, double scale, uint8_t *codes)

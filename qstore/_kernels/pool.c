@@ -3,6 +3,14 @@
 
 #if QSTORE_X86
 
+TARGET_AVX2 void pool_avx2(const pool_job *job, size_t start, size_t stop, char *out)
+{
+    if (suits_pairs(job, stop - start))
+        pool_pairs(job, start, stop, out);
+    else
+        pool_float64_avx2(job, start, stop, out);
+}
+
 TARGET_AVX512 void pool_avx512(const pool_job *job, size_t start, size_t stop, char *out)
 {
     if (suits_vnni(job, stop - start))

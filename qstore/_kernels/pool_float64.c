@@ -169,7 +169,14 @@ static TARGET_AVX2 void sum_rest_avx2(const pool_job *job, size_t start, size_t 
     sum_columns_body(job, start, stop, column, n, sums);
 }
 
-TARGET_AVX2 void pool_avx2(const pool_job *job, size_t start, size_t stop, char *out)
+TARGET_AVX2 void pool_32_columns_avx2(const pool_job *job, size_t start, size_t stop, char *out, size_t column)
+{
+    double sums[32];
+    sum_32_avx2(job, start, stop, column, 32, sums);
+    store_sums(job, sums, 32, stop - start, out, column);
+}
+
+TARGET_AVX2 void pool_float64_avx2(const pool_job *job, size_t start, size_t stop, char *out)
 {
     pool_body(job, start, stop, out, 32, sum_32_avx2, sum_rest_avx2);
 }

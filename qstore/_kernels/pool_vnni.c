@@ -1,7 +1,8 @@
 /* Pooled bags in integers, with a proof that their float32 is the one of the specification.
  *
  * The factors f of up to 256 rows become integers F = rint(f * k) of 48 bits, written with six signed bytes; the sums
- * of these times the codes are exact in int32. So sum(f * c), with c = code - 128, is known to within
+ * of these times the codes are exact in int32, which 256 * 255 * 128, times 256, just fits. So sum(f * c), with
+ * c = code - 128, is known to within
  *
  *   64 * rows / k, as |F - f * k| <= 1/2 and |c| <= 128, and
  *   (10 + chunks) * 2^-53 * 128 * sum|f|, for what is rounded on the way from these sums to the value.
@@ -21,22 +22,15 @@
 enum {
     QUAD = 4,
     DIGITS = 6,
-    BLOCK = 64,  /* columns whose sums are in registers */
-    BLOCKS = 16, /* those of a stripe share the digits of their rows */
-    CHUNK = 256  /* rows: 256 * 255 * 128, times 256, just fits an int32 */
+    BLOCK = 64, /* columns whose sums are in registers */
+    BLOCKS = 16 /* those of a stripe share the digits of their rows */
 };
 
 #define LARGEST_INTEGER 0x1.fcp46 /* six digits from -128 to 127 hold it */
 
-/* Some rows of a bag, in fours: past the last one, it once more, with a factor of 0. */
 typedef struct {
-    size_t quads;
-    const uint8_t *rows[CHUNK];
-    _Alignas(64) double factors[CHUNK];
-    int32_t digits[CHUNK / QUAD][8]; /* of four rows each, least significant first */
-    double unit;                     /* 1 / k */
-    double zero_point;               /* what codes that are not centred add: 128 * sum(F) */
-    double magnitude;                /* sum |f| */
+    pool_chunk given;
+    int32_t digits[POOL_CHUNK / QUAD][8]; /* of four rows each, least significant first */
 } chunk;
 
 /* Columns of a bag: sums so far, in the order of the registers, and by how much they may be wrong. */
@@ -46,20 +40,6 @@ typedef struct {
     __m512d totals[BLOCKS][2 * QUAD];
     double error, magnitude;
 } stripe;
-
-static ALWAYS_INLINE void take_rows(chunk *some, const pool_job *job, size_t start, size_t n)
-{
-    some->quads = (n + QUAD - 1) / QUAD;
-    for (size_t i = 0; i < n; i++) {
-        const size_t row = row_number(&job->rows, start + i, job->codes.rows);
-        some->rows[i] = (const uint8_t *)row_of(&job->codes, row);
-        some->factors[i] = factor_of(job, start + i, row);
-    }
-    for (size_t i = n; i < QUAD * some->quads; i++) {
-        some->rows[i] = some->rows[n - 1];
-        some->factors[i] = 0.0;
-    }
-}
 
 /* Four integers become eight int32: one for each digit, the digits of the four rows in its bytes. */
 static ALWAYS_INLINE TARGET_VNNI void write_digits(__m256i integers, int32_t *digits)
@@ -79,25 +59,25 @@ static ALWAYS_INLINE TARGET_VNNI void write_digits(__m256i integers, int32_t *di
 static ALWAYS_INLINE TARGET_VNNI int make_integers(chunk *some)
 {
     __m256d largest = _mm256_setzero_pd(), magnitude = _mm256_setzero_pd();
-    for (size_t q = 0; q < some->quads; q++) {
-        const __m256d absolute = _mm256_andnot_pd(_mm256_set1_pd(-0.0), _mm256_load_pd(some->factors + QUAD * q));
+    for (size_t q = 0; q < some->given.rows / QUAD; q++) {
+        const __m256d absolute = _mm256_andnot_pd(_mm256_set1_pd(-0.0), _mm256_load_pd(some->given.factors + QUAD * q));
         largest = _mm256_max_pd(largest, absolute);
         magnitude = _mm256_add_pd(magnitude, absolute);
     }
     const double most = _mm512_reduce_max_pd(_mm512_zextpd256_pd512(largest));
-    some->magnitude = _mm512_reduce_add_pd(_mm512_zextpd256_pd512(magnitude));
-    if (!(most >= 0x1p-80 && some->magnitude <= 0x1p80)) /* nor if there is a NaN: the sum is one, too */
+    some->given.magnitude = _mm512_reduce_add_pd(_mm512_zextpd256_pd512(magnitude));
+    if (!(most >= 0x1p-80 && some->given.magnitude <= 0x1p80)) /* nor if there is a NaN: the sum is one, too */
         return 0;
     const double k = LARGEST_INTEGER / most;
     __m256i sum = _mm256_setzero_si256();
-    for (size_t q = 0; q < some->quads; q++) {
-        const __m256d scaled = _mm256_mul_pd(_mm256_load_pd(some->factors + QUAD * q), _mm256_set1_pd(k));
+    for (size_t q = 0; q < some->given.rows / QUAD; q++) {
+        const __m256d scaled = _mm256_mul_pd(_mm256_load_pd(some->given.factors + QUAD * q), _mm256_set1_pd(k));
         const __m256i integers = _mm256_cvtpd_epi64(scaled);
         sum = _mm256_add_epi64(sum, integers);
         write_digits(integers, some->digits[q]);
     }
-    some->unit = 1.0 / k;
-    some->zero_point = 128.0 * (double)_mm512_reduce_add_epi64(_mm512_zextsi256_si512(sum));
+    some->given.unit = 1.0 / k;
+    some->given.zero_point = 128.0 * (double)_mm512_reduce_add_epi64(_mm512_zextsi256_si512(sum));
     return 1;
 }
 
@@ -140,11 +120,11 @@ static __attribute__((noinline)) TARGET_VNNI void sum_block(const chunk *some, s
     const __m512i none = _mm512_setzero_si512();
     const block zero = {none, none, none, none};
     block s0 = zero, s1 = zero, s2 = zero, s3 = zero, s4 = zero, s5 = zero;
-    for (size_t q = 0; q < some->quads; q++) {
+    for (size_t q = 0; q < some->given.rows / QUAD; q++) {
         if (ahead)
             for (size_t i = 0; i < QUAD; i++)
                 prefetch_ahead(ahead, first + QUAD * q + i);
-        const block codes = interleave(some->rows + QUAD * q, column);
+        const block codes = interleave(some->given.codes + QUAD * q, column);
         const int32_t *digits = some->digits[q];
         add_digits(&s0, codes, digits[0]);
         add_digits(&s1, codes, digits[1]);
@@ -166,7 +146,7 @@ static ALWAYS_INLINE TARGET_VNNI __m512i two_digits(__m512i upper, __m512i lower
 static ALWAYS_INLINE TARGET_VNNI void add_sums(const chunk *some, __m512i low, __m512i middle, __m512i high,
                                                __m512d totals[2])
 {
-    const __m512d zero_point = _mm512_set1_pd(some->zero_point), unit = _mm512_set1_pd(some->unit);
+    const __m512d zero_point = _mm512_set1_pd(some->given.zero_point), unit = _mm512_set1_pd(some->given.unit);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
         __m512d sum = half_as_doubles(low, half);
@@ -238,17 +218,17 @@ static ALWAYS_INLINE TARGET_VNNI void begin_stripe(stripe *columns, size_t colum
 static ALWAYS_INLINE TARGET_VNNI int add_rows(stripe *columns, const pool_job *job, size_t start, size_t stop)
 {
     chunk some;
-    for (size_t first = start; first < stop; first += CHUNK) {
-        const size_t n = stop - first < CHUNK ? stop - first : CHUNK;
-        take_rows(&some, job, first, n);
+    for (size_t first = start; first < stop; first += POOL_CHUNK) {
+        const size_t n = stop - first < POOL_CHUNK ? stop - first : POOL_CHUNK;
+        take_rows(&some.given, job, first, n);
         if (!make_integers(&some))
             return 0;
         for (size_t b = 0; b < columns->blocks; b++) {
             const size_t column = columns->columns[b];
             add_block(&some, column, column == 0 ? job : NULL, first, columns->totals[b]);
         }
-        columns->error += 65.0 * (double)n * some.unit;
-        columns->magnitude += some.magnitude;
+        columns->error += 65.0 * (double)n * some.given.unit;
+        columns->magnitude += some.given.magnitude;
     }
     return 1;
 }

@@ -127,38 +127,51 @@ static ALWAYS_INLINE TARGET_AVX2 __m256i add_products(__m256i sum, __m256i codes
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, query), _mm256_set1_epi16(1)));
 }
 
-static ALWAYS_INLINE TARGET_AVX2 __m256i add_squares(__m256i sum, __m256i codes)
+/* Of a row, lane by lane: sums of products and of squares, and the largest distances from the zero point. */
+typedef struct {
+    __m256i products, squares, largest;
+} row_lanes;
+
+/* The distance of code 0 is 128, which is -128 where it is signed: its square comes out as -128^2. Two of these still
+ * fit an int16, so each takes 2^15 from the sum. */
+static ALWAYS_INLINE TARGET_AVX2 void add_first_avx2(row_lanes *row, __m256i codes, __m256i query)
 {
-    const __m256i centred = _mm256_xor_si256(codes, _mm256_set1_epi8((char)0x80));
-    const __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(centred));
-    const __m256i high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(centred, 1));
-    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(low, low), _mm256_madd_epi16(high, high)));
+    const __m256i distances = _mm256_abs_epi8(_mm256_xor_si256(codes, _mm256_set1_epi8((char)0x80)));
+    row->products = add_products(row->products, codes, query);
+    row->squares = add_products(row->squares, distances, distances);
+    row->largest = _mm256_max_epu8(row->largest, distances);
 }
 
+static __attribute__((noinline)) int32_t count_zeros(const uint8_t *codes, size_t columns)
+{
+    int32_t found = 0;
+    for (size_t j = 0; j < columns; j++)
+        found += codes[j] == 0;
+    return found;
+}
+
+/* The first query also finds the squares. Row after row: memory is read faster so. */
 static TARGET_AVX2 void score_first_avx2(const quad codes[2], const char *query, double *sums, double *squares)
 {
+    const size_t columns = codes->columns;
     for (size_t r = 0; r < 2 * QUAD; r += QUAD) {
         __m256i found[QUAD], found_squares[QUAD];
-        for (size_t i = 0; i < QUAD; i++) { /* row after row: memory is read faster so */
+        int32_t missing[QUAD];
+        for (size_t i = 0; i < QUAD; i++) {
             const uint8_t *row = codes[r / QUAD].rows[i];
-            const size_t columns = codes->columns;
-            __m256i sum = _mm256_setzero_si256(), square = sum;
+            row_lanes some = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
             size_t j = 0;
-            for (; j + 32 <= columns; j += 32) {
-                const __m256i some = load_32(row + j);
-                sum = add_products(sum, some, load_32((const uint8_t *)query + j));
-                square = add_squares(square, some);
-            }
-            if (j < columns) {
-                const __m256i some = load_last(row + j, columns - j);
-                sum = add_products(sum, some, load_32((const uint8_t *)query + j));
-                square = add_squares(square, some);
-            }
-            found[i] = sum;
-            found_squares[i] = square;
+            for (; j + 32 <= columns; j += 32)
+                add_first_avx2(&some, load_32(row + j), load_32((const uint8_t *)query + j));
+            if (j < columns)
+                add_first_avx2(&some, load_last(row + j, columns - j), load_32((const uint8_t *)query + j));
+            found[i] = some.products;
+            found_squares[i] = some.squares;
+            missing[i] = _mm256_movemask_epi8(some.largest) == 0 ? 0 : count_zeros(row, columns);
         }
+        const __m128i all_missing = _mm_slli_epi32(_mm_loadu_si128((const __m128i *)missing), 15);
         add_upper(sum_lanes_avx2(found), UPPER_AVX2, sums + r);
-        add_upper(sum_lanes_avx2(found_squares), 1, squares + r);
+        add_upper(_mm_add_epi32(sum_lanes_avx2(found_squares), all_missing), 1, squares + r);
     }
 }
 

@@ -70,9 +70,10 @@ def test_pool_where_the_last_bits_decide(engine: str, mode: Any, nudge: float, c
     check_pool(codes, scales, np.arange(count), [count], None, mode, "float32")
 
 
-def test_pool_where_integers_lose_what_decides(engine: str) -> None:
+@pytest.mark.parametrize("largest", [0x7F << 40, 0x7FFF << 32], ids=["bytes", "words"])
+def test_pool_where_integers_lose_what_decides(engine: str, largest: int) -> None:
     """Factors become multiples of a unit; what that takes away takes the sum below a tie of float32."""
-    unit = 1.0 / (0x7F << 40)
+    unit = 1.0 / largest
     factors = np.full(12, 2000.4 * unit)  # 0.4 * 127 units are lost in each of ten rows
     factors[0] = 1.0
     codes = np.full((12, 64), 255, np.uint8)
