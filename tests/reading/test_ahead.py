@@ -47,6 +47,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.h5"
 
 
+def let_go() -> None:
+    """Waits until each of the background's threads has dropped what it was at, a closed store's rows say."""
+    together = threading.Barrier(threads._BACKGROUND_THREADS + 1)
+    for _ in range(threads._BACKGROUND_THREADS):
+        threads.in_background(lambda: together.wait(300))
+    together.wait(300)
+
+
 class Gate:
     """Reads of one file's scattered rows wait here, and are counted."""
 
@@ -335,6 +343,7 @@ def test_closed_while_takes_are_under_way(path: Path, gate: Gate, no_leaks: None
     for row, (future, error) in enumerate(zip(coming, ended, strict=True)):
         assert isinstance(error, qstore.ClosedError) or np.array_equal(future.result()[0], expected[row])
     assert idle(store)
+    let_go()
 
 
 def test_closed_while_many_threads_read_ahead(path: Path, no_leaks: None) -> None:
@@ -356,6 +365,7 @@ def test_closed_while_many_threads_read_ahead(path: Path, no_leaks: None) -> Non
             store.close()
             for user in users:
                 user.result(300)
+    let_go()
 
 
 def test_in_a_forked_child(path: Path, gate: Gate) -> None:
