@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,16 @@ def test_nothing_is_left_of_what_is_refused(
     with pytest.raises(SourceError, match=r"shard_76\.weight' is followed by .*shard_78\.weight'"):
         call(tmp_path, tmp_path / "joined.h5", **ALL)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_scales_of_all_members_are_not_held(tmp_path: Path) -> None:
+    table = Table("fp8-e8m0", 8 * 70_000, 32, 8)  # scales of 70 kB a member, 280 kB as numbers
+    write(tmp_path, table, files=2)
+    tracemalloc.start()
+    try:
+        with qstore.sources.open_source(tmp_path, PATTERN, join=True) as source:
+            for first in range(0, table.rows, 70_000):
+                assert len(source.read(first, first + 10)) == 10  # type: ignore[attr-defined]
+            assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -23,8 +23,8 @@ __all__ = ["ScaledCodes", "ScaledRows", "VocabularyRows", "is_lossless", "value_
 
 # Values computed at a time: with float32 they stay in the second-level cache.
 _PIECE_VALUES = 1 << 16
-# Scales up to this size are read once, as are those for all rows of a matrix.
-_KEPT_BYTES = 1 << 20
+# Scales up to this size are read once: many tensors of a joined matrix may be open, each with its own.
+_KEPT_BYTES = 1 << 16
 # Embeddings that tokens share are read once up to this size, and row by row beyond it.
 _KEPT_EMBEDDINGS = 32 << 20
 _ZERO_ROWS = 1 << 20
