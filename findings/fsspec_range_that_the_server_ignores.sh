@@ -41,9 +41,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 handler = functools.partial(Quiet, directory=".")
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+server = http.server.ThreadingHTTPServer(("localhost", 0), handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-address = f"http://127.0.0.1:{server.server_port}/"
+address = f"http://localhost:{server.server_port}/"
 
 
 def read(codec):

@@ -19,9 +19,8 @@
 
 enum {
     WORDS = 3,
-    BLOCK = 32,  /* columns whose sums are in registers */
-    BLOCKS = 16, /* those of a stripe share the words of their rows */
-    LANES = 8    /* registers of four totals that a block has */
+    BLOCK = 32, /* columns whose sums are in registers */
+    LANES = 8   /* registers of totals that a block has */
 };
 
 #define LARGEST_INTEGER 0x1.fffcp46 /* three words from -32768 to 32767 hold it */
@@ -36,14 +35,6 @@ typedef struct {
     pool_chunk given;
     pair pairs[POOL_CHUNK / 2];
 } chunk;
-
-/* Columns of a bag: sums so far, in the order of the registers, and by how much they may be wrong. */
-typedef struct {
-    size_t blocks;
-    size_t columns[BLOCKS];
-    __m256d totals[BLOCKS][LANES];
-    double error, magnitude;
-} stripe;
 
 static ALWAYS_INLINE TARGET_AVX2 double largest_of(__m256d x)
 {
@@ -213,52 +204,15 @@ static ALWAYS_INLINE TARGET_AVX2 int write_certain(const __m256d totals[LANES], 
     return 1;
 }
 
-/* Up to 16 blocks from this column on. The last one of all may overlap the one before it, and write the same. */
-static ALWAYS_INLINE TARGET_AVX2 void begin_stripe(stripe *columns, size_t column, size_t dim)
-{
-    columns->error = columns->magnitude = 0.0;
-    columns->blocks = 0;
-    for (size_t at = column; at < dim && columns->blocks < BLOCKS; at += BLOCK) {
-        columns->columns[columns->blocks] = at + BLOCK <= dim ? at : dim - BLOCK;
-        for (int i = 0; i < LANES; i++)
-            columns->totals[columns->blocks][i] = _mm256_setzero_pd();
-        columns->blocks++;
-    }
-}
-
-/* Adds up the columns of a stripe; 0 if the proof does not hold. */
-static ALWAYS_INLINE TARGET_AVX2 int add_rows(stripe *columns, const pool_job *job, size_t start, size_t stop)
-{
-    chunk some;
-    for (size_t first = start; first < stop; first += POOL_CHUNK) {
-        const size_t n = stop - first < POOL_CHUNK ? stop - first : POOL_CHUNK;
-        take_rows(&some.given, job, first, n);
-        if (!make_integers(&some))
-            return 0;
-        for (size_t b = 0; b < columns->blocks; b++) {
-            const size_t column = columns->columns[b];
-            add_block(&some, column, column == 0 ? job : NULL, first, columns->totals[b]);
-        }
-        columns->error += 65.0 * (double)n * some.given.unit;
-        columns->magnitude += some.given.magnitude;
-    }
-    return 1;
-}
+#define TARGET TARGET_AVX2
+#define VECTOR __m256d
+#define ZERO _mm256_setzero_pd()
+#define POOL_BLOCK(job, start, stop, out, column) pool_32_columns_avx2(job, start, stop, out, column)
+#include "pool_stripes_body.h"
 
 TARGET_AVX2 void pool_pairs(const pool_job *job, size_t start, size_t stop, char *out)
 {
-    const double rows = (double)(stop - start), factor = job->mean ? 1.0 / rows : 1.0;
-    stripe columns;
-    for (size_t column = 0; column < job->codes.dim; column += BLOCK * BLOCKS) {
-        begin_stripe(&columns, column, job->codes.dim);
-        const int proven = add_rows(&columns, job, start, stop);
-        const double error = factor * (columns.error + (rows + 16.0) * 0x1p-52 * 128.0 * columns.magnitude);
-        for (size_t b = 0; b < columns.blocks; b++) {
-            const size_t at = columns.columns[b];
-            if (!proven || !write_certain(columns.totals[b], factor, error, out + 4 * at))
-                pool_32_columns_avx2(job, start, stop, out, at);
-        }
-    }
+    pool_by_stripes(job, start, stop, out);
 }
 
 #endif

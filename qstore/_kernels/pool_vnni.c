@@ -22,8 +22,8 @@
 enum {
     QUAD = 4,
     DIGITS = 6,
-    BLOCK = 64, /* columns whose sums are in registers */
-    BLOCKS = 16 /* those of a stripe share the digits of their rows */
+    BLOCK = 64,      /* columns whose sums are in registers */
+    LANES = 2 * QUAD /* registers of totals that a block has */
 };
 
 #define LARGEST_INTEGER 0x1.fcp46 /* six digits from -128 to 127 hold it */
@@ -32,14 +32,6 @@ typedef struct {
     pool_chunk given;
     int32_t digits[POOL_CHUNK / QUAD][8]; /* of four rows each, least significant first */
 } chunk;
-
-/* Columns of a bag: sums so far, in the order of the registers, and by how much they may be wrong. */
-typedef struct {
-    size_t blocks;
-    size_t columns[BLOCKS];
-    __m512d totals[BLOCKS][2 * QUAD];
-    double error, magnitude;
-} stripe;
 
 /* Four integers become eight int32: one for each digit, the digits of the four rows in its bytes. */
 static ALWAYS_INLINE TARGET_VNNI void write_digits(__m256i integers, int32_t *digits)
@@ -157,7 +149,7 @@ static ALWAYS_INLINE TARGET_VNNI void add_sums(const chunk *some, __m512i low, _
 }
 
 static ALWAYS_INLINE TARGET_VNNI void add_block(const chunk *some, size_t column, const pool_job *ahead, size_t first,
-                                                __m512d totals[2 * QUAD])
+                                                __m512d totals[LANES])
 {
     block s[DIGITS];
     sum_block(some, column, ahead, first, s);
@@ -168,7 +160,7 @@ static ALWAYS_INLINE TARGET_VNNI void add_block(const chunk *some, size_t column
 }
 
 /* Writes 64 values, factor * total, if all are certain. */
-static ALWAYS_INLINE TARGET_VNNI int write_certain(const __m512d totals[2 * QUAD], double factor, double error,
+static ALWAYS_INLINE TARGET_VNNI int write_certain(const __m512d totals[LANES], double factor, double error,
                                                    char *out)
 {
     const __m512d scale = _mm512_set1_pd(factor), margin = _mm512_set1_pd(error);
@@ -201,52 +193,15 @@ static ALWAYS_INLINE TARGET_VNNI int write_certain(const __m512d totals[2 * QUAD
     return 1;
 }
 
-/* Up to 16 blocks from this column on. The last one of all may overlap the one before it, and write the same. */
-static ALWAYS_INLINE TARGET_VNNI void begin_stripe(stripe *columns, size_t column, size_t dim)
-{
-    columns->error = columns->magnitude = 0.0;
-    columns->blocks = 0;
-    for (size_t at = column; at < dim && columns->blocks < BLOCKS; at += BLOCK) {
-        columns->columns[columns->blocks] = at + BLOCK <= dim ? at : dim - BLOCK;
-        for (int i = 0; i < 2 * QUAD; i++)
-            columns->totals[columns->blocks][i] = _mm512_setzero_pd();
-        columns->blocks++;
-    }
-}
-
-/* Adds up the columns of a stripe; 0 if the proof does not hold. */
-static ALWAYS_INLINE TARGET_VNNI int add_rows(stripe *columns, const pool_job *job, size_t start, size_t stop)
-{
-    chunk some;
-    for (size_t first = start; first < stop; first += POOL_CHUNK) {
-        const size_t n = stop - first < POOL_CHUNK ? stop - first : POOL_CHUNK;
-        take_rows(&some.given, job, first, n);
-        if (!make_integers(&some))
-            return 0;
-        for (size_t b = 0; b < columns->blocks; b++) {
-            const size_t column = columns->columns[b];
-            add_block(&some, column, column == 0 ? job : NULL, first, columns->totals[b]);
-        }
-        columns->error += 65.0 * (double)n * some.given.unit;
-        columns->magnitude += some.given.magnitude;
-    }
-    return 1;
-}
+#define TARGET TARGET_VNNI
+#define VECTOR __m512d
+#define ZERO _mm512_setzero_pd()
+#define POOL_BLOCK(job, start, stop, out, column) pool_columns_avx512(job, start, stop, out, column, BLOCK)
+#include "pool_stripes_body.h"
 
 TARGET_VNNI void pool_vnni(const pool_job *job, size_t start, size_t stop, char *out)
 {
-    const double rows = (double)(stop - start), factor = job->mean ? 1.0 / rows : 1.0;
-    stripe columns;
-    for (size_t column = 0; column < job->codes.dim; column += BLOCK * BLOCKS) {
-        begin_stripe(&columns, column, job->codes.dim);
-        const int proven = add_rows(&columns, job, start, stop);
-        const double error = factor * (columns.error + (rows + 16.0) * 0x1p-52 * 128.0 * columns.magnitude);
-        for (size_t b = 0; b < columns.blocks; b++) {
-            const size_t at = columns.columns[b];
-            if (!proven || !write_certain(columns.totals[b], factor, error, out + 4 * at))
-                pool_columns_avx512(job, start, stop, out, at, BLOCK);
-        }
-    }
+    pool_by_stripes(job, start, stop, out);
 }
 
 #endif

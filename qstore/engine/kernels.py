@@ -331,7 +331,7 @@ def pool(
     Raises
     ------
     IndexError
-        A row number is out of range; `out` is undefined then.
+        A row number is out of range; nothing is written then.
     ValueError
         Bad offsets, or an unknown mode.
     """
@@ -355,6 +355,7 @@ def pool(
 
     if values >= SPLIT_VALUES:  # what the parts say would depend on the split
         quantization.bag_lengths(offsets, rows.size)
+        check_rows(codes, scales, rows)
     in_parts(part, len(offsets), values, threads)
 
 

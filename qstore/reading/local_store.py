@@ -148,6 +148,7 @@ class LocalStore(MappedStore, Backing):
     ) -> None:
         """See :meth:`.Backing.pool`."""
         if self.pager.cold:
+            kernels.check_rows(*self.row_arrays(), rows)  # all of them before any bag is written
             pool_copied(self, rows, offsets, weights, mode, out, threads)
         else:
             kernels.pool(*self.row_arrays(), rows, offsets, weights, mode, out, threads)

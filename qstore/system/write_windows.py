@@ -18,6 +18,7 @@ __all__ = ["WindowedWriter"]
 # Scattered reads of the mapped file then miss the TLB far less: 10,000 rows of 768 out of a store written so
 # took 1.4 ms, and 1.7 ms out of one written 1 MiB at a time.
 _WINDOW = 2 << 20
+# Windows that are written around the page cache meanwhile: two by the disk, and as many waiting for it.
 _MOST_UNDER_WAY = 4
 
 
@@ -81,7 +82,7 @@ class WindowedWriter:
 
 
 class _Around:
-    """Writes whole windows around the page cache, one after the other, on a thread of its own."""
+    """Writes whole windows around the page cache, two at a time, on threads of their own."""
 
     def __init__(self, direct: int, cached: int) -> None:
         from concurrent.futures import ThreadPoolExecutor  # 5 ms, not at import
@@ -124,7 +125,7 @@ class _Around:
         return self._under_way[0][0] if self._under_way else otherwise
 
     def close(self) -> None:
-        """End the thread, once what it is at is done."""
+        """End the threads, once what they are at is done."""
         self._pool.shutdown(cancel_futures=True)
 
 

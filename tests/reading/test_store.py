@@ -229,6 +229,23 @@ def test_pool_checks_its_arguments(
         make_store(matrix).pool(rows, offsets, **options)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("resident_bytes", [0, None])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_row_that_is_not_there_leaves_all_bags_alone(
+    tmp_path: Path, warm: bool, resident_bytes: int | None, threads: int
+) -> None:
+    """Bags are filled by several threads, and piece by piece while rows may have to be waited for."""
+    qstore.build(np.ones((1500, 1000), np.float32), tmp_path / "a.h5")
+    with qstore.open(tmp_path / "a.h5", resident_bytes=resident_bytes) as store:
+        if warm:
+            store.take(np.tile(np.arange(len(store)), 12))
+        out = np.full((3000, 1000), 7, np.float32)
+        with pytest.raises(IndexError, match="index 1500 is out of bounds"):
+            store.pool([*range(1500), *range(1, 1501)], np.arange(3000), out=out, threads=threads)
+        assert (out == 7).all()
+
+
 def test_pool_of_nothing(make_store: MakeStore, matrix: NDArray[Any]) -> None:
     store = make_store(matrix)
     assert store.pool([], []).shape == (0, 48)

@@ -26,9 +26,9 @@ def values() -> NDArray[np.float32]:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qstore.sources.words.text._BLOCK_BYTES", 30_000)
-    monkeypatch.setattr("qstore.sources.containers.byte_stream._BUFFER_BYTES", 30_000)
-    monkeypatch.setattr("qstore.sources.containers.inflate._PIECE_BYTES", 30_000)
+    monkeypatch.setattr("qstore.sources.words.text._BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("qstore.sources.containers.byte_stream._BUFFER_BYTES", 10_000)
+    monkeypatch.setattr("qstore.sources.containers.inflate._PIECE_BYTES", 10_000)
 
 
 def told(source: Any, path: Path, **options: Any) -> list[tuple[RowsDone, int | None]]:
@@ -39,7 +39,7 @@ def told(source: Any, path: Path, **options: Any) -> list[tuple[RowsDone, int | 
 
 def rising(fractions: list[float | None]) -> bool:
     known = [fraction for fraction in fractions if fraction is not None]
-    return len(known) == len(fractions) and known == sorted(known) and known[0] < 0.3 and known[-1] > 0.999
+    return len(known) == len(fractions) and known == sorted(known) and known[0] < 0.2 and known[-1] > 0.999
 
 
 @pytest.mark.parametrize("kind", ["text without a header", "text in several files"])
